@@ -1,0 +1,1 @@
+"""The two adaptation stages and the loop they share."""

@@ -1,0 +1,77 @@
+"""The command line, assembled: which commands there are and what an error becomes.
+
+Each command lives in a file of its own, parses its options, calls one function and prints. Heavy libraries
+are imported inside the commands, so that `iccld --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iccld_cli import __version__
+from iccld_cli.cli import prepare
+from iccld_cli.errors import IccldError
+from iccld_cli.files import explain_os_error
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="iccld",
+    help="Adapt a segmentation model from labelled virtual driving scenes to unlabelled real footage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"iccld {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["ICCLD_DEBUG"] = "1"
+
+
+app.command("prepare")(prepare.prepare)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit status.
+
+    0 done; 1 an error the user can act on; 2 wrong usage; 130 interrupted with everything so far kept.
+    """
+    try:
+        app()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; everything finished so far is kept")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("ICCLD_DEBUG"):
+            raise
+        problem = explain_os_error(error, _path_of(error)) if isinstance(error, OSError) else error
+        if not isinstance(problem, IccldError):
+            problem = IccldError(
+                f"internal error, {type(error).__name__}: {error}", "run `iccld --debug ...` and report what it shows"
+            )
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {problem}", style="red", markup=False)
+        sys.exit(EXIT_ERROR)
+
+
+def _path_of(error: OSError) -> str:
+    return str(error.filename or "a file")

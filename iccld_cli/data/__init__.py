@@ -1,0 +1,1 @@
+"""Data: adapters, preparation, the prepared format, sampling and augmentation."""

@@ -1,0 +1,1 @@
+"""One file a raw data set."""

@@ -1,0 +1,41 @@
+"""Errors a user can act on.
+
+Everything a user can cause (a wrong path, a broken file, a mistyped option) is raised as an `IccldError`;
+`iccld_cli.cli.app` turns it into one line and exit status 1. Invariants of the program stay `assert`s.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IccldError(Exception):
+    """A problem the user can mend.
+
+    Args:
+        message: What is wrong and where, one sentence without a final full stop.
+        hint: How to mend it, one sentence without a final full stop.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """One line: what and where, then how to mend it."""
+        text = self.message if self.hint is None else f"{self.message}: {self.hint}"
+        return " ".join(text.split())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known word, or all of them when none is near.
+
+    Args:
+        name: What the user wrote.
+        known: The words that would have been right.
+    """
+    words = sorted(known)
+    near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(words)}"

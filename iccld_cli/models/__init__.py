@@ -1,0 +1,1 @@
+"""Networks: encoder, decoder, denoiser, discriminator and the segmenter that joins them."""
