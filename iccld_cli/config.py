@@ -173,7 +173,8 @@ class SegConfig(_Section):
         confidence_threshold: Threshold of `threshold`.
         confidence_quantile: Quantile of `quantile`.
         confidence_range: Limits of the per-class gates of `quantile`.
-        feature_distance_weight: Weight of the distance to the frozen pretrained encoder (DAFormer, section 3.3).
+        feature_distance_weight: Weight of the distance to the frozen pretrained encoder
+            (DAFormer, section 3.3).
         masked_weight: Weight of masked image consistency (MIC, section 3); 0 switches it off.
         masked_block: Side of a mask block in pixels.
         masked_ratio: Share of masked blocks.

@@ -67,9 +67,12 @@ def main() -> None:
         problem = explain_os_error(error, _path_of(error)) if isinstance(error, OSError) else error
         if not isinstance(problem, IccldError):
             problem = IccldError(
-                f"internal error, {type(error).__name__}: {error}", "run `iccld --debug ...` and report what it shows"
+                f"internal error, {type(error).__name__}: {error}",
+                "run `iccld --debug ...` and report what it shows",
             )
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {problem}", style="red", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"error: {problem}", style="red", markup=False
+        )
         sys.exit(EXIT_ERROR)
 
 
