@@ -51,7 +51,7 @@ class ModelConfig(_Section):
     skip_channels: int = Field(24, ge=0)
     skip_dropout: float = Field(0.1, ge=0, lt=1)
     decoder_channels: int = Field(64, ge=8)
-    unet_channels: tuple[int, ...] = (48, 64, 96)
+    unet_channels: tuple[int, ...] = (32, 48, 64)
     unet_layers: int = Field(1, ge=1)
     unet_attention: bool = True
     discriminator_channels: int = Field(64, ge=8)
@@ -312,9 +312,7 @@ def load_config(
     for text in assignments or []:
         key, sign, value = text.partition("=")
         if not sign:
-            raise IccldError(
-                f"--set {text!r} has no value", "write it as --set key=value, such as --set optim.lr=1e-4"
-            )
+            raise IccldError(f"--set {text!r} has no value", "write it as --set key=value, such as --set optim.lr=1e-4")
         _assign(tree, key.strip(), _parse_value(value.strip()))
     return config_from_dict(tree)
 
@@ -376,9 +374,7 @@ def _explain(error: ValidationError) -> IccldError:
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(path)
     if first["type"] != "extra_forbidden":
-        return IccldError(
-            f"{dotted} = {first['input']!r} is not possible", first["msg"].removeprefix("Value error, ")
-        )
+        return IccldError(f"{dotted} = {first['input']!r} is not possible", first["msg"].removeprefix("Value error, "))
     model: type[BaseModel] = Config
     for part in path[:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]

@@ -1,0 +1,159 @@
+"""The ICCLD model, whole. Read this first.
+
+One image through it (figure 2 of arXiv 2412.16859):
+
+    x          (B, 3, H, W)          RGB in [0, 1], padded to a multiple of `self.multiple`
+    z_0, skip  = E(x)                (B, C_z, H/8, W/8), (B, S, H/4, W/4)
+    z_T        ~ N(0, 1)             (B, C_z, H/8, W/8)
+    z̄_0        = UNet^T(z_T ; z_0)   T denoising steps, (B, C_z, H/8, W/8)
+    logits     = D(z̄_0, skip)        (B, K, H/4, W/4), upsampled to the size asked for
+
+With 0 steps D decodes z_0 itself: the stage-1 model, which every stage-2 file still contains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iccld_cli.config import Config
+from iccld_cli.diffusion.sampler import sample, seeded_noise
+from iccld_cli.diffusion.schedule import build_scheduler
+from iccld_cli.errors import IccldError
+from iccld_cli.models.decoder import Decoder
+from iccld_cli.models.denoiser import Denoiser
+from iccld_cli.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What `Segmenter.segment` returns.
+
+    Attributes:
+        probabilities: float32 (B, K, h, w), mean over the noise seeds.
+        disagreement: float32 (B, h, w) in [0, 1]: mutual information between prediction and noise seed, divided
+            by log K; None with a single seed.
+    """
+
+    probabilities: Tensor
+    disagreement: Tensor | None
+
+
+class Segmenter(nn.Module):
+    """E, the denoising UNet and D."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, denoiser: Denoiser | None, config: Config) -> None:
+        """Join built parts (see `models.build`).
+
+        Args:
+            encoder: E.
+            decoder: D.
+            denoiser: The UNet; None for a stage-1 model.
+            config: Configuration the parts were built from.
+        """
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.denoiser = denoiser
+        self.config = config
+        self.scheduler = build_scheduler(config.diffusion)
+        self.multiple = math.lcm(32, 8 * (denoiser.multiple if denoiser else 1))
+
+    @property
+    def default_steps(self) -> int:
+        """Sampling steps when none are asked for: 0 for a stage-1 model, else the configuration's."""
+        return 0 if self.denoiser is None else self.config.diffusion.steps
+
+    def forward(self, images: Tensor, keep_skip: Tensor | None = None) -> dict[str, Tensor]:
+        """The stage-1 path: E, then D on z_0.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], sides multiples of `self.multiple`.
+            keep_skip: (B,) bool, see `Decoder.forward`.
+
+        Returns:
+            `latent` z_0 (B, C_z, H/8, W/8) and `logits` (B, K, H/4, W/4).
+        """
+        z_0, skip = self.encoder(images)
+        return {"latent": z_0, "logits": self.decoder(z_0, skip, keep_skip)}
+
+    @torch.no_grad()
+    def segment(
+        self,
+        images: Tensor,
+        steps: int | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        size: tuple[int, int] | None = None,
+    ) -> Segmentation:
+        """Segment images of any size.
+
+        The noise depends on the seed and the latent's size only, so the result does not depend on how images are
+        put into batches.
+
+        Args:
+            images: float32 (B, 3, H, W), RGB in [0, 1].
+            steps: Denoising steps; 0 decodes z_0; None takes the model's own default.
+            seed: Seed of the noise.
+            samples: Number of noise seeds to average over.
+            size: (height, width) of the result; None for the images' own.
+
+        Raises:
+            IccldError: Steps are asked of a model without UNet, or a number is out of range.
+        """
+        steps = self.default_steps if steps is None else steps
+        if steps < 0 or samples < 1:
+            raise IccldError("steps must be 0 or more and samples 1 or more")
+        if steps > 0 and self.denoiser is None:
+            raise IccldError(
+                "this model file is of stage 1 and has no denoising UNet",
+                "use --steps 0, or a stage2.safetensors made by `iccld adapt-adv`",
+            )
+        height, width = images.shape[-2:]
+        z_0, skip = self.encoder(self.pad(images))
+        total: Tensor | None = None
+        entropy = torch.zeros(())
+        draws = samples if steps else 1  # without noise all draws are the same
+        for draw in range(draws):
+            z = z_0 if steps == 0 else self.denoise(z_0, steps, seed, draw)
+            logits = self.decoder(z, skip).float()
+            probabilities = self._resize(logits, (height, width), size).softmax(dim=1)
+            total = probabilities if total is None else total + probabilities
+            if draws > 1:
+                entropy = entropy + _entropy(probabilities)
+        assert total is not None
+        mean = total / draws
+        if draws == 1:
+            return Segmentation(mean, None if samples == 1 else torch.zeros_like(mean[:, 0]))
+        gap = (_entropy(mean) - entropy / draws).clamp_(min=0) / math.log(mean.shape[1])
+        return Segmentation(mean, gap)
+
+    def denoise(self, z_0: Tensor, steps: int, seed: int, draw: int = 0) -> Tensor:
+        """z_T ~ N(0, 1), then `steps` denoising steps conditioned on z_0 (B, C_z, h, w) -> z̄_0 of that shape."""
+        denoiser = self.denoiser
+        assert denoiser is not None
+        noise = seeded_noise((1, *z_0.shape[1:]), seed, draw).to(z_0).expand_as(z_0)
+        return sample(lambda z_t, t: denoiser(z_t, t, z_0), self.scheduler, noise, steps)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Replicate the right and lower border until both sides are multiples of `self.multiple`."""
+        height, width = images.shape[-2:]
+        down, right = -height % self.multiple, -width % self.multiple
+        return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
+
+    def _resize(self, logits: Tensor, size: tuple[int, int], wanted: tuple[int, int] | None) -> Tensor:
+        """Logits of the padded image -> logits of the image at the wanted size."""
+        full = (logits.shape[-2] * 4, logits.shape[-1] * 4)
+        logits = F.interpolate(logits, size=full, mode="bilinear", align_corners=False)
+        logits = logits[..., : size[0], : size[1]]
+        if wanted is not None and wanted != size:
+            logits = F.interpolate(logits, size=wanted, mode="bilinear", align_corners=False)
+        return logits
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(dim=1)
