@@ -1,0 +1,224 @@
+"""`iccld prepare`: raw data sets, own images and videos, and the virtual town into the prepared format."""
+
+from __future__ import annotations
+
+import glob
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from iccld_cli.cli.options import parse_size
+from iccld_cli.data.adapters import ADAPTERS
+from iccld_cli.errors import IccldError
+
+if TYPE_CHECKING:
+    from iccld_cli.data.prepare import BadFilesError, Options, Source
+
+VIRTUAL_SIZE = (512, 256)
+_SHOWN_BAD = 20
+
+
+def _prepare(
+    images: Annotated[
+        list[str] | None, typer.Option(metavar="DIR|GLOB", help="Own images; can be given several times.")
+    ] = None,
+    video: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Own video; can be given several times.")
+    ] = None,
+    virtual: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Frames of the built-in virtual town.")
+    ] = None,
+    look: Annotated[
+        list[str] | None, typer.Option(metavar="LOOK", help="Looks of the virtual town (default: all).")
+    ] = None,
+    virtual_drive: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.1, help="Also a drive through the town, as video."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DATA", help="Folder for the prepared data sets.")] = Path(
+        "data"
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the prepared data set, when there is one.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Resize every frame (default: keep; town: 512x256).")
+    ] = None,
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames per second taken from a video.")] = 2.0,
+    hold_out: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the training frames to make a `val` split of.")
+    ] = 0.0,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave unusable files out and record them, instead of stopping."),
+    ] = False,
+    unlabeled: Annotated[
+        bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SET.OPTION=VALUE", help="Option of one data set.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what was prepared with other options.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: all cores).")] = None,
+    **folders: Path | None,
+) -> None:
+    """Check raw data once, map its labels to trainIds and write data sets that training can read."""
+    from iccld_cli.data.prepare import Options
+
+    wanted = parse_size(size)
+    options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
+    settings = _settings(set_ or [])
+    sources: list[tuple[str, Source]] = []
+    sources += _raw_sets(folders, settings, labelled=not unlabeled)
+    sources += _own(images or [], video or [], fps)
+    if virtual is not None:
+        sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
+    if not sources:
+        raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
+    sources = _named(sources, name)
+    for set_name, source in sources:
+        _run(source, out, set_name, options)
+    if virtual is not None and virtual_drive is not None:
+        _drive(out / "virtual-camera", virtual_drive, wanted or VIRTUAL_SIZE, seed)
+
+
+def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        parts = re.fullmatch(r"([\w-]+)\.([\w-]+)=(.*)", pair)
+        if not parts:
+            raise typer.BadParameter(f"--set {pair!r} is not of the form SET.OPTION=VALUE")
+        if parts[1] not in ADAPTERS:
+            raise typer.BadParameter(f"--set {pair!r}: there is no data set {parts[1]!r}")
+        found.setdefault(parts[1], {})[parts[2]] = parts[3]
+    return found
+
+
+def _raw_sets(
+    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool
+) -> Iterator[tuple[str, Source]]:
+    from iccld_cli.data.tree import FolderTree
+
+    for key, adapter in ADAPTERS.items():
+        folder = folders.get(key.replace("-", "_"))
+        if folder is not None:
+            yield key, adapter(FolderTree(folder), settings.get(key), labelled)
+
+
+def _own(images: list[str], videos: list[Path], fps: float) -> Iterator[tuple[str, Source]]:
+    from iccld_cli.data.adapters.images import Images
+    from iccld_cli.data.adapters.video import Video
+    from iccld_cli.data.tree import FolderTree, GlobTree
+
+    for pattern in images:
+        if Path(pattern).is_dir() or not glob.has_magic(pattern):
+            tree = FolderTree(pattern)
+            yield tree.root.name, Images(tree)
+        else:
+            globbed = GlobTree(pattern)
+            yield globbed.root.name, Images(globbed)
+    for path in videos:
+        yield path.stem, Video(path, fps)
+
+
+def _virtual(frames: int, looks: list[str], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
+    from iccld_cli.data.adapters.virtual import VirtualTown
+    from iccld_cli.data.town import LOOKS
+    from iccld_cli.errors import did_you_mean
+
+    for look in looks or LOOKS:
+        if look not in LOOKS:
+            raise IccldError(f"the virtual town has no look {look!r}", did_you_mean(look, LOOKS))
+        yield f"virtual-{look}", VirtualTown(look, frames, size, seed)
+
+
+def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[str, Source]]:
+    if name is not None:
+        if len(sources) > 1:
+            raise typer.BadParameter("--name needs exactly one data set", param_hint="--name")
+        sources = [(name, sources[0][1])]
+    seen: set[str] = set()
+    result = []
+    for set_name, source in sources:
+        plain = re.sub(r"[^\w.-]+", "-", set_name).strip(".-") or "images"
+        if plain in seen:
+            raise IccldError(f"two data sets would be named {plain!r}", "prepare them one by one with --name")
+        seen.add(plain)
+        result.append((plain, source))
+    return result
+
+
+def _run(source: Source, out: Path, name: str, options: Options) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from iccld_cli.data.prepare import BadFilesError, prepare
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task(name, total=None, rate="")
+
+            def progress(done: int, total: int) -> None:
+                speed = bar.tasks[task].speed
+                bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+            data, fresh = prepare(source, out, name, options, progress)
+    except BadFilesError as error:
+        _print_bad(error, console)
+        raise
+    info = data.info
+    splits = ", ".join(f"{split} {count}" for split, count in info.splits.items())
+    skipped = f"; {len(info.skipped)} skipped" if info.skipped else ""
+    print(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
+
+
+def _print_bad(error: BadFilesError, console: Console) -> None:
+    for entry in error.files[:_SHOWN_BAD]:
+        console.print(f"  {entry['file']} {entry['reason']}", markup=False, highlight=False, soft_wrap=True)
+    if len(error.files) > _SHOWN_BAD:
+        console.print(f"  ... and {len(error.files) - _SHOWN_BAD} more", markup=False, highlight=False)
+
+
+def _drive(folder: Path, seconds: float, size: tuple[int, int], seed: int) -> None:
+    from iccld_cli.data.drive import write_drive
+
+    write_drive(folder / "drive.mp4", seconds, "camera", size, seed)
+    print(f"{folder / 'drive.mp4'}: {seconds:g} s")
+
+
+def _with_adapters(function: Any) -> Any:
+    """Give the command one option for each registered data set."""
+    own = [
+        p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
+    ]
+    added = [
+        inspect.Parameter(
+            key.replace("-", "_"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Path | None, typer.Option(f"--{key}", metavar="DIR", help=adapter.help)],
+        )
+        for key, adapter in ADAPTERS.items()
+    ]
+    parameters = [*added, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
+prepare = _with_adapters(_prepare)
