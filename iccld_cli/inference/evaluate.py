@@ -1,0 +1,321 @@
+"""Scores of a model on the labelled frames of a prepared data set.
+
+The training's validation and `iccld evaluate` are this one function, so that their numbers mean the same.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.images import normalised_entropy, to_tensor
+from iccld_cli.inference.prefetch import prefetch
+from iccld_cli.labels import LabelSpace, shared_classes
+from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
+from iccld_cli.metrics.confusion import ConfusionMatrix, SegmentationScores
+
+if TYPE_CHECKING:
+    from iccld_cli.models.segmenter import Segmenter
+
+BATCH_PIXELS = 4_000_000  # on a GPU: a batch of this many pixels keeps it busy and fits into 8 GB
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """How one frame went, for picking the ones to look at.
+
+    Attributes:
+        frame: The frame.
+        pixel_accuracy: Fraction in [0, 1]; NaN for a frame without a scored pixel.
+        miou: Fraction in [0, 1], over the classes that its label or its prediction shows.
+    """
+
+    frame: Frame
+    pixel_accuracy: float
+    miou: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        dataset: Name of the data set.
+        split: Its split.
+        label_space: Classes that the ids index.
+        scores: Pooled scores over the subset.
+        confusion: int64 (K, K), row = label, column = prediction, over all classes.
+        images: Number of frames.
+        steps: Sampling steps.
+        samples: Noise seeds averaged.
+        seed: First noise seed.
+        ece: Expected calibration error in [0, 1], 15 bins.
+        auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
+        auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.
+        reliability: (mean confidence, accuracy, pixels) of the calibration bins.
+        seconds_per_image: Time in the network, reading and scoring left out.
+        frames: Scores of every frame.
+    """
+
+    dataset: str
+    split: str
+    label_space: LabelSpace
+    scores: SegmentationScores
+    confusion: np.ndarray
+    images: int
+    steps: int
+    samples: int
+    seed: int
+    ece: float
+    auroc: float
+    auroc_disagreement: float | None
+    reliability: tuple[tuple[float, float, int], ...]
+    seconds_per_image: float
+    frames: tuple[FrameScore, ...]
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU in percent; NaN where nothing could be scored."""
+        return 100 * self.scores.miou
+
+    def to_json(self) -> dict:
+        """The evaluation as JSON: scores in percent, null where there is nothing to score."""
+        names = self.label_space.names_of(self.scores.subset)
+        per_class = zip(names, self.scores.iou, self.scores.accuracy, self.scores.pixels, strict=True)
+        return {
+            "miou": _percent(self.scores.miou),
+            "pixel_accuracy": _percent(self.scores.pixel_accuracy),
+            "classes": {
+                name: {"iou": _percent(iou), "accuracy": _percent(accuracy), "pixels": int(pixels)}
+                for name, iou, accuracy, pixels in per_class
+            },
+            "subset": list(names),
+            "images": self.images,
+            "dataset": self.dataset,
+            "split": self.split,
+            "steps": self.steps,
+            "samples": self.samples,
+            "seed": self.seed,
+            "ece": _rounded(self.ece, 6),
+            "auroc": _rounded(self.auroc, 6),
+            "auroc_disagreement": _rounded(self.auroc_disagreement, 6),
+            "seconds_per_image": round(self.seconds_per_image, 5),
+            "reliability": [[round(c, 5), round(a, 5), n] for c, a, n in self.reliability],
+            "confusion": {"classes": list(self.label_space.names), "counts": self.confusion.tolist()},
+        }
+
+
+class _Scorer:
+    """Accumulates everything that is scored, one frame at a time."""
+
+    def __init__(self, classes: Sequence[int], num_classes: int) -> None:
+        self.classes = tuple(classes)
+        self.is_scored = np.zeros(256, bool)
+        self.is_scored[list(classes)] = True
+        self.matrix = ConfusionMatrix(num_classes)
+        self.calibration = CalibrationError()
+        self.by_entropy = ErrorDetection()
+        self.by_disagreement = ErrorDetection()
+        self.frames: list[FrameScore] = []
+
+    def add(
+        self,
+        frame: Frame,
+        label: np.ndarray,
+        probabilities: torch.Tensor,
+        disagreement: torch.Tensor | None,
+    ) -> None:
+        """Score one frame: label uint8 (h, w), probabilities (K, h, w), disagreement (h, w)."""
+        confidence, prediction = probabilities.max(dim=0)
+        single = ConfusionMatrix(len(self.matrix.counts))
+        # uint8 before the copy: ids fit, and a GPU's answer crosses the bus eight times faster.
+        predicted = prediction.to(torch.uint8).cpu().numpy()
+        single.update(predicted, label)
+        self.matrix.counts += single.counts
+        own = single.scores(self.classes)
+        self.frames.append(FrameScore(frame, own.pixel_accuracy, own.miou))
+
+        valid = self.is_scored[label]
+        correct = (predicted == label)[valid]
+        self.calibration.update(confidence.cpu().numpy()[valid], correct)
+        self.by_entropy.update(normalised_entropy(probabilities).cpu().numpy()[valid], correct)
+        if disagreement is not None:
+            self.by_disagreement.update(disagreement.cpu().numpy()[valid], correct)
+
+
+def scored_classes(model_classes: Sequence[int], dataset: PreparedDataset) -> tuple[int, ...]:
+    """The classes on which a model can be scored on a data set: those both know.
+
+    Args:
+        model_classes: TrainIds the model was trained on.
+        dataset: The data set.
+
+    Raises:
+        IccldError: They have no class in common.
+    """
+    return shared_classes([model_classes, dataset.info.known_ids()], len(dataset.info.label_space))
+
+
+def check_label_space(space: LabelSpace, dataset: PreparedDataset) -> None:
+    """Refuse a data set whose trainIds mean other classes than the model's.
+
+    Raises:
+        IccldError: The label spaces differ.
+    """
+    other = dataset.info.label_space
+    if other.names != space.names:
+        raise IccldError(
+            f"{dataset.root} uses label space {other.name!r} ({len(other)} classes), "
+            f"the model {space.name!r} ({len(space)} classes)",
+            "prepare the data in the model's label space, or train a model on this one",
+        )
+
+
+@torch.inference_mode()
+def evaluate(
+    segmenter: Segmenter,
+    dataset: PreparedDataset,
+    split: str,
+    *,
+    classes: Sequence[int] | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model on a split, at the resolution of each label.
+
+    Args:
+        segmenter: The model, already on `device`. Its training mode is restored afterwards.
+        dataset: Where the frames come from.
+        split: Which of its splits.
+        classes: TrainIds to score; None for all that the labels tell apart.
+        steps: Sampling steps; None for the model's default, 0 decodes the latent directly.
+        seed: Noise seed.
+        samples: Noise seeds to average; 2 or more also give `auroc_disagreement`.
+        limit: Score only this many frames, evenly spread over the split; None or 0 for all.
+        device: Where the model is.
+        batch_size: Frames of equal size per pass; None chooses 1 on a CPU and by size on a GPU.
+        progress: Called with (frames done, frames in all) after every batch.
+
+    Raises:
+        IccldError: The split is missing or has no labels, a file cannot be read, or the label space differs.
+    """
+    info = dataset.info
+    frames = labelled_frames(dataset, split, limit)
+    if classes is None:
+        classes = scored_classes(range(len(info.label_space)), dataset)
+    steps = segmenter.default_steps if steps is None else steps
+    device = torch.device(device)
+    scorer, seconds, done = _Scorer(classes, len(info.label_space)), 0.0, 0
+    was_training = segmenter.training
+    segmenter.eval()
+    try:
+        for batch in prefetch(_batches(dataset, frames, device, batch_size)):
+            started = time.perf_counter()
+            labels = [label for _, _, label in batch]
+            images = to_tensor([image for _, image, _ in batch], device)  # (B, 3, H, W)
+            out = segmenter.segment(images, steps=steps, seed=seed, samples=samples, size=labels[0].shape)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds += time.perf_counter() - started
+            _check_classes(out.probabilities, dataset)
+            for i, (frame, _, label) in enumerate(batch):
+                disagreement = None if out.disagreement is None else out.disagreement[i]
+                try:
+                    scorer.add(frame, label, out.probabilities[i], disagreement)
+                except ValueError as error:
+                    raise IccldError(f"{dataset.root / str(frame.label)}: {error}", "prepare it again") from None
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(frames))
+    finally:
+        segmenter.train(was_training)
+    return Evaluation(
+        dataset=info.name,
+        split=split,
+        label_space=info.label_space,
+        scores=scorer.matrix.scores(classes),
+        confusion=scorer.matrix.counts,
+        images=len(frames),
+        steps=steps,
+        samples=samples,
+        seed=seed,
+        ece=scorer.calibration.value(),
+        auroc=scorer.by_entropy.value(),
+        auroc_disagreement=scorer.by_disagreement.value() if samples > 1 else None,
+        reliability=tuple(scorer.calibration.curve()),
+        seconds_per_image=seconds / len(frames),
+        frames=tuple(scorer.frames),
+    )
+
+
+def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = None) -> list[Frame]:
+    """The frames of a split that have a label.
+
+    Args:
+        dataset: The data set.
+        split: The split.
+        limit: Keep only this many, evenly spread; None or 0 for all.
+
+    Raises:
+        IccldError: The split is missing, or none of its frames has a label.
+    """
+    frames = [frame for frame in dataset.frames(split) if frame.label is not None]
+    if not frames:
+        raise IccldError(
+            f"{dataset.root} has no labels in split {split!r}",
+            "evaluation needs labels; choose another split",
+        )
+    if limit and limit < len(frames):
+        frames = [frames[i * len(frames) // limit] for i in range(limit)]
+    return frames
+
+
+def _batches(
+    dataset: PreparedDataset, frames: list[Frame], device: torch.device, batch_size: int | None
+) -> Iterator[list[tuple[Frame, np.ndarray, np.ndarray]]]:
+    """Group neighbouring frames of equal size: (frame, image (H, W, 3), label (h, w))."""
+    batch: list[tuple[Frame, np.ndarray, np.ndarray]] = []
+    for frame in frames:
+        item = (frame, dataset.read_image(frame), dataset.read_label(frame))
+        pixels = item[1].shape[0] * item[1].shape[1]
+        most = batch_size or (max(1, min(32, BATCH_PIXELS // pixels)) if device.type == "cuda" else 1)
+        if batch and (len(batch) >= most or _sizes(batch[0]) != _sizes(item)):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _sizes(item: tuple[Frame, np.ndarray, np.ndarray]) -> tuple:
+    return item[1].shape, item[2].shape
+
+
+def _check_classes(probabilities: torch.Tensor, dataset: PreparedDataset) -> None:
+    if probabilities.shape[1] != len(dataset.info.label_space):
+        raise IccldError(
+            f"the model predicts {probabilities.shape[1]} classes, the labels of {dataset.root} have "
+            f"{len(dataset.info.label_space)}",
+            "prepare the data in the model's label space",
+        )
+
+
+def _percent(fraction: float) -> float | None:
+    return _rounded(100 * fraction, 4)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), digits)
