@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from iccld_cli import __version__
-from iccld_cli.cli import prepare
+from iccld_cli.cli import adapt_adv, adapt_seg, prepare
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 
@@ -49,6 +49,8 @@ def _common(
 
 
 app.command("prepare")(prepare.prepare)
+app.command("adapt-seg")(adapt_seg.adapt_seg)
+app.command("adapt-adv")(adapt_adv.adapt_adv)
 
 
 def main() -> None:
@@ -70,9 +72,7 @@ def main() -> None:
                 f"internal error, {type(error).__name__}: {error}",
                 "run `iccld --debug ...` and report what it shows",
             )
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"error: {problem}", style="red", markup=False
-        )
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {problem}", style="red", markup=False)
         sys.exit(EXIT_ERROR)
 
 

@@ -1,0 +1,64 @@
+"""The progress bar of a training run: step, rate, time left, losses, score."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_SHOWN = ("loss", "loss_source", "loss_mixed", "loss_latent", "loss_decoded", "loss_adversarial", "miou")
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Steps per second."""
+        speed = task.finished_speed or task.speed
+        return Text("-- steps/s" if speed is None else f"{speed:.2f} steps/s", style="progress.data.speed")
+
+
+class TrainingProgress:
+    """A context manager around rich's progress bar; where there is no terminal it prints a line now and then."""
+
+    def __init__(self, title: str, start: int, total: int, console: Console, enabled: bool) -> None:
+        self._console = console
+        self._enabled = enabled
+        self._live = enabled and console.is_terminal
+        self._done, self._total, self._title = start, total, title
+        self._next_line = start
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            disable=not self._live,
+            speed_estimate_period=60,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=start, numbers="")
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """Count a step."""
+        self._done += 1
+        self._bar.advance(self._task)
+
+    def report(self, numbers: dict[str, float]) -> None:
+        """Show the latest numbers."""
+        text = "  ".join(f"{k.removeprefix('loss_')} {numbers[k]:.3g}" for k in _SHOWN if k in numbers)
+        self._bar.update(self._task, numbers=text)
+        twentieth = max(self._total // 20, 1)
+        if self._enabled and not self._live and (self._done + 1 >= self._next_line or "miou" in numbers):
+            self._next_line = self._done + 1 + twentieth
+            self._console.print(f"{self._title} {self._done + 1}/{self._total}  {text}", soft_wrap=True)

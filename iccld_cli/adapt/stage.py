@@ -1,0 +1,186 @@
+"""What both stages share: the batch on the device, the optimizer, and what the loop may ask of a stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from iccld_cli.config import Config, OptimConfig
+from iccld_cli.data.augment import Jitter, draw_jitter, jitter_images, style_align
+from iccld_cli.data.classmix import classmix
+from iccld_cli.data.sampling import MODEL, sample_rng
+from iccld_cli.labels import IGNORE
+from iccld_cli.models.segmenter import Segmenter
+
+
+class Stage(Protocol):
+    """A stage, as the training loop sees it.
+
+    Attributes:
+        name: `source_only`, `stage1` or `stage2`.
+        iterations: Steps of the whole run.
+        modules: Everything with tensors that a resumed run needs, by name.
+        optimizers: Every optimizer, by name.
+    """
+
+    name: str
+    iterations: int
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Train one step; returns detached scalars, `loss` among them, without waiting for the device."""
+        ...
+
+    def result(self) -> Segmenter:
+        """The model to validate and to save: the teacher."""
+        ...
+
+
+@dataclass
+class DeviceBatch:
+    """A batch on the device, and the random generators of its samples.
+
+    Attributes:
+        source: float32 (B, 3, h, w) in [0, 1].
+        label: int64 (B, h, w).
+        paste: bool (B, h, w), pixels that ClassMix pastes.
+        target: float32 (B, 3, h, w), or None.
+        trusted: bool (B, h, w), where pseudo-labels may count, or None.
+        jitter_source: Augmentation of the source images.
+        jitter_mixed: Augmentation of the mixed images.
+        rngs: One generator a sample for whatever else a stage draws.
+        names: Names of the frames, for messages.
+    """
+
+    source: Tensor
+    label: Tensor
+    paste: Tensor
+    target: Tensor | None
+    trusted: Tensor | None
+    jitter_source: Jitter
+    jitter_mixed: Jitter
+    rngs: list[np.random.Generator]
+    names: list[list[str]] = field(default_factory=list)
+
+
+def to_device(batch: dict[str, Any], config: Config, step: int, rank: int, device: torch.device) -> DeviceBatch:
+    """Move a loaded batch to the device and draw its random numbers.
+
+    Source images take the colour statistics of the target crop beside them here, so that burn-in, ClassMix and
+    stage 2 all see the same source.
+    """
+    count = len(batch["source"])
+    rngs = [sample_rng(config.run.seed, step, rank * count + i, MODEL) for i in range(count)]
+    jitters = draw_jitter(config.augment, rngs), draw_jitter(config.augment, rngs)
+
+    def images(name: str) -> Tensor:
+        pixels = batch[name].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        return pixels.float().div_(255)
+
+    source, target = images("source"), images("target") if "target" in batch else None
+    if target is not None:
+        source = style_align(source, target, jitters[0].style)
+    return DeviceBatch(
+        source=source,
+        label=batch["label"].to(device, non_blocking=True).long(),
+        paste=batch["paste"].to(device, non_blocking=True),
+        target=target,
+        trusted=batch["trusted"].to(device, non_blocking=True) if target is not None else None,
+        jitter_source=jitters[0],
+        jitter_mixed=jitters[1],
+        rngs=rngs,
+        names=batch["names"],
+    )
+
+
+def mix(batch: DeviceBatch, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ClassMix of a batch with pseudo-labels: x^{s+t}, y^{s+t} and pixel weights (1 on pasted pixels).
+
+    Args:
+        batch: The batch.
+        labels: Pseudo-labels (B, h, w).
+        weights: Their weights (B, h, w).
+    """
+    assert batch.target is not None
+    images = classmix(batch.paste, batch.source, batch.target)
+    mixed = classmix(batch.paste, batch.label, labels)
+    return jitter_images(images, batch.jitter_mixed), mixed, classmix(batch.paste, torch.ones_like(weights), weights)
+
+
+def draw_keep_skip(batch: DeviceBatch, dropout: float, copies: int) -> Tensor:
+    """Which images keep their inter-coder features: bool (copies * B,)."""
+    keep = [[rng.random() >= dropout for rng in batch.rngs] for _ in range(copies)]
+    return torch.tensor(keep, device=batch.label.device).flatten()
+
+
+def optimizer_of(groups: list[tuple[nn.Module, float]], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over modules, each with its learning rate; no weight decay on norms and biases.
+
+    Args:
+        groups: (module, learning rate); parameters already taken by an earlier module are left out, and so are
+            modules with a learning rate of 0.
+        config: Betas and weight decay.
+        device: Fused kernels are used on CUDA.
+    """
+    taken: set[int] = set()
+    rows: list[dict[str, Any]] = []
+    for module, lr in groups:
+        fresh = [p for p in module.parameters() if id(p) not in taken]
+        taken.update(id(p) for p in fresh)
+        if lr <= 0:
+            for p in fresh:
+                p.requires_grad_(False)
+            continue
+        fresh = [p for p in fresh if p.requires_grad]
+        for params, decay in (
+            ([p for p in fresh if p.ndim > 1], config.weight_decay),
+            ([p for p in fresh if p.ndim <= 1], 0.0),
+        ):
+            if params:
+                rows.append({"params": params, "lr": lr, "base_lr": lr, "weight_decay": decay})
+    return torch.optim.AdamW(rows, betas=config.betas, fused=device.type == "cuda")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, iterations: int, warmup: int) -> None:
+    """Linear warm-up, then linear decay to 0 (DAFormer's schedule), as a function of the step alone."""
+    warmup = min(warmup, iterations // 10)
+    factor = (step + 1) / warmup if step < warmup else (iterations - step) / max(iterations - warmup, 1)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def apply_gradients(
+    accelerator: Accelerator, loss: Tensor, optimizer: torch.optim.Optimizer, network: nn.Module, clip: float
+) -> Tensor:
+    """Backward, clip, step; returns the gradient norm before clipping."""
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    norm = accelerator.clip_grad_norm_(parameters, clip if clip > 0 else float("inf"))
+    optimizer.step()
+    return torch.as_tensor(norm).detach()
+
+
+def thing_mask(space_names: tuple[str, ...], things: tuple[str, ...]) -> Tensor:
+    """bool (K,), True for countable classes."""
+    return torch.tensor([name in things for name in space_names])
+
+
+__all__ = [
+    "IGNORE",
+    "DeviceBatch",
+    "Stage",
+    "apply_gradients",
+    "draw_keep_skip",
+    "mix",
+    "optimizer_of",
+    "set_learning_rate",
+    "thing_mask",
+    "to_device",
+]

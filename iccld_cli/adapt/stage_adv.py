@@ -1,0 +1,246 @@
+"""Stage 2, adversarial learning on the denoising UNet.
+
+One step:
+
+    1. teacher (E, UNet, D) labels x^t; ClassMix makes x^{s+t}, y^{s+t}
+    2. z_0 = E(x) of source, mixed and target images
+    3. z* = clean latent of (z_0, y) for source and mixed                        `losses.diffusion`
+    4. z_t = noised z*; for the target, and for a share of the others, t = T: pure noise
+    5. z̄_0 = UNet(z_t, t ; z_0)
+    6. L = latent(z̄_0, z*) + CE(D(z̄_0), y) + CE(D(z_0), y) + w adversarial(z̄_0 of mixed and target)
+    7. UNet (and gently E and D) step, teacher averages
+    8. the discriminator learns to tell z̄_0 of the source from the others
+
+The adversarial term sees only estimates made from pure noise, the ones that inference makes; elsewhere the noised
+clean latent would give the domain away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
+from iccld_cli.adapt.stage import (
+    DeviceBatch,
+    apply_gradients,
+    draw_keep_skip,
+    mix,
+    optimizer_of,
+    set_learning_rate,
+)
+from iccld_cli.adapt.teacher import Teacher, ema_decay
+from iccld_cli.config import Config
+from iccld_cli.data.augment import jitter_images
+from iccld_cli.diffusion.schedule import add_noise, terminal_timestep
+from iccld_cli.labels import LabelSpace
+from iccld_cli.losses.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from iccld_cli.losses.diffusion import class_shares, clean_latent, latent_loss, prototype_sums
+from iccld_cli.losses.segmentation import segmentation_loss
+from iccld_cli.models.build import build_discriminator
+from iccld_cli.models.segmenter import Segmenter
+
+_PROTOTYPE_MEMORY = 0.99
+
+
+class Prototypes(nn.Module):
+    """Running mean latent of each class over labelled source cells."""
+
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, classes: int, latent: int) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(classes, latent))
+        self.register_buffer("counts", torch.zeros(classes))
+
+    @torch.no_grad()
+    def update(self, latent: Tensor, shares: Tensor) -> None:
+        """Take in source latents (B, C_z, h, w) and the class shares (B, K, h, w) of their cells."""
+        sums, counts = prototype_sums(latent.float(), shares)
+        self.sums.mul_(_PROTOTYPE_MEMORY).add_(sums)
+        self.counts.mul_(_PROTOTYPE_MEMORY).add_(counts)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Prototypes (K, C_z), and which classes have been seen, bool (K,)."""
+        return self.sums / self.counts.clamp(min=1e-3).unsqueeze(1), self.counts >= 1
+
+
+class _Generator(nn.Module):
+    """One call per step through everything with a gradient, as data parallelism wants it."""
+
+    def __init__(self, segmenter: Segmenter, strength: float) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.strength = strength
+
+    def forward(
+        self, images: Tensor, target: Tensor, noise: Tensor, timesteps: Tensor, keep: Tensor, shares: Tensor, means: Any
+    ) -> dict[str, Tensor]:
+        """`images` are source and mixed (2B), `target` (B); `noise` and `timesteps` are for all three (3B)."""
+        model, count = self.segmenter, len(images)
+        assert model.denoiser is not None
+        z_0, skip = model.encoder(images)
+        with torch.no_grad():  # the adversarial loss trains the UNet, not E
+            z_target, _ = model.encoder(target)
+        clean, weight = clean_latent(z_0, shares, *means, self.strength)
+        start = torch.cat([clean, z_target.float()])
+        z_t = add_noise(model.scheduler, start, noise, timesteps).to(z_0.dtype)
+        estimate = model.denoiser(z_t, timesteps, torch.cat([z_0, z_target]))
+        return {
+            "latent": z_0,
+            "clean": clean,
+            "weight": weight,
+            "estimate": estimate,
+            "decoded": model.decoder(estimate[:count], skip, keep),
+            "direct": model.decoder(z_0, skip, keep),
+        }
+
+
+class AdvStage:
+    """Stage 2."""
+
+    name = "stage2"
+
+    def __init__(self, config: Config, space: LabelSpace, student: Segmenter, accelerator: Accelerator) -> None:
+        """Set up networks and optimizers.
+
+        Args:
+            config: The configuration.
+            space: Classes of the output.
+            student: Stage 1's teacher with a fresh UNet.
+            accelerator: Device, precision and gradient sync.
+        """
+        assert student.denoiser is not None
+        self.config, adv = config, config.adv
+        self.iterations = adv.iterations
+        self.accelerator = accelerator
+        device = accelerator.device
+        self.student = student.to(device, memory_format=torch.channels_last).train()
+        self.teacher = Teacher(self.student, ema_decay(adv.ema_horizon, self.iterations))
+        self.gate = ConfidenceGate(config.seg, len(space)).to(device)
+        self.prototypes = Prototypes(len(space), config.model.latent_channels).to(device)
+        self._prototypes_ready = False
+        self.critic = build_discriminator(config).to(device)
+        self.generator = _Generator(self.student, adv.label_strength)
+        lr, head_lr = config.optim.lr * adv.coder_lr_factor, config.optim.lr * config.optim.head_lr_factor
+        coder_lr = head_lr * adv.coder_lr_factor
+        self.optimizer = optimizer_of(
+            [
+                (student.denoiser, adv.unet_lr),
+                (student.encoder.backbone, lr if config.model.encoder != "tiny" else coder_lr),
+                (student, coder_lr),
+            ],
+            config.optim,
+            device,
+        )
+        self.critic_optimizer = torch.optim.Adam(
+            [{"params": list(self.critic.parameters()), "lr": adv.discriminator_lr, "base_lr": adv.discriminator_lr}],
+            betas=(0.9, 0.99),
+        )
+        self.network, self.optimizer = accelerator.prepare(self.generator, self.optimizer)
+        self.critic_network, self.critic_optimizer = accelerator.prepare(self.critic, self.critic_optimizer)
+        self.modules: dict[str, nn.Module] = {
+            "student": self.student,
+            "teacher": self.teacher.average,
+            "gate": self.gate,
+            "prototypes": self.prototypes,
+            "discriminator": self.critic,
+        }
+        self.optimizers = {"student": self.optimizer, "discriminator": self.critic_optimizer}
+
+    def result(self) -> Segmenter:
+        """The teacher."""
+        return self.teacher.model
+
+    def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
+        """One step, as the head of this file tells it."""
+        adv, warmup = self.config.adv, self.config.optim.warmup
+        set_learning_rate(self.optimizer, step, self.iterations, warmup)
+        set_learning_rate(self.critic_optimizer, step, self.iterations, warmup)
+        assert batch.target is not None and batch.trusted is not None
+        size = (batch.label.shape[-2] // 8, batch.label.shape[-1] // 8)
+        with self.accelerator.autocast():
+            pseudo = pseudo_label(self.teacher.model, self.gate, batch.target, batch.trusted, steps=1, seed=step)
+        mixed, mixed_labels, weights = mix(batch, pseudo.labels, pseudo.weights)
+        images = torch.cat([jitter_images(batch.source, batch.jitter_source), mixed])
+        labels = torch.cat([batch.label, mixed_labels])
+        weights = torch.cat([torch.ones_like(weights), weights])
+        shares = class_shares(labels, len(self.gate.histogram), size)
+        means = self._means(batch, shares)
+        noise, timesteps, pure = self._draw_noise(batch, size)
+        keep = draw_keep_skip(batch, self.config.model.skip_dropout, 2)
+        out = self.network(images, batch.target, noise, timesteps, keep, shares, means)
+        believed = nn.functional.adaptive_avg_pool2d(weights.unsqueeze(1), size)
+        stats = {
+            "loss_latent": latent_loss(out["estimate"][: len(images)], out["clean"], out["weight"] * believed),
+            "loss_decoded": segmentation_loss(out["decoded"], labels, weights),
+            "loss_direct": segmentation_loss(out["direct"], labels, weights),
+        }
+        loss = adv.latent_weight * stats["loss_latent"] + adv.decoded_weight * stats["loss_decoded"]
+        loss = loss + adv.direct_weight * stats["loss_direct"]
+        parts = [e[p] for e, p in zip(out["estimate"].chunk(3), pure, strict=True)]
+        if adv.adversarial_weight > 0:
+            self.critic.requires_grad_(False)
+            stats["loss_adversarial"] = generator_loss(self.critic(torch.cat(parts[1:])))
+            loss = loss + adv.adversarial_weight * stats["loss_adversarial"]
+            self.critic.requires_grad_(True)
+        stats["grad_norm"] = apply_gradients(
+            self.accelerator, loss, self.optimizer, self.network, self.config.optim.grad_clip
+        )
+        if adv.adversarial_weight > 0:
+            stats |= self._train_critic([p.detach() for p in parts])
+        self.prototypes.update(out["latent"][: len(batch.label)].detach(), shares[: len(batch.label)])
+        self.teacher.update(self.student, step)
+        stats["pseudo_believed"] = pseudo.weights.mean()
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in stats.items()}}
+
+    def _means(self, batch: DeviceBatch, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Prototypes; before the first step they come from the teacher's view of the first source batch."""
+        means, known = self.prototypes.means()
+        if not self._prototypes_ready:
+            self._prototypes_ready = bool(known.any())  # True at once after a resume
+        if not self._prototypes_ready:
+            with torch.no_grad(), self.accelerator.autocast():
+                latent, _ = self.teacher.model.encoder(batch.source)
+            self.prototypes.update(latent, shares[: len(batch.label)])
+            means, known = self.prototypes.means()
+            self._prototypes_ready = True
+        return means, known
+
+    def _draw_noise(self, batch: DeviceBatch, size: tuple[int, int]) -> tuple[Tensor, Tensor, list[list[int]]]:
+        """Noise (3B, C_z, h, w) and time steps (3B,) of source, mixed and target, and which of each are pure."""
+        shape = (self.config.model.latent_channels, *size)
+        last, chance = terminal_timestep(self.student.scheduler), self.config.adv.terminal_probability
+        noise = np.stack([rng.standard_normal(shape, np.float32) for _ in range(3) for rng in batch.rngs])
+        steps = [[last if rng.random() < chance else int(rng.integers(last)) for rng in batch.rngs] for _ in range(2)]
+        steps.append([last] * len(batch.rngs))
+        pure = [[i for i, t in enumerate(row) if t == last] for row in steps]
+        device = batch.label.device
+        return torch.from_numpy(noise).to(device), torch.tensor(steps, device=device).flatten(), pure
+
+    def _train_critic(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        """One discriminator step on detached estimates of source, mixed and target."""
+        if not len(parts[0]):
+            return {}
+        weight = self.config.adv.gradient_penalty
+        source = parts[0].float().requires_grad_(weight > 0)
+        other = torch.cat(parts[1:]).float()
+        scores = self.critic_network(torch.cat([source, other]))
+        on_source, on_other = scores[: len(source)], scores[len(source) :]
+        loss = discriminator_loss(on_source, on_other)
+        stats = {
+            "disc_loss": loss,
+            "disc_acc_source": (on_source > 0.5).float().mean(),
+            "disc_acc_target": (scores[len(scores) - len(parts[2]) :] <= 0.5).float().mean(),
+        }
+        if weight > 0:
+            loss = loss + weight * gradient_penalty(on_source, source)
+        stats["disc_grad_norm"] = apply_gradients(
+            self.accelerator, loss, self.critic_optimizer, self.critic_network, self.config.optim.grad_clip
+        )
+        return stats

@@ -1,0 +1,140 @@
+"""Stage 1, segmentation-based adaptation of E and D.
+
+One step (x^s, y^s source; x^t target; x^{s+t}, y^{s+t} their ClassMix):
+
+    1. x^s takes the colours of x^t                                             `stage.to_device`
+    2. teacher labels x^t, and says how far to believe it                       `pseudo.pseudo_label`
+    3. ClassMix pastes half of the classes of x^s onto x^t                      `stage.mix`
+    4. L = CE(D(E(x^s)), y^s) + w CE(D(E(x^{s+t})), y^{s+t}) + options
+    5. student steps, teacher averages it
+
+During the burn-in only the source term counts, so that pseudo-labels start from a teacher that knows the rare classes.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from iccld_cli.adapt.pseudo import ConfidenceGate, PseudoLabels, pseudo_label
+from iccld_cli.adapt.stage import (
+    DeviceBatch,
+    apply_gradients,
+    draw_keep_skip,
+    mix,
+    optimizer_of,
+    set_learning_rate,
+    thing_mask,
+)
+from iccld_cli.adapt.teacher import Teacher, ema_decay
+from iccld_cli.config import Config
+from iccld_cli.data.augment import jitter_images, mask_blocks
+from iccld_cli.labels import THINGS, LabelSpace
+from iccld_cli.losses.segmentation import feature_distance, segmentation_loss
+from iccld_cli.models.segmenter import Segmenter
+
+
+class SegStage:
+    """Stage 1, or the source-only baseline."""
+
+    def __init__(
+        self,
+        config: Config,
+        space: LabelSpace,
+        student: Segmenter,
+        accelerator: Accelerator,
+        source_only: bool = False,
+    ) -> None:
+        """Set up networks and optimizer.
+
+        Args:
+            config: The configuration.
+            space: Classes of the output.
+            student: The model to train, without UNet.
+            accelerator: Device, precision and gradient sync.
+            source_only: Train on the source alone.
+        """
+        self.name = "source_only" if source_only else "stage1"
+        self.config = config
+        self.iterations = config.seg.iterations
+        self.accelerator = accelerator
+        device = accelerator.device
+        self.student = student.to(device, memory_format=torch.channels_last).train()
+        self.teacher = Teacher(self.student, ema_decay(config.seg.ema_horizon, self.iterations))
+        self.gate = ConfidenceGate(config.seg, len(space)).to(device)
+        self.burn_in = self.iterations if source_only else round(config.seg.burn_in * self.iterations)
+        pretrained = config.model.encoder != "tiny"
+        lr, head_lr = config.optim.lr, config.optim.lr * config.optim.head_lr_factor
+        self.optimizer = optimizer_of(
+            [(student.encoder.backbone, lr if pretrained else head_lr), (student, head_lr)], config.optim, device
+        )
+        self.reference = self._frozen_backbone() if config.seg.feature_distance_weight > 0 and pretrained else None
+        self.things = thing_mask(space.names, THINGS).to(device)
+        self.network, self.optimizer = accelerator.prepare(self.student, self.optimizer)
+        self.modules: dict[str, nn.Module] = {
+            "student": self.student,
+            "teacher": self.teacher.average,
+            "gate": self.gate,
+        }
+        self.optimizers = {"student": self.optimizer}
+
+    def result(self) -> Segmenter:
+        """The teacher."""
+        return self.teacher.model
+
+    def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
+        """One step, as the head of this file tells it."""
+        cfg = self.config
+        set_learning_rate(self.optimizer, step, self.iterations, cfg.optim.warmup)
+        adapting = step >= self.burn_in and batch.target is not None
+        images, labels, weights = [jitter_images(batch.source, batch.jitter_source)], [batch.label], None
+        pseudo: PseudoLabels | None = None
+        if adapting:
+            assert batch.target is not None and batch.trusted is not None
+            with self.accelerator.autocast():
+                pseudo = pseudo_label(self.teacher.model, self.gate, batch.target, batch.trusted, steps=0, seed=0)
+            mixed, mixed_labels, weights = mix(batch, pseudo.labels, pseudo.weights)
+            images.append(mixed)
+            labels.append(mixed_labels)
+            if cfg.seg.masked_weight > 0:
+                images.append(
+                    mask_blocks(
+                        jitter_images(batch.target, batch.jitter_source),
+                        batch.rngs,
+                        cfg.seg.masked_block,
+                        cfg.seg.masked_ratio,
+                    )
+                )
+                labels.append(pseudo.labels)
+        keep = draw_keep_skip(batch, cfg.model.skip_dropout, len(images))
+        out = self.network(torch.cat(images), keep)
+        logits = out["logits"].split(len(batch.label))
+        stats = {"loss_source": segmentation_loss(logits[0], batch.label)}
+        loss = stats["loss_source"]
+        if pseudo is not None:
+            stats["loss_mixed"] = segmentation_loss(logits[1], labels[1], weights)
+            loss = loss + cfg.seg.mixed_weight * stats["loss_mixed"]
+            stats["pseudo_believed"] = pseudo.weights.mean()
+            if cfg.seg.masked_weight > 0:
+                stats["loss_masked"] = segmentation_loss(logits[2], labels[2], pseudo.weights)
+                loss = loss + cfg.seg.masked_weight * stats["loss_masked"]
+        if self.reference is not None:
+            stats["loss_feature"] = self._feature_distance(images[0], batch.label)
+            loss = loss + cfg.seg.feature_distance_weight * stats["loss_feature"]
+        stats["grad_norm"] = apply_gradients(self.accelerator, loss, self.optimizer, self.network, cfg.optim.grad_clip)
+        self.teacher.update(self.student, step)
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in stats.items()}}
+
+    def _frozen_backbone(self) -> nn.Module:
+        return copy.deepcopy(self.student.encoder.backbone).requires_grad_(False).eval()
+
+    def _feature_distance(self, images: Tensor, labels: Tensor) -> Tensor:
+        assert self.reference is not None
+        with self.accelerator.autocast():
+            with torch.no_grad():
+                reference = self.reference(images)[-1]
+            features = self.student.encoder.backbone(images)[-1]
+        return feature_distance(features, reference, labels, self.things)

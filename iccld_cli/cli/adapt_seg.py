@@ -1,0 +1,48 @@
+"""`iccld adapt-seg`: stage 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iccld_cli.cli import training
+
+
+def adapt_seg(
+    source: Annotated[list[Path], typer.Option(help="Labelled prepared data set; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    target: Annotated[list[Path] | None, typer.Option(help="Prepared target data set; labels not needed.")] = None,
+    source_only: Annotated[bool, typer.Option("--source-only", help="Train the baseline on the source alone.")] = False,
+    preset: training.Preset = None,
+    encoder: training.Encoder = None,
+    iterations: training.Iterations = None,
+    batch_size: training.BatchSize = None,
+    crop: training.Crop = None,
+    seed: training.Seed = None,
+    device: training.Device = None,
+    precision: training.Precision = None,
+    resume: training.Resume = False,
+    save_every: training.SaveEvery = None,
+    config: training.ConfigFile = None,
+    assignments: training.Assignments = None,
+    dry_run: training.DryRun = False,
+) -> None:
+    """Stage 1: adapt encoder and decoder from labelled source frames to unlabelled target frames."""
+    from iccld_cli.config import load_config
+
+    given = dict(
+        encoder=encoder, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
+        precision=precision, save_every=save_every,
+    )  # fmt: skip
+    resolved = load_config(preset, file=config, overrides=training.overrides("seg", **given), assignments=assignments)
+    from iccld_cli.adapt.run import RunOptions, adapt_seg, open_data
+
+    data = open_data(source, target or [])
+    if dry_run:
+        from iccld_cli.adapt.describe import print_plan
+
+        print_plan(resolved, data, denoiser=False)
+        return
+    adapt_seg(resolved, data, RunOptions(out, resume), source_only)

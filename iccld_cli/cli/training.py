@@ -1,0 +1,47 @@
+"""Options that both training commands share, and how they become a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iccld_cli.cli.options import parse_size
+
+Preset = Annotated[str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large or xl.")]
+Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
+Iterations = Annotated[int | None, typer.Option(min=1, help="Training steps of this stage.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Source crops a step, and as many target crops.")]
+Crop = Annotated[str | None, typer.Option(metavar="WxH", help="Training crop, multiples of 32.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest training state.")]
+SaveEvery = Annotated[int | None, typer.Option(min=0, help="Steps between two training states; 0 only at the end.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any part of a configuration.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One configuration value, such as optim.lr=1e-4.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved configuration and the model's size, and stop.")
+]
+
+
+def overrides(section: str, **given: Any) -> dict[str, Any]:
+    """Dotted configuration keys of the options that were given.
+
+    Args:
+        section: `seg` or `adv`, whose iterations are meant.
+        given: The options by name; None where not given.
+    """
+    return {
+        "model.encoder": given["encoder"],
+        f"{section}.iterations": given["iterations"],
+        "data.batch_size": given["batch_size"],
+        "data.crop": parse_size(given["crop"]),
+        "run.seed": given["seed"],
+        "run.device": given["device"],
+        "run.precision": given["precision"],
+        "run.save_every": given["save_every"],
+    }

@@ -1,0 +1,139 @@
+"""Strong augmentation on the device: style alignment, colour jitter, blur.
+
+All images are float32 (B, 3, H, W), RGB in [0, 1]. Random numbers are drawn beforehand, one generator a sample,
+so the result of a sample does not depend on the batch it is in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import kornia
+import numpy as np
+import torch
+from torch import Tensor
+
+from iccld_cli.config import AugmentConfig
+
+# Rows: achromatic, yellow-blue and red-green opponent axes over log RGB (Ruderman et al. 1998, equation 4),
+# orthonormal, so the inverse is the transpose.
+_OPPONENT = torch.tensor(
+    [
+        [1 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5],
+        [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5],
+        [1 / 2**0.5, -1 / 2**0.5, 0.0],
+    ]
+)
+_DARKEST = 1 / 64
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Random numbers of one batch, one entry a sample, on the CPU.
+
+    Attributes:
+        brightness: Factors (B,).
+        contrast: Factors (B,).
+        saturation: Factors (B,).
+        hue: Shifts in radians (B,).
+        sigma: Blur sigma in pixels (B,); 0 for none.
+        style: Blend towards the other image's colour statistics (B,); 0 for none.
+    """
+
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    sigma: Tensor
+    style: Tensor
+
+
+def draw_jitter(config: AugmentConfig, rngs: list[np.random.Generator]) -> Jitter:
+    """Draw the random numbers of a batch, one generator a sample."""
+    rows = []
+    s = config.jitter_strength
+    for rng in rngs:
+        jitter = rng.random() < config.jitter_probability
+        factors = rng.uniform(-s, s, 4) if jitter else np.zeros(4)
+        sigma = rng.uniform(*config.blur_sigma) if rng.random() < config.blur_probability else 0.0
+        style = rng.uniform(*config.style_strength) if rng.random() < config.style_probability else 0.0
+        rows.append((1 + factors[0], 1 + factors[1], 1 + factors[2], factors[3] * np.pi / 4, sigma, style))
+    return Jitter(*torch.tensor(np.array(rows), dtype=torch.float32).unbind(dim=1))
+
+
+def style_align(images: Tensor, style_of: Tensor, strength: Tensor) -> Tensor:
+    """Give images the colour statistics of others: mean and spread of each log-opponent channel.
+
+    After Reinhard et al. 2001 (colour transfer), with a random strength, so that a network sees the whole way
+    between both domains.
+
+    Args:
+        images: (B, 3, H, W).
+        style_of: (B, 3, H', W').
+        strength: (B,) in [0, 1]; 0 keeps an image.
+    """
+    if not bool((strength > 0).any()):
+        return images
+    axes = _OPPONENT.to(images.device)
+    source = _to_opponent(images, axes)
+    target = _to_opponent(style_of, axes)
+    mean_s, std_s = source.mean((2, 3), keepdim=True), source.std((2, 3), keepdim=True)
+    mean_t, std_t = target.mean((2, 3), keepdim=True), target.std((2, 3), keepdim=True)
+    gain = (std_t / std_s.clamp(min=1e-3)).clamp(0.25, 4)
+    aligned = (source - mean_s) * gain + mean_t
+    back = torch.einsum("dc,bdhw->bchw", axes, aligned).exp() - _DARKEST
+    blend = strength.to(images.device).view(-1, 1, 1, 1)
+    return (images + blend * (back.clamp(0, 1) - images)).clamp(0, 1)
+
+
+def _to_opponent(images: Tensor, axes: Tensor) -> Tensor:
+    return torch.einsum("dc,bchw->bdhw", axes, (images + _DARKEST).log())
+
+
+def jitter_images(images: Tensor, jitter: Jitter) -> Tensor:
+    """Colour jitter and Gaussian blur (DACS, section 4.1), per image."""
+    device = images.device
+    column = [t.to(device).view(-1, 1, 1, 1) for t in (jitter.brightness, jitter.contrast, jitter.saturation)]
+    images = (images * column[0]).clamp(0, 1)
+    mean = kornia.color.rgb_to_grayscale(images).mean((2, 3), keepdim=True)
+    images = ((images - mean) * column[1] + mean).clamp(0, 1)
+    gray = kornia.color.rgb_to_grayscale(images)
+    images = ((images - gray) * column[2] + gray).clamp(0, 1)
+    images = rotate_hue(images, jitter.hue.to(device))
+    if bool((jitter.sigma > 0).any()):
+        sigma = jitter.sigma.clamp(min=1e-3).to(device)
+        images = kornia.filters.gaussian_blur2d(images, (7, 7), torch.stack([sigma, sigma], dim=1))
+    return images
+
+
+def rotate_hue(images: Tensor, angles: Tensor) -> Tensor:
+    """Rotate colours about the grey axis.
+
+    Equivalent to a hue shift at constant mean, and many times cheaper than the way through HSV.
+
+    Args:
+        images: (B, 3, H, W).
+        angles: (B,) in radians.
+    """
+    cos, sin = angles.cos(), angles.sin()
+    one = (1 - cos) / 3
+    root = sin / 3**0.5
+    row = torch.stack([cos + one, one - root, one + root], dim=-1)
+    matrix = torch.stack([row, row.roll(1, -1), row.roll(2, -1)], dim=1)
+    return torch.einsum("bdc,bchw->bdhw", matrix, images).clamp(0, 1)
+
+
+def mask_blocks(images: Tensor, rngs: list[np.random.Generator], block: int, ratio: float) -> Tensor:
+    """Blank random square blocks (MIC, equation 4).
+
+    Args:
+        images: (B, 3, H, W).
+        rngs: One generator a sample.
+        block: Side of a block in pixels.
+        ratio: Share of blocks blanked.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = -(-height // block), -(-width // block)
+    keep = torch.from_numpy(np.stack([rng.random((rows, columns)) >= ratio for rng in rngs])).to(images)
+    keep = keep.repeat_interleave(block, dim=1).repeat_interleave(block, dim=2)[:, None, :height, :width]
+    return images * keep

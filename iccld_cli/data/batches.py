@@ -1,0 +1,188 @@
+"""Training batches: step number in, crops of both domains out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from iccld_cli.config import DataConfig
+from iccld_cli.data.crops import cut_image, cut_label, random_box
+from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
+from iccld_cli.labels import IGNORE
+
+_CROP_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Frames of one domain, from one or more data sets.
+
+    Attributes:
+        datasets: The data sets.
+        frames: (index of the data set, frame) for every frame.
+    """
+
+    datasets: tuple[PreparedDataset, ...]
+    frames: tuple[tuple[int, Frame], ...]
+
+    @classmethod
+    def of(cls, datasets: list[PreparedDataset], split: str = "train") -> Pool:
+        """All frames of a split of several data sets."""
+        frames = tuple((i, f) for i, d in enumerate(datasets) for f in d.frames(split))
+        return cls(tuple(datasets), frames)
+
+    def median_height(self) -> float:
+        """Median height of the frames in pixels."""
+        return float(np.median([f.height for _, f in self.frames]))
+
+    def read(self, index: int, *, label: bool) -> tuple[np.ndarray, np.ndarray | None, str]:
+        """Decode a frame: image, label or None, and a name for messages."""
+        number, frame = self.frames[index]
+        dataset = self.datasets[number]
+        image = dataset.read_image(frame)
+        return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
+
+
+class TrainingBatches(Dataset):
+    """Item `step` is the whole batch of that step (map style, so that a loader can start anywhere).
+
+    A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
+    `target` (B, 3, h, w) uint8, `trusted` (B, h, w) bool (False on border rows where pseudo-labels are not
+    believed) and `names`, two lists. Without a target pool the last three are left out.
+
+    Target labels are never opened.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        seed: int,
+        source: Pool,
+        target: Pool | None,
+        classes: tuple[int, ...],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Prepare drawing.
+
+        Args:
+            config: Crops and sampling.
+            seed: Seed of the run.
+            source: Labelled frames.
+            target: Unlabelled frames, or None for training on the source alone.
+            classes: TrainIds that take part; other label pixels become ignored.
+            rank: Number of this process.
+            world: Number of processes; each draws `batch_size` samples of the whole batch.
+        """
+        self.config = config
+        self.seed = seed
+        self.source, self.target = source, target
+        self.rank, self.world = rank, world
+        self.sampler = RareClassSampler(
+            [f for _, f in source.frames], classes, config.rare_class_temperature, config.rare_class_pixels
+        )
+        self._lut = np.full(256, IGNORE, np.uint8)
+        self._lut[list(classes)] = list(classes)
+        self._reference = target.median_height() if target else None
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        numbers = range(self.rank * self.config.batch_size, (self.rank + 1) * self.config.batch_size)
+        images, labels, pastes, names = zip(*(self._source_sample(step, n) for n in numbers), strict=True)
+        batch: dict[str, Any] = {
+            "source": _stack_images(images),
+            "label": torch.from_numpy(np.stack(labels)),
+            "paste": torch.from_numpy(np.stack(pastes)),
+            "names": [list(names)],
+        }
+        if self.target is not None:
+            images, trusted, names = zip(*(self._target_sample(step, n) for n in numbers), strict=True)
+            batch["target"] = _stack_images(images)
+            batch["trusted"] = torch.from_numpy(np.stack(trusted))
+            batch["names"].append(list(names))
+        return batch
+
+    def _source_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+        rng = sample_rng(self.seed, step, number, SOURCE)
+        index, wanted = self.sampler.draw(rng)
+        image, label, name = self.source.read(index, label=True)
+        assert label is not None
+        label = self._lut[label]
+        height, width = label.shape
+        base = (self._reference or height) / height
+        crop, best = self.config.crop, None
+        for _ in range(_CROP_TRIES if wanted is not None else 1):
+            scale = _fit(base * rng.uniform(*self.config.source_scale), (width, height), crop)
+            box = random_box((width, height), crop, scale, rng)
+            found = cut_label(label, box, crop)
+            seen = int((found == wanted).sum()) if wanted is not None else 0
+            if best is None or seen > best[0]:
+                best = (seen, box, found)
+            if seen >= self.config.rare_class_pixels:
+                break
+        assert best is not None
+        return cut_image(image, best[1], crop), best[2], choose_classmix(best[2], rng), name
+
+    def _target_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, str]:
+        assert self.target is not None and self._reference is not None
+        rng = sample_rng(self.seed, step, number, TARGET)
+        image, _, name = self.target.read(int(rng.integers(len(self.target.frames))), label=False)
+        height, width = image.shape[:2]
+        scale = _fit(
+            self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
+        )
+        box = random_box((width, height), self.config.crop, scale, rng)
+        trusted = np.zeros((height, width), np.uint8)
+        first = round(height * self.config.ignore_rows_top)
+        last = height - round(height * self.config.ignore_rows_bottom)
+        trusted[first:last] = 1
+        inside = cut_label(trusted, box, self.config.crop) == 1  # beyond the border is not trusted either
+        return cut_image(image, box, self.config.crop), inside, name
+
+
+def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
+    """At least the scale at which the frame covers the crop, within reason: a little padding beats a big blow-up."""
+    cover = max(crop[0] / frame[0], crop[1] / frame[1])
+    return max(scale, min(cover, 2 * scale))
+
+
+def _stack_images(images: tuple[np.ndarray, ...]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def batch_loader(batches: TrainingBatches, start: int, stop: int, pin_memory: bool) -> DataLoader:
+    """Batches of the steps from `start` to `stop`, decoded ahead by worker processes.
+
+    Args:
+        batches: The batches.
+        start: First step.
+        stop: Step behind the last.
+        pin_memory: Whether to stage batches for an asynchronous copy to a GPU.
+    """
+    workers = batches.config.workers
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    import signal
+
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle

@@ -1,0 +1,71 @@
+"""Random crops: rescale, cut and flip in one resampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from iccld_cli.labels import IGNORE
+
+
+@dataclass(frozen=True)
+class CropBox:
+    """A window of a frame and what becomes of it.
+
+    Attributes:
+        left: First column of the window in the frame, in pixels.
+        top: First row.
+        width: Width of the window in the frame's pixels; it may reach beyond the frame's border.
+        height: Height of the same.
+        flip: Whether the result is mirrored.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: bool
+
+
+def random_box(frame_size: tuple[int, int], crop: tuple[int, int], scale: float, rng: np.random.Generator) -> CropBox:
+    """Draw a window that becomes a crop when rescaled.
+
+    Args:
+        frame_size: (width, height) of the frame.
+        crop: (width, height) of the crop.
+        scale: Crop pixels per frame pixel.
+        rng: Random generator.
+    """
+    width, height = max(round(crop[0] / scale), 1), max(round(crop[1] / scale), 1)
+    left = int(rng.integers(0, max(frame_size[0] - width, 0) + 1))
+    top = int(rng.integers(0, max(frame_size[1] - height, 0) + 1))
+    return CropBox(left, top, width, height, bool(rng.random() < 0.5))
+
+
+def cut_image(image: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
+    """Cut a window out of an image (H, W, 3) and resize it to `crop` (width, height); borders are replicated."""
+    part = _window(image, box)
+    part = _pad(part, box, cv2.BORDER_REPLICATE, 0)
+    shrinks = box.width >= crop[0]
+    part = cv2.resize(part, crop, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(part[:, ::-1]) if box.flip else part
+
+
+def cut_label(label: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
+    """Cut a window out of a label (H, W) and resize it to `crop`; what lies beyond the border is ignored."""
+    part = _pad(_window(label, box), box, cv2.BORDER_CONSTANT, IGNORE)
+    part = cv2.resize(part, crop, interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.ascontiguousarray(part[:, ::-1]) if box.flip else part
+
+
+def _window(array: np.ndarray, box: CropBox) -> np.ndarray:
+    return array[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _pad(part: np.ndarray, box: CropBox, border: int, value: int) -> np.ndarray:
+    down, right = box.height - part.shape[0], box.width - part.shape[1]
+    if down <= 0 and right <= 0:
+        return part
+    return cv2.copyMakeBorder(part, 0, max(down, 0), 0, max(right, 0), border, value=value)
