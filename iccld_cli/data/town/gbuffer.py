@@ -1,0 +1,178 @@
+"""Geometry pass: which face, ground or backdrop every sample sees, and at which depth.
+
+Image and label are both read from this one buffer, which is why they agree at every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iccld_cli.data.town import raster
+from iccld_cli.data.town.atlas import CUTOUT, LEVELS, Atlas
+from iccld_cli.data.town.camera import SUPER, Camera
+from iccld_cli.data.town.ground import GROUND_LABELS, GroundHit
+from iccld_cli.data.town.materials import SIZE
+from iccld_cli.data.town.mesh import Mesh
+
+GROUND, HILLS, SKY = -1, -2, -3
+"""Face numbers of samples that see no face."""
+
+HILL_LABEL, SKY_LABEL = 8, 10
+
+
+@dataclass
+class Faces:
+    """World faces with everything the passes look up, one row per face.
+
+    Attributes:
+        quads: Corners (F, 4, 3) float32, sprites already turned to the viewer.
+        mesh: Colours, labels and the rest.
+        u: Texture column as an affine form of the world position (F, 4): u = u[:3] . p + u[3].
+        v: Texture row likewise (F, 4).
+        density: Texels per metre (F,).
+        cutout: Faces with holes (F,) bool.
+    """
+
+    quads: np.ndarray
+    mesh: Mesh
+    u: np.ndarray
+    v: np.ndarray
+    density: np.ndarray
+    cutout: np.ndarray
+
+
+def turn_sprites(mesh: Mesh, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Corners (F, 4, 3) of a mesh whose sprites lie in the plane of two world axes (3,)."""
+    quads = mesh.quads.copy()
+    pick = np.flatnonzero(mesh.sprites)
+    if len(pick):
+        centre, size, turn = quads[pick, 0], quads[pick, 1, 0] / 2, quads[pick, 1, 1]
+        c, s = (np.cos(turn) * size)[:, None], (np.sin(turn) * size)[:, None]
+        a = c * right + s * up
+        b = c * up - s * right
+        quads[pick] = np.stack([centre - a + b, centre + a + b, centre + a - b, centre - a - b], 1)
+    return quads.astype(np.float32)
+
+
+def prepare(mesh: Mesh, quads: np.ndarray) -> Faces:
+    """Adds texture mapping to faces whose corners are final."""
+    origin = quads[:, 0].astype(np.float64)
+    e1, e3 = quads[:, 1] - origin, quads[:, 3] - origin
+    g11, g33, g13 = (e1 * e1).sum(1), (e3 * e3).sum(1), (e1 * e3).sum(1)
+    det = np.maximum(g11 * g33 - g13 * g13, 1e-10)
+    du = (e1 * g33[:, None] - e3 * g13[:, None]) * (mesh.reps[:, 0] / det)[:, None]
+    dv = (e3 * g11[:, None] - e1 * g13[:, None]) * (mesh.reps[:, 1] / det)[:, None]
+    u = np.concatenate([du, -(du * origin).sum(1)[:, None]], 1).astype(np.float32)
+    v = np.concatenate([dv, -(dv * origin).sum(1)[:, None]], 1).astype(np.float32)
+    density = SIZE * np.sqrt(np.maximum((du * du).sum(1), (dv * dv).sum(1)))
+    return Faces(quads, mesh, u, v, density.astype(np.float32), CUTOUT[mesh.tiles])
+
+
+@dataclass
+class GBuffer:
+    """What every sample sees.
+
+    Attributes:
+        camera: The camera.
+        ids: Face number, or GROUND, HILLS, SKY (S,) int32.
+        depth: Inverse depth (S,) float32, 0 for the backdrop.
+        rays: World direction per unit of depth (S, 3) float32.
+        ground: Ground hit of every sample.
+        faces: The faces.
+    """
+
+    camera: Camera
+    ids: np.ndarray
+    depth: np.ndarray
+    rays: np.ndarray
+    ground: GroundHit
+    faces: Faces
+
+    def grid(self, flat: np.ndarray) -> np.ndarray:
+        """A flat per-sample array as (rows, columns)."""
+        w, h = self.camera.samples
+        return flat.reshape(h, w)
+
+    def label(self) -> np.ndarray:
+        """trainIds (H, W) uint8 of the pixel centres."""
+        ids = self.grid(self.ids)[::SUPER, ::SUPER]
+        kind = self.grid(self.ground.kind)[::SUPER, ::SUPER]
+        out = np.full(ids.shape, SKY_LABEL, np.uint8)
+        out[ids == HILLS] = HILL_LABEL
+        road = ids == GROUND
+        out[road] = GROUND_LABELS[kind[road]]
+        face = ids >= 0
+        out[face] = self.faces.mesh.labels[ids[face]]
+        return out
+
+
+def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray, hills: np.ndarray) -> GBuffer:
+    """Draws faces over ground and backdrop.
+
+    Args:
+        camera: The camera.
+        faces: World faces.
+        atlas: Texture tiles, for the holes of fences and leaves.
+        ground: Ground hit of every sample.
+        rays: World direction per unit of depth (S, 3).
+        hills: Samples (S,) bool where the backdrop shows hills.
+
+    Returns:
+        The filled buffer.
+    """
+    width, height = camera.samples
+    focal, (cx, cy) = camera.sample_focal, camera.sample_centre
+    zbuf = ground.depth.copy()
+    ids = np.full(len(zbuf), SKY, np.int32)
+    ids[hills] = HILLS
+    ids[zbuf > 0] = GROUND
+    points = camera.to_camera(faces.quads)
+    setup = raster.perspective(points, focal, cx, cy, height)
+    away = camera.position.astype(np.float32) - faces.quads[:, 0]
+    seen = (away * faces.mesh.normals).sum(1) > 0
+    seen |= faces.mesh.sprites
+    seen &= setup.rows[:, 1] >= setup.rows[:, 0]
+    x, z = points[..., 0], np.maximum(points[..., 2], 1e-3)
+    col = focal * x / z + cx
+    seen &= setup.crossing | ((col.max(1) >= 0) & (col.min(1) <= width - 1))
+    solid = np.flatnonzero(seen & ~faces.cutout)
+    raster.resolve(zbuf, ids, *raster.fragments(setup, solid, width))
+    holes = np.flatnonzero(seen & faces.cutout)
+    if len(holes):
+        index, depth, owner = raster.fragments(setup, holes, width)
+        ahead = depth > zbuf[index]
+        index, depth, owner = index[ahead], depth[ahead], owner[ahead]
+        keep = _solid(faces, atlas, camera, points, rays, index, depth, owner)
+        raster.resolve(zbuf, ids, index[keep], depth[keep], owner[keep])
+    return GBuffer(camera, ids, zbuf, rays, ground, faces)
+
+
+def _solid(
+    faces: Faces,
+    atlas: Atlas,
+    camera: Camera,
+    points: np.ndarray,
+    rays: np.ndarray,
+    index: np.ndarray,
+    depth: np.ndarray,
+    owner: np.ndarray,
+) -> np.ndarray:
+    """Which fragments of cut-out faces hit matter rather than a hole."""
+    mean = np.maximum(points[..., 2].mean(1), 0.3)
+    lod = np.log2(np.maximum(faces.density * mean / camera.sample_focal, 1e-6))
+    lod = np.clip(np.round(lod), 0, LEVELS - 1).astype(np.int32)
+    pos = rays[index] / depth[:, None] + camera.position.astype(np.float32)
+    u, v = texture_at(faces, owner, pos)
+    return atlas.solid(faces.mesh.tiles[owner], u, v, lod[owner])
+
+
+def texture_at(faces: Faces, owner: np.ndarray, pos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Texture position (u, v) of world points (N, 3) on their faces, kept inside the face's own repeats."""
+    fu, fv, reps = faces.u[owner], faces.v[owner], faces.mesh.reps[owner]
+    u = (fu[:, :3] * pos).sum(1) + fu[:, 3]
+    v = (fv[:, :3] * pos).sum(1) + fv[:, 3]
+    np.clip(u, 0, reps[:, 0] - np.float32(2e-3), out=u)
+    np.clip(v, 0, reps[:, 1] - np.float32(2e-3), out=v)
+    return u, v
