@@ -68,6 +68,17 @@ REFLECT = np.array([n.startswith(("win_", "shop", "glass_")) for n in PAINTERS],
 IS_WINDOW = np.array([n.startswith("win_") for n in PAINTERS])
 
 
+def lookup(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear values of a picture (H, W) or (H, W, C) at columns x (N,) and rows y (N,); returns (N,) or (N, C)."""
+    # remap wants a 2-D map with sides below 32768.
+    n = len(x)
+    rows = max(-(-n // 1024), 1)
+    grid = np.zeros((2, rows * 1024), np.float32)
+    grid[0, :n], grid[1, :n] = x, y
+    out = cv2.remap(picture, grid[0].reshape(rows, -1), grid[1].reshape(rows, -1), cv2.INTER_LINEAR)
+    return out.reshape(-1, *picture.shape[2:])[:n]
+
+
 @dataclass(frozen=True)
 class Atlas:
     """Packed tiles.
@@ -96,13 +107,7 @@ class Atlas:
         size = _SIZES[lod]
         x = (u - np.floor(u)) * size + _AT_X[lod] + (tile % COLUMNS) * np.float32(CELL_W) + np.float32(PAD - 0.5)
         y = (v - np.floor(v)) * size + _AT_Y[lod] + (tile // COLUMNS) * np.float32(CELL_H) + np.float32(PAD - 0.5)
-        # remap wants a 2-D map with sides below 32768.
-        n = len(x)
-        rows = -(-n // 1024)
-        grid = np.zeros((2, rows * 1024), np.float32)
-        grid[0, :n], grid[1, :n] = x, y
-        out = cv2.remap(self.picture, grid[0].reshape(rows, -1), grid[1].reshape(rows, -1), cv2.INTER_LINEAR)
-        return out.reshape(-1, 4)[:n]
+        return lookup(self.picture, x, y)
 
     def solid(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray, lod: np.ndarray) -> np.ndarray:
         """Nearest cut-out look-up; same arguments as :meth:`sample`, returns bool (N,)."""

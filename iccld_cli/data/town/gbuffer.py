@@ -21,6 +21,9 @@ GROUND, HILLS, SKY = -1, -2, -3
 
 HILL_LABEL, SKY_LABEL = 8, 10
 
+BATCH = 256
+"""Cut-out faces drawn at once."""
+
 
 @dataclass
 class Faces:
@@ -64,8 +67,8 @@ def prepare(mesh: Mesh, quads: np.ndarray) -> Faces:
     det = np.maximum(g11 * g33 - g13 * g13, 1e-10)
     du = (e1 * g33[:, None] - e3 * g13[:, None]) * (mesh.reps[:, 0] / det)[:, None]
     dv = (e3 * g11[:, None] - e1 * g13[:, None]) * (mesh.reps[:, 1] / det)[:, None]
-    u = np.concatenate([du, -(du * origin).sum(1)[:, None]], 1).astype(np.float32)
-    v = np.concatenate([dv, -(dv * origin).sum(1)[:, None]], 1).astype(np.float32)
+    u = np.concatenate([du, -(du * origin).sum(1)[:, None]], 1)
+    v = np.concatenate([dv, -(dv * origin).sum(1)[:, None]], 1)
     density = SIZE * np.sqrt(np.maximum((du * du).sum(1), (dv * dv).sum(1)))
     return Faces(quads, mesh, u, v, density.astype(np.float32), CUTOUT[mesh.tiles])
 
@@ -81,6 +84,7 @@ class GBuffer:
         rays: World direction per unit of depth (S, 3) float32.
         ground: Ground hit of every sample.
         faces: The faces.
+        table: Texture mapping of the faces from this camera, see screen_texture.
     """
 
     camera: Camera
@@ -89,6 +93,7 @@ class GBuffer:
     rays: np.ndarray
     ground: GroundHit
     faces: Faces
+    table: np.ndarray
 
     def grid(self, flat: np.ndarray) -> np.ndarray:
         """A flat per-sample array as (rows, columns)."""
@@ -137,42 +142,56 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
     x, z = points[..., 0], np.maximum(points[..., 2], 1e-3)
     col = focal * x / z + cx
     seen &= setup.crossing | ((col.max(1) >= 0) & (col.min(1) <= width - 1))
+    table = screen_texture(faces, camera)
     solid = np.flatnonzero(seen & ~faces.cutout)
     raster.resolve(zbuf, ids, *raster.fragments(setup, solid, width))
     holes = np.flatnonzero(seen & faces.cutout)
-    if len(holes):
-        index, depth, owner = raster.fragments(setup, holes, width)
+    # Near leaves first: most of what lies behind is then dropped before its holes are looked up.
+    holes = holes[np.argsort(z[holes].min(1), kind="stable")]
+    for start in range(0, len(holes), BATCH):
+        index, depth, owner = raster.fragments(setup, holes[start : start + BATCH], width)
         ahead = depth > zbuf[index]
         index, depth, owner = index[ahead], depth[ahead], owner[ahead]
-        keep = _solid(faces, atlas, camera, points, rays, index, depth, owner)
+        keep = _solid(faces, atlas, camera, table, index, depth, owner)
         raster.resolve(zbuf, ids, index[keep], depth[keep], owner[keep])
-    return GBuffer(camera, ids, zbuf, rays, ground, faces)
+    return GBuffer(camera, ids, zbuf, rays, ground, faces, table)
 
 
 def _solid(
     faces: Faces,
     atlas: Atlas,
     camera: Camera,
-    points: np.ndarray,
-    rays: np.ndarray,
+    table: np.ndarray,
     index: np.ndarray,
     depth: np.ndarray,
     owner: np.ndarray,
 ) -> np.ndarray:
     """Which fragments of cut-out faces hit matter rather than a hole."""
-    mean = np.maximum(points[..., 2].mean(1), 0.3)
-    lod = np.log2(np.maximum(faces.density * mean / camera.sample_focal, 1e-6))
-    lod = np.clip(np.round(lod), 0, LEVELS - 1).astype(np.int32)
-    pos = rays[index] / depth[:, None] + camera.position.astype(np.float32)
-    u, v = texture_at(faces, owner, pos)
-    return atlas.solid(faces.mesh.tiles[owner], u, v, lod[owner])
+    z = 1 / depth
+    u, v = texture_at(table, owner, index, z, camera.samples[0])
+    lod = np.log2(np.maximum(faces.density[owner] * z / np.float32(camera.sample_focal), 1))
+    lod = np.minimum(lod + np.float32(0.5), LEVELS - 1).astype(np.int32)
+    return atlas.solid(faces.mesh.tiles[owner], u, v, lod)
 
 
-def texture_at(faces: Faces, owner: np.ndarray, pos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texture position (u, v) of world points (N, 3) on their faces, kept inside the face's own repeats."""
-    fu, fv, reps = faces.u[owner], faces.v[owner], faces.mesh.reps[owner]
-    u = (fu[:, :3] * pos).sum(1) + fu[:, 3]
-    v = (fv[:, :3] * pos).sum(1) + fv[:, 3]
-    np.clip(u, 0, reps[:, 0] - np.float32(2e-3), out=u)
-    np.clip(v, 0, reps[:, 1] - np.float32(2e-3), out=v)
-    return u, v
+def screen_texture(faces: Faces, camera: Camera) -> np.ndarray:
+    """Texture positions as forms of the screen: u = t0 + z * (t1 x + t2 y + t3), likewise v in t4..t7; (8, F)."""
+    cx, cy = camera.sample_centre
+    out = np.empty((8, len(faces.u)), np.float32)
+    for row, form in ((0, faces.u), (4, faces.v)):
+        local = form[:, :3] @ camera.rotation.T
+        local[:, :2] /= camera.sample_focal
+        out[row] = form[:, 3] + form[:, :3] @ camera.position
+        out[row + 1], out[row + 2] = local[:, 0], local[:, 1]
+        out[row + 3] = local[:, 2] - local[:, 0] * cx - local[:, 1] * cy
+    return out
+
+
+def texture_at(
+    table: np.ndarray, owner: np.ndarray, index: np.ndarray, z: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texture position (u, v) of samples ``index`` at depth ``z`` (N,) on faces ``owner``; table by screen_texture."""
+    y, x = np.divmod(index.astype(np.int32), np.int32(width))
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    t = [row.take(owner) for row in table]
+    return t[0] + z * (t[1] * x + t[2] * y + t[3]), t[4] + z * (t[5] * x + t[6] * y + t[7])

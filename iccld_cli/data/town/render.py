@@ -27,6 +27,9 @@ AHEAD = 6
 
 IGNORE = 255
 
+BLOCK = 1 << 15
+"""Samples shaded at once: few enough for the intermediate arrays to stay in the processor's cache."""
+
 
 @dataclass
 class Town:
@@ -166,7 +169,9 @@ def _resolve(scene: Scene, buf: gbuffer.GBuffer) -> np.ndarray:
     want[1::SUPER, 1::SUPER] = True
     index = np.flatnonzero(want[1:, 1:].ravel())
     full = np.zeros((h * w, 3), np.float32)
-    full[index] = shade(scene, buf, index)
+    for start in range(0, len(index), BLOCK):
+        part = index[start : start + BLOCK]
+        full[part] = shade(scene, buf, part)
     full = full.reshape(h, w, 3)
     centre = np.ascontiguousarray(full[::SUPER, ::SUPER])
     # Very bright samples are held back so that one glint does not turn a whole edge pixel white.

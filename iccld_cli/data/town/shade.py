@@ -181,7 +181,10 @@ def _face(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np
     owner = buf.ids[index]
     depth = 1 / buf.depth[index]
     pos = rays * depth[:, None] + cam.position.astype(F)
-    u, v = texture_at(faces, owner, pos)
+    u, v = texture_at(buf.table, owner, index, depth, cam.samples[0])
+    # Windscreens taper, so their mapping leaves the tile at the corners: hold the tile's rim instead of repeating it.
+    np.clip(u, 0, mesh.reps[owner, 0] - F(2e-3), out=u)
+    np.clip(v, 0, mesh.reps[owner, 1] - F(2e-3), out=v)
     normal = mesh.normals[owner]
     unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
     cosine = np.abs((unit * normal).sum(1))

@@ -7,15 +7,17 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from iccld_cli.data.town.atlas import lookup
 from iccld_cli.data.town.looks import Light
 from iccld_cli.data.town.materials import noise
 
 
 @lru_cache(maxsize=2)
 def cloud_field(size: int = 512) -> np.ndarray:
-    """Tileable cloud density (size, size) float32 about 0."""
+    """Tileable cloud density (size + 1, size + 1) float32 about 0; the last row and column repeat the first."""
     rng = np.random.default_rng(5021)
-    return noise(rng, 4, 7, size, 0.55) + 0.3 * np.abs(noise(rng, 8, 5, size, 0.6))
+    field = noise(rng, 4, 7, size, 0.55) + 0.3 * np.abs(noise(rng, 8, 5, size, 0.6))
+    return cv2.copyMakeBorder(field, 0, 1, 0, 1, cv2.BORDER_WRAP)
 
 
 def hill_height(azimuth: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
@@ -63,11 +65,7 @@ def sky_color(light: Light, rays: np.ndarray, clouds: bool = True) -> np.ndarray
     scale = np.float32(90) / (up + np.float32(0.09))
     x = unit[:, 0] * scale + np.float32(light.offset[0] * 512)
     y = unit[:, 2] * scale + np.float32(light.offset[1] * 512)
-    rows = -(-len(x) // 1024)
-    grid = np.zeros((2, rows * 1024), np.float32)
-    grid[0, : len(x)], grid[1, : len(x)] = x % 512, y % 512
-    wrap = cv2.copyMakeBorder(cloud_field(), 0, 1, 0, 1, cv2.BORDER_WRAP)
-    d = cv2.remap(wrap, grid[0].reshape(rows, -1), grid[1].reshape(rows, -1), cv2.INTER_LINEAR).reshape(-1)[: len(x)]
+    d = lookup(cloud_field(), x % 512, y % 512)
     level = np.float32(0.34 - 0.75 * light.cover)
     thick = np.clip((d - level) * 4, 0, 1) * np.clip(up * 9, 0.15, 1)
     shade = light.cloud.astype(np.float32) * (np.float32(1.06) - np.float32(0.3) * np.clip(d - level, 0, 1))[:, None]
