@@ -5,10 +5,8 @@ The training's validation and `iccld evaluate` are this one function, so that th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,101 +14,15 @@ import torch
 
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.images import normalised_entropy, to_tensor
-from iccld_cli.inference.prefetch import prefetch
+from iccld_cli.inference.evaluation import Evaluation, FrameScore
+from iccld_cli.inference.images import auto_batch_size, normalised_entropy, to_tensor
+from iccld_cli.inference.pipeline import group, prefetch
 from iccld_cli.labels import LabelSpace, shared_classes
 from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
-from iccld_cli.metrics.confusion import ConfusionMatrix, SegmentationScores
+from iccld_cli.metrics.confusion import ConfusionMatrix
 
 if TYPE_CHECKING:
     from iccld_cli.models.segmenter import Segmenter
-
-BATCH_PIXELS = 4_000_000  # on a GPU: a batch of this many pixels keeps it busy and fits into 8 GB
-
-
-@dataclass(frozen=True)
-class FrameScore:
-    """How one frame went, for picking the ones to look at.
-
-    Attributes:
-        frame: The frame.
-        pixel_accuracy: Fraction in [0, 1]; NaN for a frame without a scored pixel.
-        miou: Fraction in [0, 1], over the classes that its label or its prediction shows.
-    """
-
-    frame: Frame
-    pixel_accuracy: float
-    miou: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of `evaluate`.
-
-    Attributes:
-        dataset: Name of the data set.
-        split: Its split.
-        label_space: Classes that the ids index.
-        scores: Pooled scores over the subset.
-        confusion: int64 (K, K), row = label, column = prediction, over all classes.
-        images: Number of frames.
-        steps: Sampling steps.
-        samples: Noise seeds averaged.
-        seed: First noise seed.
-        ece: Expected calibration error in [0, 1], 15 bins.
-        auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
-        auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.
-        reliability: (mean confidence, accuracy, pixels) of the calibration bins.
-        seconds_per_image: Time in the network, reading and scoring left out.
-        frames: Scores of every frame.
-    """
-
-    dataset: str
-    split: str
-    label_space: LabelSpace
-    scores: SegmentationScores
-    confusion: np.ndarray
-    images: int
-    steps: int
-    samples: int
-    seed: int
-    ece: float
-    auroc: float
-    auroc_disagreement: float | None
-    reliability: tuple[tuple[float, float, int], ...]
-    seconds_per_image: float
-    frames: tuple[FrameScore, ...]
-
-    @property
-    def miou(self) -> float:
-        """Mean IoU in percent; NaN where nothing could be scored."""
-        return 100 * self.scores.miou
-
-    def to_json(self) -> dict:
-        """The evaluation as JSON: scores in percent, null where there is nothing to score."""
-        names = self.label_space.names_of(self.scores.subset)
-        per_class = zip(names, self.scores.iou, self.scores.accuracy, self.scores.pixels, strict=True)
-        return {
-            "miou": _percent(self.scores.miou),
-            "pixel_accuracy": _percent(self.scores.pixel_accuracy),
-            "classes": {
-                name: {"iou": _percent(iou), "accuracy": _percent(accuracy), "pixels": int(pixels)}
-                for name, iou, accuracy, pixels in per_class
-            },
-            "subset": list(names),
-            "images": self.images,
-            "dataset": self.dataset,
-            "split": self.split,
-            "steps": self.steps,
-            "samples": self.samples,
-            "seed": self.seed,
-            "ece": _rounded(self.ece, 6),
-            "auroc": _rounded(self.auroc, 6),
-            "auroc_disagreement": _rounded(self.auroc_disagreement, 6),
-            "seconds_per_image": round(self.seconds_per_image, 5),
-            "reliability": [[round(c, 5), round(a, 5), n] for c, a, n in self.reliability],
-            "confusion": {"classes": list(self.label_space.names), "counts": self.confusion.tolist()},
-        }
 
 
 class _Scorer:
@@ -219,10 +131,15 @@ def evaluate(
     steps = segmenter.default_steps if steps is None else steps
     device = torch.device(device)
     scorer, seconds, done = _Scorer(classes, len(info.label_space)), 0.0, 0
+
+    def most(item: tuple[Frame, np.ndarray, np.ndarray]) -> int:
+        return batch_size or auto_batch_size(item[1], device)
+
+    loaded = prefetch(_read(dataset, frames), 4)
     was_training = segmenter.training
     segmenter.eval()
     try:
-        for batch in prefetch(_batches(dataset, frames, device, batch_size)):
+        for batch in group(loaded, lambda item: (item[1].shape, item[2].shape), most):
             started = time.perf_counter()
             labels = [label for _, _, label in batch]
             images = to_tensor([image for _, image, _ in batch], device)  # (B, 3, H, W)
@@ -241,6 +158,7 @@ def evaluate(
             if progress is not None:
                 progress(done, len(frames))
     finally:
+        loaded.close()
         segmenter.train(was_training)
     return Evaluation(
         dataset=info.name,
@@ -283,25 +201,10 @@ def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = No
     return frames
 
 
-def _batches(
-    dataset: PreparedDataset, frames: list[Frame], device: torch.device, batch_size: int | None
-) -> Iterator[list[tuple[Frame, np.ndarray, np.ndarray]]]:
-    """Group neighbouring frames of equal size: (frame, image (H, W, 3), label (h, w))."""
-    batch: list[tuple[Frame, np.ndarray, np.ndarray]] = []
+def _read(dataset: PreparedDataset, frames: list[Frame]) -> Iterator[tuple[Frame, np.ndarray, np.ndarray]]:
+    """(frame, image (H, W, 3), label (h, w)) of each frame."""
     for frame in frames:
-        item = (frame, dataset.read_image(frame), dataset.read_label(frame))
-        pixels = item[1].shape[0] * item[1].shape[1]
-        most = batch_size or (max(1, min(32, BATCH_PIXELS // pixels)) if device.type == "cuda" else 1)
-        if batch and (len(batch) >= most or _sizes(batch[0]) != _sizes(item)):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
-
-
-def _sizes(item: tuple[Frame, np.ndarray, np.ndarray]) -> tuple:
-    return item[1].shape, item[2].shape
+        yield frame, dataset.read_image(frame), dataset.read_label(frame)
 
 
 def _check_classes(probabilities: torch.Tensor, dataset: PreparedDataset) -> None:
@@ -311,11 +214,3 @@ def _check_classes(probabilities: torch.Tensor, dataset: PreparedDataset) -> Non
             f"{len(dataset.info.label_space)}",
             "prepare the data in the model's label space",
         )
-
-
-def _percent(fraction: float) -> float | None:
-    return _rounded(100 * fraction, 4)
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None or math.isnan(value) else round(float(value), digits)

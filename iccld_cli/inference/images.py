@@ -18,6 +18,10 @@ MAX_PIXELS = 100_000_000
 """A file may hold a few kilobytes and claim gigabytes; larger images are refused before decoding."""
 
 
+BATCH_PIXELS = 4_000_000
+"""On a GPU, a batch of this many pixels keeps it busy and fits into 8 GB."""
+
+
 def read_image(path: Path | str) -> np.ndarray:
     """Decode an image, upright (EXIF rotation applied).
 
@@ -66,6 +70,12 @@ def to_tensor(images: Sequence[np.ndarray], device: torch.device | str = "cpu") 
     """
     stacked = torch.from_numpy(np.ascontiguousarray(np.stack(images)))
     return stacked.to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)  # bytes cross the bus, not floats
+
+
+def auto_batch_size(image: np.ndarray, device: torch.device) -> int:
+    """How many images of this size go through the network at once where nobody says: 1 on a CPU."""
+    pixels = image.shape[0] * image.shape[1]
+    return max(1, min(32, BATCH_PIXELS // pixels)) if device.type == "cuda" else 1
 
 
 def normalised_entropy(probabilities: torch.Tensor) -> torch.Tensor:

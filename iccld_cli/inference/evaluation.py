@@ -1,0 +1,105 @@
+"""What an evaluation found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from iccld_cli.data.prepared import Frame
+from iccld_cli.labels import LabelSpace
+from iccld_cli.metrics.confusion import SegmentationScores
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """How one frame went, for picking the ones to look at.
+
+    Attributes:
+        frame: The frame.
+        pixel_accuracy: Fraction in [0, 1]; NaN for a frame without a scored pixel.
+        miou: Fraction in [0, 1], over the classes that its label or its prediction shows.
+    """
+
+    frame: Frame
+    pixel_accuracy: float
+    miou: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        dataset: Name of the data set.
+        split: Its split.
+        label_space: Classes that the ids index.
+        scores: Pooled scores over the subset.
+        confusion: int64 (K, K), row = label, column = prediction, over all classes.
+        images: Number of frames.
+        steps: Sampling steps.
+        samples: Noise seeds averaged.
+        seed: First noise seed.
+        ece: Expected calibration error in [0, 1], 15 bins.
+        auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
+        auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.
+        reliability: (mean confidence, accuracy, pixels) of the calibration bins.
+        seconds_per_image: Time in the network, reading and scoring left out.
+        frames: Scores of every frame.
+    """
+
+    dataset: str
+    split: str
+    label_space: LabelSpace
+    scores: SegmentationScores
+    confusion: np.ndarray
+    images: int
+    steps: int
+    samples: int
+    seed: int
+    ece: float
+    auroc: float
+    auroc_disagreement: float | None
+    reliability: tuple[tuple[float, float, int], ...]
+    seconds_per_image: float
+    frames: tuple[FrameScore, ...]
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU in percent; NaN where nothing could be scored."""
+        return 100 * self.scores.miou
+
+    def to_json(self) -> dict:
+        """The evaluation as JSON: scores in percent, null where there is nothing to score."""
+        names = self.label_space.names_of(self.scores.subset)
+        per_class = zip(names, self.scores.iou, self.scores.accuracy, self.scores.pixels, strict=True)
+        return {
+            "miou": _percent(self.scores.miou),
+            "pixel_accuracy": _percent(self.scores.pixel_accuracy),
+            "classes": {
+                name: {"iou": _percent(iou), "accuracy": _percent(accuracy), "pixels": int(pixels)}
+                for name, iou, accuracy, pixels in per_class
+            },
+            "subset": list(names),
+            "images": self.images,
+            "dataset": self.dataset,
+            "split": self.split,
+            "steps": self.steps,
+            "samples": self.samples,
+            "seed": self.seed,
+            "ece": _rounded(self.ece, 6),
+            "auroc": _rounded(self.auroc, 6),
+            "auroc_disagreement": _rounded(self.auroc_disagreement, 6),
+            "seconds_per_image": round(self.seconds_per_image, 5),
+            "reliability": [[round(c, 5), round(a, 5), n] for c, a, n in self.reliability],
+            "confusion": {"classes": list(self.label_space.names), "counts": self.confusion.tolist()},
+        }
+
+
+def _percent(fraction: float) -> float | None:
+    return _rounded(100 * fraction, 4)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), digits)

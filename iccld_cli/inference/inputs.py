@@ -1,0 +1,109 @@
+"""What `iccld predict` is given: files, folders and globs become a list of jobs with distinct output names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.images import IMAGE_SUFFIXES
+from iccld_cli.inference.video import VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image or video to predict.
+
+    Attributes:
+        path: The file.
+        name: Where its results go below each kind's folder, without a suffix.
+        is_video: Whether it is a video.
+    """
+
+    path: Path
+    name: PurePath
+    is_video: bool
+
+
+def collect(inputs: Sequence[str | Path], out: Path) -> list[Job]:
+    """Find the images and videos.
+
+    A folder's tree is kept in the names. Hidden files, files of other kinds and the output folder are passed over.
+
+    Args:
+        inputs: Files, folders and glob patterns (`**` goes into folders).
+        out: Output folder.
+
+    Returns:
+        The jobs in the order of the inputs, sorted by path within one.
+
+    Raises:
+        IccldError: An input does not exist, is of no known kind, or holds nothing.
+    """
+    jobs: dict[Path, Job] = {}
+    folders = sum(Path(i).is_dir() for i in inputs)
+    for given in inputs:
+        for path, name in _expand(str(given), out.resolve(), keep_folder=folders > 1):
+            job = Job(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
+            jobs.setdefault(path.resolve(), job)
+    return _distinct(list(jobs.values()))
+
+
+def _expand(given: str, out: Path, keep_folder: bool) -> Iterator[tuple[Path, PurePath]]:
+    """(path, name relative to what was given) of every file behind one input."""
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if _usable(p, path, out))
+        base = path.resolve().parent if keep_folder else path.resolve()
+        if not found:
+            raise IccldError(f"{path} holds no image or video", f"known suffixes: {_suffixes()}")
+        yield from ((p, PurePath(os.path.relpath(p.resolve().parent / p.name, base))) for p in found)
+    elif path.is_file():
+        if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+            raise IccldError(f"{path} is neither an image nor a video", f"known suffixes: {_suffixes()}")
+        yield path, PurePath(path.name)
+    elif glob.has_magic(given):
+        root = _fixed_part(given)
+        found = sorted(p for p in map(Path, glob.glob(given, recursive=True)) if _usable(p, root, out))
+        if not found:
+            raise IccldError(f"no image or video matches {given!r}", "quote the pattern and check the folder")
+        yield from ((p, PurePath(os.path.relpath(p, root))) for p in found)
+    else:
+        raise IccldError(f"no file or folder at {given}", "check the path")
+
+
+def _usable(path: Path, root: Path, out: Path) -> bool:
+    if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES or not path.is_file():
+        return False
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in path.relative_to(root).parts)
+    return not hidden and not path.resolve().is_relative_to(out)
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder in front of a pattern's first wildcard."""
+    parts = Path(pattern).parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first]) if first else Path(".")
+
+
+def _distinct(jobs: list[Job]) -> list[Job]:
+    """Lengthen names that two jobs share: first by the suffix (`a.jpg`, `a.png`), then by the folders."""
+
+    def shared(job: Job) -> bool:
+        return count[(job.name, job.is_video)] > 1
+
+    count = Counter((job.name, job.is_video) for job in jobs)
+    jobs = [replace(j, name=j.name.with_name(j.path.name)) if shared(j) else j for j in jobs]
+    count = Counter((job.name, job.is_video) for job in jobs)
+    if any(map(shared, jobs)):
+        base = os.path.commonpath([job.path.resolve().parent for job in jobs])
+        jobs = [replace(j, name=PurePath(os.path.relpath(j.path.resolve(), base))) if shared(j) else j for j in jobs]
+    return jobs
+
+
+def _suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))

@@ -1,0 +1,262 @@
+"""Predictions for images and videos, streamed: memory does not grow with their number or length.
+
+OUT/overlay/NAME.jpg|png|mp4       the input in class colours
+OUT/labels/NAME.png                8-bit trainIds; of a video NAME/000000.png, ...
+OUT/color/NAME.png|mp4             class colours alone
+OUT/confidence/NAME.png|mp4        255 x probability of the predicted class
+OUT/uncertainty/NAME.png|mp4       255 x entropy / log K
+OUT/disagreement/NAME.png|mp4      255 x disagreement of the noise seeds, with `uncertainty` and samples > 1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from iccld_cli.checkpoint import ModelHeader
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.images import auto_batch_size, normalised_entropy, read_image, to_tensor
+from iccld_cli.inference.inputs import Job
+from iccld_cli.inference.outputs import KINDS, Maps, VideoOutputs, existing_outputs, save_image_outputs
+from iccld_cli.inference.overlay import DEFAULT_ALPHA
+from iccld_cli.inference.pipeline import WriteBehind, group, prefetch
+from iccld_cli.inference.video import VideoFrame, VideoReader
+from iccld_cli.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to predict and what to keep of it.
+
+    Attributes:
+        out: Output folder.
+        save: Kinds of results, out of `KINDS`.
+        steps: Sampling steps; None for the model's default.
+        samples: Noise seeds to average.
+        seed: First noise seed.
+        alpha: Opacity of the colours in overlays.
+        legend: Whether overlays name the classes.
+        height: Height at which the network sees the input; results keep the input's size. None for its own.
+        batch_size: Images per pass; None chooses 1 on a CPU and by size on a GPU.
+        limit: At most this many images, and frames of each video; None for all.
+        overwrite: Replace results that exist.
+        skip_existing: Leave out inputs whose results all exist.
+    """
+
+    out: Path
+    save: tuple[str, ...] = ("overlay",)
+    steps: int | None = None
+    samples: int = 1
+    seed: int = 0
+    alpha: float = DEFAULT_ALPHA
+    legend: bool = True
+    height: int | None = None
+    batch_size: int | None = None
+    limit: int | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of results that are written, `disagreement` included."""
+        return self.save + (("disagreement",) if "uncertainty" in self.save and self.samples > 1 else ())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `predict` did.
+
+    Attributes:
+        images: Images predicted.
+        frames: Video frames predicted.
+        skipped: Inputs whose results existed.
+        problems: (input, what was wrong with it), for inputs that could not be read or only in part.
+    """
+
+    images: int
+    frames: int
+    skipped: int
+    problems: tuple[tuple[Path, IccldError], ...]
+
+
+def predict(
+    segmenter: Segmenter,
+    header: ModelHeader,
+    jobs: Sequence[Job],
+    options: PredictOptions,
+    *,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prediction:
+    """Predict a list of inputs.
+
+    Inputs that cannot be read do not stop the others. A video that breaks off is predicted as far as it decodes.
+    An interrupt keeps finished files; a video under work is finished as `NAME.partial.mp4`.
+
+    Args:
+        segmenter: The model, on `device`.
+        header: Its header.
+        jobs: From `collect`.
+        options: What to do.
+        device: Where the model is.
+        progress: Called with (units done, units in all); a unit is an image or a video frame.
+
+    Raises:
+        IccldError: A result exists already or cannot be written, or the model cannot do what is asked.
+    """
+    unknown = [kind for kind in options.save if kind not in KINDS]
+    if unknown or not options.save:
+        raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
+    images = [job for job in jobs if not job.is_video][: options.limit]
+    videos = [job for job in jobs if job.is_video]
+    todo, skipped = _without_existing([*images, *videos], options)
+    run = _Run(segmenter, header, options, device, progress or (lambda done, total: None))
+    run.total = sum(run.count(job) for job in todo)
+    run.progress(0, run.total)
+    run.images([job for job in todo if not job.is_video])
+    for job in todo:
+        if job.is_video:
+            run.video(job)
+    return Prediction(run.done_images, run.done_frames, skipped, tuple(run.problems))
+
+
+class _Run:
+    """The state of one call of `predict`."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        header: ModelHeader,
+        options: PredictOptions,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.segmenter, self.header, self.options = segmenter, header, options
+        self.device, self.progress = device, progress
+        self.total = self.done_images = self.done_frames = 0
+        self.problems: list[tuple[Path, IccldError]] = []
+
+    def count(self, job: Job) -> int:
+        """Units of a job; 0 for a video that cannot be opened, which is reported when its turn comes."""
+        if not job.is_video:
+            return 1
+        try:
+            with VideoReader(job.path) as reader:
+                return min(reader.announced, self.options.limit or reader.announced)
+        except IccldError:
+            return 0
+
+    def images(self, jobs: list[Job]) -> None:
+        """Predict single images; neighbours of equal size share a pass."""
+        with WriteBehind() as writer, contextlib.closing(prefetch(self._read(jobs), 4)) as images:
+            for batch in group(images, lambda item: item[1].shape, self._batch_size):
+                maps = self._maps([image for _, image in batch])
+                for (job, image), result in zip(batch, maps, strict=True):
+                    writer.submit(save_image_outputs, job, image, result, self.options, self.header)
+                self.done_images += len(batch)
+                self._advance()
+
+    def video(self, job: Job) -> None:
+        """Predict one video."""
+        try:
+            reader = VideoReader(job.path)
+        except IccldError as error:
+            self.problems.append((job.path, error))
+            return
+        with reader:
+            before = self.done_frames
+            with VideoOutputs(job, reader, self.options, self.header) as outputs:
+                self._video_frames(reader, outputs)
+            decoded = self.done_frames - before
+            lost = 0 if self.options.limit and decoded >= self.options.limit else reader.missing()
+            if lost:
+                self._report_lost(job, decoded, reader.announced, outputs)
+
+    def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
+        frames = prefetch(itertools.islice(reader.frames(), self.options.limit), 4)
+        with WriteBehind() as writer, contextlib.closing(frames):
+            for batch in group(frames, lambda frame: frame.image.shape, self._batch_size):
+                maps = self._maps([frame.image for frame in batch])
+                for frame, result in zip(batch, maps, strict=True):
+                    writer.submit(outputs.write, frame, result)
+                self.done_frames += len(batch)
+                self._advance()
+
+    def _report_lost(self, job: Job, decoded: int, announced: int, outputs: VideoOutputs) -> None:
+        of = f" of {announced}" if announced > decoded else ""
+        if not decoded:
+            error = IccldError(f"no frame{of} in {job.path} could be decoded", "the file is damaged")
+        else:
+            error = IccldError(
+                f"{job.path} is damaged or cut off, {decoded}{of} frames could be decoded",
+                f"{outputs.described()} holds those",
+            )
+        self.problems.append((job.path, error))
+
+    def _read(self, jobs: list[Job]) -> Iterator[tuple[Job, np.ndarray]]:
+        for job in jobs:
+            try:
+                image = read_image(job.path)
+            except IccldError as error:
+                self.problems.append((job.path, error))
+            else:
+                yield job, image
+
+    def _advance(self) -> None:
+        self.progress(self.done_images + self.done_frames, self.total)
+
+    def _batch_size(self, item: tuple[Job, np.ndarray] | VideoFrame) -> int:
+        image = item.image if isinstance(item, VideoFrame) else item[1]
+        return self.options.batch_size or auto_batch_size(image, self.device)
+
+    @torch.inference_mode()
+    def _maps(self, images: list[np.ndarray]) -> list[Maps]:
+        """Segment images of equal size and keep one byte a pixel of what is asked for."""
+        options, size = self.options, images[0].shape[:2]
+        batch = to_tensor(images, self.device)  # (B, 3, H, W)
+        if options.height and options.height != size[0]:
+            width = max(1, round(size[1] * options.height / size[0]))
+            batch = F.interpolate(batch, (options.height, width), mode="bilinear", antialias=True)
+        try:
+            out = self.segmenter.segment(
+                batch, steps=options.steps, seed=options.seed, samples=options.samples, size=size
+            )
+        except torch.OutOfMemoryError:
+            raise IccldError(
+                f"the device ran out of memory on {len(images)} image(s) of {size[1]}x{size[0]} pixels",
+                "give a smaller --batch-size or --height, or --device cpu",
+            ) from None
+        confidence, labels = out.probabilities.max(dim=1)  # (B, H, W) each
+        found: dict[str, torch.Tensor] = {"labels": labels.to(torch.uint8)}
+        if "confidence" in options.save:
+            found["confidence"] = _to_byte(confidence)
+        if "uncertainty" in options.save:
+            found["uncertainty"] = _to_byte(normalised_entropy(out.probabilities))
+            if out.disagreement is not None:
+                found["disagreement"] = _to_byte(out.disagreement)
+        arrays = {name: value.cpu().numpy() for name, value in found.items()}
+        return [Maps(**{name: value[i] for name, value in arrays.items()}) for i in range(len(images))]
+
+
+def _without_existing(jobs: list[Job], options: PredictOptions) -> tuple[list[Job], int]:
+    """The jobs to do and the number left out; checked before the work starts, not after it."""
+    todo: list[Job] = []
+    for job in jobs:
+        existing, missing = existing_outputs(job, options)
+        if existing and options.skip_existing and not missing:
+            continue
+        if existing and not options.overwrite and not options.skip_existing:
+            raise IccldError(f"{existing[0]} exists", "give another --out, --overwrite to replace, or --skip-existing")
+        todo.append(job)
+    return todo, len(jobs) - len(todo)
+
+
+def _to_byte(fraction: torch.Tensor) -> torch.Tensor:
+    """[0, 1] -> uint8 [0, 255], rounded."""
+    return (fraction * 255).round_().clamp_(0, 255).to(torch.uint8)

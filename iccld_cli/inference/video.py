@@ -1,0 +1,306 @@
+"""Videos in, H.264 videos out, frame by frame with constant memory.
+
+FFmpeg does not raise on a video that is cut off; it just ends early. The reader therefore compares what it
+decoded with what the file announces, and leaves it to the caller what to do about the difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.images import MAX_PIXELS
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}
+)
+MAX_SIDE = 16384  # libx264's limit
+DEFAULT_FPS = Fraction(25)
+BT709 = 1  # the number of this standard in H.264's colour fields
+BASE = Fraction(1, 90000)  # of the written time stamps: frames of every usual rate fall on whole ticks
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """A decoded frame.
+
+    Attributes:
+        index: Number of the frame, from 0, corrupt ones counted.
+        time: Seconds since the first frame.
+        image: uint8 (H, W, 3), RGB, upright.
+    """
+
+    index: int
+    time: Fraction
+    image: np.ndarray
+
+
+class VideoReader:
+    """Decodes the first video stream of a file.
+
+    Attributes:
+        path: The file.
+        fps: Average frames per second.
+        announced: Number of frames the file claims to hold, estimated from its duration where it does not
+            say; 0 when it says neither.
+        decoded: Number of frames handed out so far.
+        turned: Whether frames are turned by a quarter; known after the first.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open a video.
+
+        Raises:
+            IccldError: The file is missing, is no video or is damaged beyond opening.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise IccldError(f"no video at {self.path}")
+        try:
+            self._container = av.open(str(self.path))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise IccldError(
+                f"{self.path} is not a video that can be read ({_reason(error)})",
+                "play it to check; a recording that was cut off may lack its index",
+            ) from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise IccldError(f"{self.path} has no video stream")
+        stream: Any = self._container.streams.video[0]
+        stream.thread_type = "AUTO"
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            self._container.close()
+            raise IccldError(f"{self.path} claims frames of more than {MAX_PIXELS // 1_000_000} million pixels")
+        self._stream = stream
+        self.fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+        self._counted = bool(stream.frames)
+        self.announced = int(stream.frames or round(float(self._duration() * self.fps)))
+        self.decoded = 0
+        self.turned = False
+        self._end: Fraction | None = None  # end of the last frame seen, on the stream's own clock
+        self._damaged = False
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Decode frame by frame; frames that the decoder marks as corrupt are left out.
+
+        A stream that breaks off ends the iteration without an error: see `missing`.
+        """
+        first: Fraction | None = None
+        size: dict[str, int] = {}
+        previous = Fraction(-1)
+        for index, frame in enumerate(self._decode()):
+            if frame.is_corrupt:
+                self._damaged = True
+                continue
+            stamp = None if frame.pts is None else frame.pts * frame.time_base
+            first = stamp if first is None and stamp is not None else first
+            time = Fraction(index) / self.fps if stamp is None else stamp - (first or 0)
+            if time <= previous:  # broken clocks exist; the encoder needs time to move forward
+                time = previous + 1 / (4 * self.fps)
+            previous = time
+            self._end = (time if stamp is None else stamp) + 1 / self.fps
+            self.decoded += 1
+            size = size or {"width": frame.width, "height": frame.height}  # some streams change it midway
+            self.turned = round(frame.rotation / 90) % 2 == 1
+            image = frame.to_ndarray(format="rgb24", **size)
+            yield VideoFrame(index, time, upright(image, frame.rotation))
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction:
+        """Width of a stored pixel by its height, before rotation; 1 for nearly all videos."""
+        return Fraction(self._stream.sample_aspect_ratio or 1) or Fraction(1)
+
+    def missing(self) -> int:
+        """After the last frame: how many of the announced frames could not be decoded.
+
+        The count of the file's index alone does not prove a loss (an edit list hides frames on purpose), so
+        the clock has to fall short as well, unless the decoder complained.
+        """
+        lost = max(0, self.announced - self.decoded)
+        if self._damaged:
+            return max(1, lost)
+        duration = self._duration()
+        if not lost or not duration or self._end is None:
+            return 0 if self._end is not None else max(1, lost)
+        start = Fraction(self._stream.start_time or 0) * (self._stream.time_base or 1)
+        # Where only the container states a duration, a longer sound track may be what it measures.
+        slack = 1 / self.fps + Fraction(1, 100) if self._counted else Fraction(2)
+        return lost if self._end - start < duration - slack else 0
+
+    def _duration(self) -> Fraction:
+        """Seconds the stream or its container announces; 0 if neither does."""
+        if self._stream.duration and self._stream.time_base:
+            return Fraction(self._stream.duration) * self._stream.time_base
+        return Fraction(self._container.duration or 0, 1_000_000)
+
+    def _decode(self) -> Iterator[Any]:
+        """Frames of all packets; a packet that cannot be decoded is passed over, a broken end ends."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, ValueError):
+                self._damaged = True
+                packet = None
+            try:
+                yield from self._stream.decode(packet)
+            except av.error.EOFError:
+                return
+            except (av.error.FFmpegError, ValueError):
+                self._damaged = True
+            if packet is None:
+                return
+
+
+class VideoWriter:
+    """Writes an H.264 MP4 that browsers play: yuv420p, index in front, BT.709 colours.
+
+    Widths and heights that are odd are extended by one pixel, which yuv420p needs.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        size: tuple[int, int],
+        fps: Fraction,
+        *,
+        sample_aspect_ratio: Fraction = Fraction(1),
+        crf: int = 21,
+        preset: str = "veryfast",
+    ) -> None:
+        """Open a file for writing.
+
+        Args:
+            path: The file; its suffix must be `.mp4`.
+            size: (width, height) of the images in pixels.
+            fps: Average frames per second; each frame keeps its own time.
+            sample_aspect_ratio: Width of a pixel by its height.
+            crf: Quality of x264, lower is better.
+            preset: Speed of x264.
+
+        Raises:
+            IccldError: This FFmpeg has no H.264 encoder, or it refuses the size.
+        """
+        self.size = size
+        width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self._fps = fps
+        self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+        try:
+            if max(width, height) > MAX_SIDE:
+                raise ValueError(f"no side may exceed {MAX_SIDE} pixels")
+            stream: Any = self._container.add_stream(
+                "libx264",
+                # The nominal rate only; some files state a nonsensical one, which x264 would refuse.
+                rate=fps.limit_denominator(1001) if 0 < fps <= 1000 else DEFAULT_FPS,
+                options={"crf": str(crf), "preset": preset},
+            )
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            context = stream.codec_context
+            context.time_base = BASE
+            context.sample_aspect_ratio = sample_aspect_ratio
+            context.color_primaries = context.color_trc = context.colorspace = BT709
+            context.open()
+        except (av.error.FFmpegError, ValueError) as error:
+            self._container.close()
+            raise IccldError(
+                f"cannot encode a {width}x{height} H.264 video ({_reason(error)})",
+                "`iccld doctor` tells whether this machine has an encoder",
+            ) from None
+        self._stream = stream
+
+    def write(self, image: np.ndarray, time: Fraction) -> None:
+        """Append a frame.
+
+        Args:
+            image: uint8 (H, W, 3) RGB or (H, W) grey.
+            time: Seconds since the start, later than that of the frame before.
+        """
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=2)
+        down, right = image.shape[0] % 2, image.shape[1] % 2
+        if down or right:
+            image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
+        frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame.pts, frame.time_base = round(time / BASE), BASE
+        self._mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._mux(self._stream.encode())
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Let go of the file without finishing it."""
+        with contextlib.suppress(av.error.FFmpegError, OSError):
+            self._container.close()
+
+    def _mux(self, packets: list) -> None:
+        for packet in packets:
+            if not packet.duration:  # without it the last frame would not last, and the video end one frame early
+                packet.duration = round(1 / self._fps / packet.time_base)
+            try:
+                self._container.mux(packet)
+            except av.error.FFmpegError as error:
+                if isinstance(error, OSError):
+                    raise
+                raise OSError(errno.EIO, _reason(error)) from None
+
+
+def upright(image: np.ndarray, rotation: int) -> np.ndarray:
+    """Turn a decoded frame the way a player would.
+
+    Args:
+        image: uint8 (H, W, 3).
+        rotation: Degrees counter-clockwise that the file asks for.
+    """
+    quarter_turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def check_encoder() -> str | None:
+    """Encode and decode two frames in memory.
+
+    Returns:
+        None when H.264 works, else the reason why it does not.
+    """
+    import io
+
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format="mp4") as out:
+            stream: Any = out.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for value in (40, 200):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8), format="rgb24")
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+        buffer.seek(0)
+        with av.open(buffer) as back:
+            levels = [frame.to_ndarray(format="rgb24").mean() for frame in back.decode(video=0)]
+    except (av.error.FFmpegError, ValueError) as error:
+        return _reason(error)
+    if len(levels) != 2 or abs(levels[0] - 40) > 8 or abs(levels[1] - 200) > 8:
+        return f"two frames went in, and {len(levels)} of other brightness came out"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).lower()
