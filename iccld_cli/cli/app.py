@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from iccld_cli import __version__
-from iccld_cli.cli import adapt_adv, adapt_seg, prepare
+from iccld_cli.cli import adapt_adv, adapt_seg, evaluate, inspect, predict, prepare
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 
@@ -49,8 +49,11 @@ def _common(
 
 
 app.command("prepare")(prepare.prepare)
+app.command("inspect")(inspect.inspect)
 app.command("adapt-seg")(adapt_seg.adapt_seg)
 app.command("adapt-adv")(adapt_adv.adapt_adv)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 
 
 def main() -> None:

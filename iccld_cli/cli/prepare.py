@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import inspect
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepare import BadFilesError, Options, Source
+    from iccld_cli.data.prepared import DatasetInfo
 
 VIRTUAL_SIZE = (512, 256)
 _SHOWN_BAD = 20
@@ -25,7 +25,15 @@ _SHOWN_BAD = 20
 
 def _prepare(
     images: Annotated[
-        list[str] | None, typer.Option(metavar="DIR|GLOB", help="Own images; can be given several times.")
+        list[str] | None,
+        typer.Option(metavar="DIR|GLOB", help="Own images: folder, archive, glob or template; repeatable."),
+    ] = None,
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR", help="Their masks: folder or template; one for each --images."),
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="What the masks hold (default: trainIds).")
     ] = None,
     video: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Own video; can be given several times.")
@@ -40,12 +48,8 @@ def _prepare(
         float | None,
         typer.Option(metavar="SECONDS", min=0.1, help="Also a drive through the town, as video."),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DATA", help="Folder for the prepared data sets.")] = Path(
-        "data"
-    ),
-    name: Annotated[
-        str | None, typer.Option(help="Name of the prepared data set, when there is one.")
-    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DATA", help="Folder for the prepared data sets.")] = Path("data"),
+    name: Annotated[str | None, typer.Option(help="Name of the prepared data set, when there is one.")] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Resize every frame (default: keep; town: 512x256).")
     ] = None,
@@ -57,15 +61,11 @@ def _prepare(
         bool,
         typer.Option("--skip-bad", help="Leave unusable files out and record them, instead of stopping."),
     ] = False,
-    unlabeled: Annotated[
-        bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")
-    ] = False,
+    unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="SET.OPTION=VALUE", help="Option of one data set.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what was prepared with other options.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: all cores).")] = None,
     **folders: Path | None,
@@ -77,15 +77,18 @@ def _prepare(
     options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
-    sources += _raw_sets(folders, settings, labelled=not unlabeled)
-    sources += _own(images or [], video or [], fps)
+    sources += _raw_sets(folders, settings, not unlabeled, out)
+    sources += _own(images or [], masks or [], label_map, out)
+    sources += _videos(video or [], fps)
     if virtual is not None:
         sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
     if not sources:
         raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
-    sources = _named(sources, name)
-    for set_name, source in sources:
-        _run(source, out, set_name, options)
+    try:
+        for set_name, source in _named(sources, name):
+            _run(source, out, set_name, options)
+    finally:
+        _remove_copies(sources)
     if virtual is not None and virtual_drive is not None:
         _drive(out / "virtual-camera", virtual_drive, wanted or VIRTUAL_SIZE, seed)
 
@@ -103,30 +106,42 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _raw_sets(
-    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool
+    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path
 ) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.data.tree import FolderTree
+    from iccld_cli.data.archives import open_tree
 
     for key, adapter in ADAPTERS.items():
         folder = folders.get(key.replace("-", "_"))
         if folder is not None:
-            yield key, adapter(FolderTree(folder), settings.get(key), labelled)
+            yield key, adapter(open_tree(folder, out), settings.get(key), labelled)
 
 
-def _own(images: list[str], videos: list[Path], fps: float) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.data.adapters.images import Images
+def _own(images: list[str], masks: list[str], label_map: Path | None, out: Path) -> Iterator[tuple[str, Source]]:
+    from iccld_cli.data.labelmap import read_label_map
+    from iccld_cli.data.own import own_images
+
+    if masks and len(masks) != len(images):
+        raise typer.BadParameter(f"{len(masks)} --masks for {len(images)} --images; give one for each")
+    if label_map is not None and not masks:
+        raise typer.BadParameter("--label-map says what --masks hold; give --masks too")
+    table = None if label_map is None else read_label_map(label_map)
+    for number, pattern in enumerate(images):
+        yield own_images(pattern, masks[number] if masks else None, table, out)
+
+
+def _videos(videos: list[Path], fps: float) -> Iterator[tuple[str, Source]]:
     from iccld_cli.data.adapters.video import Video
-    from iccld_cli.data.tree import FolderTree, GlobTree
 
-    for pattern in images:
-        if Path(pattern).is_dir() or not glob.has_magic(pattern):
-            tree = FolderTree(pattern)
-            yield tree.root.name, Images(tree)
-        else:
-            globbed = GlobTree(pattern)
-            yield globbed.root.name, Images(globbed)
     for path in videos:
         yield path.stem, Video(path, fps)
+
+
+def _remove_copies(sources: list[tuple[str, Source]]) -> None:
+    from iccld_cli.data.archives import plain_copies
+
+    for _, source in sources:
+        for copy in plain_copies(getattr(source, "tree", None)):
+            copy.unlink(missing_ok=True)
 
 
 def _virtual(frames: int, looks: list[str], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
@@ -185,6 +200,27 @@ def _run(source: Source, out: Path, name: str, options: Options) -> None:
     splits = ", ".join(f"{split} {count}" for split, count in info.splits.items())
     skipped = f"; {len(info.skipped)} skipped" if info.skipped else ""
     print(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
+    if fresh:
+        _print_classes(info)
+
+
+def _print_classes(info: DatasetInfo) -> None:
+    from rich.table import Table
+
+    from iccld_cli.data.inspect import own_warnings
+    from iccld_cli.data.preview import class_rows
+
+    console = Console(highlight=False)
+    rows = class_rows(info)
+    if rows:
+        table = Table("class", box=None, header_style="bold")
+        table.add_column("% of pixels", justify="right")
+        table.add_column("frames", justify="right")
+        for row in rows:
+            table.add_row(row["name"], f"{100 * row['share']:.3f}", str(row["frames"]))
+        console.print(table)
+    for text in own_warnings(info):
+        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_bad(error: BadFilesError, console: Console) -> None:
@@ -203,9 +239,7 @@ def _drive(folder: Path, seconds: float, size: tuple[int, int], seed: int) -> No
 
 def _with_adapters(function: Any) -> Any:
     """Give the command one option for each registered data set."""
-    own = [
-        p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
-    ]
+    own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
     added = [
         inspect.Parameter(
             key.replace("-", "_"),

@@ -32,9 +32,7 @@ def write_drive(path: Path, seconds: float, look: str, size: tuple[int, int], se
     from iccld_cli.data.town import render_drive
 
     if size[0] % 2 or size[1] % 2:
-        raise IccldError(
-            f"a video cannot be {size[0]}x{size[1]}", "choose an even width and height with --size"
-        )
+        raise IccldError(f"a video cannot be {size[0]}x{size[1]}", "choose an even width and height with --size")
     frames = max(1, round(seconds * FPS))
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS))

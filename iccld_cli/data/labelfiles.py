@@ -7,6 +7,7 @@ both stretch grey PNGs of 1, 2 or 4 bits to the full range.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Mapping
@@ -127,3 +128,41 @@ def histogram(values: np.ndarray) -> np.ndarray:
         counts = cv2.calcHist([values[top : top + rows]], [0], None, [256], [0, 256])
         total += counts.ravel().astype(np.int64)
     return total
+
+
+def map_colors(
+    raw: np.ndarray, colors: Mapping[tuple[int, int, int], str | None], space: LabelSpace, strict: bool = True
+) -> np.ndarray:
+    """Map colours to trainIds.
+
+    Args:
+        raw: uint8 (H, W, 3) or (H, W, 4), RGB; transparency is not looked at.
+        colors: (R, G, B) -> class name, None = ignore.
+        space: Label space of the names.
+        strict: Refuse colours that the map lacks, instead of ignoring them.
+
+    Returns:
+        uint8 (H, W) of trainIds, 255 = ignore.
+
+    Raises:
+        IccldError: Not an RGB file, or a colour occurs that the map lacks.
+    """
+    if raw.ndim != 3 or raw.shape[2] < 3 or raw.dtype != np.uint8:
+        raise IccldError("is not an 8-bit RGB file, so it holds no colours")
+    packed = (raw[..., 0].astype(np.int32) << 16) | (raw[..., 1].astype(np.int32) << 8) | raw[..., 2]
+    label = _color_table(tuple(colors.items()), space)[packed]
+    if (label == _UNKNOWN).any():
+        if strict:
+            first = int(packed[label == _UNKNOWN][0])
+            shown = f"({first >> 16}, {first >> 8 & 255}, {first & 255})"
+            raise IccldError(f"holds colours that this data set does not have, such as {shown}")
+        label[label == _UNKNOWN] = IGNORE
+    return label
+
+
+@functools.lru_cache(maxsize=2)
+def _color_table(colors: tuple[tuple[tuple[int, int, int], str | None], ...], space: LabelSpace) -> np.ndarray:
+    table = np.full(1 << 24, _UNKNOWN, np.uint8)
+    for (red, green, blue), name in colors:
+        table[red << 16 | green << 8 | blue] = IGNORE if name is None else space.id_of(name)
+    return table

@@ -63,9 +63,7 @@ def run(job: Job, items: Iterable[tuple[RawFrame, Any]], count: int, workers: in
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _feed(
-    pool: concurrent.futures.Executor, items: Iterator[tuple[RawFrame, Any]], depth: int
-) -> Iterator[Outcome]:
+def _feed(pool: concurrent.futures.Executor, items: Iterator[tuple[RawFrame, Any]], depth: int) -> Iterator[Outcome]:
     under_way: collections.deque[concurrent.futures.Future] = collections.deque()
     while True:
         while len(under_way) < depth and (batch := list(itertools.islice(items, _BATCH))):

@@ -22,10 +22,11 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from iccld_cli import __version__
-from iccld_cli.data import pool
+from iccld_cli.data import duplicates, pool, preview
 from iccld_cli.data.adapters.base import RawFrame
+from iccld_cli.data.inspect import own_warnings
 from iccld_cli.data.journal import BAD, TODO, Journal
-from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, PreparedDataset
+from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
 from iccld_cli.data.statistics import Totals, write_index
 from iccld_cli.data.worker import Job, Loader
 from iccld_cli.errors import IccldError
@@ -143,13 +144,9 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(
-    source: Source, final: Path, options: Options, progress: Progress
-) -> tuple[PreparedDataset, bool]:
+def _prepare(source: Source, final: Path, options: Options, progress: Progress) -> tuple[PreparedDataset, bool]:
     if final.exists() and not (final / INFO_NAME).is_file():
-        raise IccldError(
-            f"{final} exists and is no prepared data set", "move it away or choose another --out"
-        )
+        raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
     work = final.with_name(f".{final.name}.partial")
     origin = _origin(source, options)
     _drop_other_work(work, origin)
@@ -158,9 +155,7 @@ def _prepare(
     try:
         total = journal.add((frame, *source.stamp(frame)) for frame in source.scan())
         if total == 0:
-            raise IccldError(
-                f"no images found in {origin['path']}", "check the path and the data set's layout"
-            )
+            raise IccldError(f"no images found in {origin['path']}", "check the path and the data set's layout")
         if options.hold_out:
             journal.hold_out(options.hold_out)
         origin["digest"] = journal.digest()
@@ -257,6 +252,10 @@ def _write_set(
 ) -> None:
     totals = Totals()
     write_index(root / INDEX_NAME, journal.records(), totals)
+    twins, pairs = duplicates.find((split, int(record["hash"], 16)) for split, _, record in journal.records())
+    shown = preview.choose(sum(totals.splits.values()))
+    frames = _frames_at(root / INDEX_NAME, {*shown, *(number for pair in pairs for number in pair)})
+    examples = [[frames[one].image, frames[other].image] for one, other in pairs]
     info = DatasetInfo(
         name=name,
         label_space=source.label_space,
@@ -266,9 +265,19 @@ def _write_set(
         source=origin,
         tool_version=__version__,
         skipped=tuple(journal.bad()),
-        extra=totals.to_json(source.label_space),
+        extra={
+            **totals.to_json(source.label_space),
+            "duplicates": {"frames": twins, "examples": examples},
+        },
     )
+    preview.write_preview(root, [frames[number] for number in shown], source.label_space)
+    preview.write_page(root, info, own_warnings(info))
     write_json(root / INFO_NAME, info.to_json())
+
+
+def _frames_at(index: Path, positions: set[int]) -> dict[int, Frame]:
+    with open(index, encoding="utf-8") as file:
+        return {number: Frame.from_json(line) for number, line in enumerate(file) if number in positions}
 
 
 def _move_into_place(new: Path, final: Path) -> None:

@@ -194,9 +194,7 @@ class PreparedDataset:
                 try:
                     frame = Frame.from_json(line)
                 except (KeyError, TypeError, ValueError, AttributeError):
-                    raise IccldError(
-                        f"{path} line {number} is damaged", "prepare the data set again"
-                    ) from None
+                    raise IccldError(f"{path} line {number} is damaged", "prepare the data set again") from None
                 if split is None or frame.split == split:
                     yield frame
 

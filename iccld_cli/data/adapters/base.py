@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from iccld_cli.errors import IccldError, did_you_mean
-from iccld_cli.labels import CITYSCAPES, LabelSpace
+from iccld_cli.labels import CITYSCAPES, IGNORE, LabelSpace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,18 +183,23 @@ class Adapter:
         Raises:
             IccldError: The file is missing, damaged, or holds an id that the table lacks.
         """
+        return self.map_with(frame, self.ids)
+
+    def map_with(self, frame: RawFrame, ids: Mapping[int, str | None]) -> np.ndarray:
+        """Read a frame's label file and map the ids of its first channel by a table."""
         from iccld_cli.data.labelfiles import decode_ids, map_ids
 
         assert frame.label is not None
-        return map_ids(self.decode_label(decode_ids, self.tree.read(frame.label)), self.ids, self.label_space)
-
-    def decode_label(self, decode: Any, data: bytes) -> np.ndarray:
-        """The raw ids of a label file, (H, W); overridden where they do not lie in the first channel."""
-        return decode(data)
+        return map_ids(decode_ids(self.tree.read(frame.label)), ids, self.label_space)
 
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""
         return {"adapter": self.name, "path": self.tree.describe(), "options": dict(self.options)}
+
+
+def train_ids(space: LabelSpace) -> dict[int, str | None]:
+    """The table of label files that hold trainIds already, 255 = ignore."""
+    return {**dict(enumerate(space.names)), IGNORE: None}
 
 
 def check_options(name: str, choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str, str]:

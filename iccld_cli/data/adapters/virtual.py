@@ -64,10 +64,8 @@ class VirtualTown:
         return render_frame(self.seed, int(frame.image), self.look, self.size)
 
     def classes_known(self) -> tuple[str, ...] | None:
-        """The town shows every class that its renderer lists, or all of the label space."""
-        import iccld_cli.data.town as town
-
-        return tuple(getattr(town, "CLASSES", self.label_space.names))
+        """Every class but the train, which the town has none of."""
+        return tuple(name for name in self.label_space.names if name != "train")
 
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""

@@ -1,0 +1,158 @@
+"""What a person looks at: a contact sheet with the labels over the images, and a page with the class table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment
+
+from iccld_cli.data.prepared import DatasetInfo, Frame
+from iccld_cli.files import atomic_path, write_text
+from iccld_cli.labels import IGNORE, LabelSpace
+
+PREVIEW_NAME = "preview.jpg"
+PAGE_NAME = "index.html"
+_TILE = (320, 180)
+_COLUMNS = 4
+_MOST = 16
+_IGNORED = 0.35
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{{ info.name }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 82rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+td:first-child, th:first-child { text-align: left } .chip { display: inline-block; width: 1em; height: 1em;
+vertical-align: -.1em; margin-right: .5em; border: 1px solid #0003 } .bar { display: inline-block; height: .7em;
+background: #5b8; min-width: 1px } img { max-width: 100%; height: auto } .warn { background: #fe9; padding:
+    .2rem .6rem }
+</style>
+<h1>{{ info.name }}</h1>
+<p>{{ count }} frames{% if info.size %}, {{ info.size[0] }}×{{ info.size[1] }}{% endif %}:
+{% for split, n in info.splits.items() %}{{ split }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
+From {{ info.source.adapter }}, {{ info.source.path }}.
+Mean {{ info.extra.mean }}, standard deviation {{ info.extra.std }} (R, G, B in [0, 1]).</p>
+{% for text in warnings %}<p class="warn">{{ text }}</p>{% endfor %}
+<p><img src="{{ preview }}" alt="Frames with their labels"></p>
+{% if classes %}<h2>Classes</h2>
+<table><tr><th>class</th><th>trainId</th><th>share</th><th></th><th>frames</th></tr>
+{% for c in classes %}<tr><td><span class="chip" style="background: rgb{{ c.color }}"></span>{{ c.name }}</td>
+<td>{{ c.id }}</td><td>{{ "%.3f"|format(100 * c.share) }} %</td>
+<td style="text-align: left"><span class="bar" style="width: {{ "%.1f"|format(240 * c.share) }}px"></span></td>
+<td>{{ c.frames }}</td></tr>{% endfor %}</table>
+{% else %}<p>No labels.</p>{% endif %}
+{% if info.skipped %}<h2>Left out</h2><ul>{% for s in info.skipped[:200] %}
+<li>{{ s.file }} {{ s.reason }}</li>{% endfor %}</ul>
+{% if info.skipped|length > 200 %}<p>and {{ info.skipped|length - 200 }} more, see dataset.json</p>{% endif %}
+{% endif %}
+</html>
+"""
+
+
+def choose(count: int, most: int = _MOST) -> list[int]:
+    """Positions of the frames to show, evenly spread.
+
+    Args:
+        count: Number of frames.
+        most: Number of frames to show at most.
+    """
+    return sorted({round(i * (count - 1) / max(1, most - 1)) for i in range(min(most, count))})
+
+
+def overlay(image: np.ndarray, label: np.ndarray, space: LabelSpace, weight: float = 0.55) -> np.ndarray:
+    """Lay a label's colours over an image; ignored pixels are darkened.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        label: uint8 (H, W) of trainIds.
+        space: Colours of the classes.
+        weight: Share of the label's colour, in [0, 1].
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+    """
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(space)] = space.colors
+    mixed = cv2.addWeighted(palette[label], weight, image, 1 - weight, 0)
+    ignored = label == IGNORE
+    mixed[ignored] = (image[ignored] * _IGNORED).astype(np.uint8)
+    return mixed
+
+
+def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
+    """Write the contact sheet: each frame, and beside it the same with its label.
+
+    Args:
+        root: Folder of the data set.
+        frames: Frames to show.
+        space: Colours of the classes.
+    """
+    tiles = []
+    for frame in frames:
+        image = cv2.imread(str(root / frame.image), cv2.IMREAD_COLOR_RGB)
+        tile = _fit(image, cv2.INTER_AREA)
+        tiles.append(tile)
+        if frame.label is not None:
+            label = cv2.imread(str(root / frame.label), cv2.IMREAD_UNCHANGED)
+            mask = _fit(label, cv2.INTER_NEAREST_EXACT, IGNORE)
+            tiles.append(overlay(tile, mask, space))
+    blank = np.full((_TILE[1], _TILE[0], 3), 255, np.uint8)
+    tiles += [blank] * (-len(tiles) % _COLUMNS)
+    sheet = np.vstack([np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)])
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    assert done
+    with atomic_path(root / PREVIEW_NAME) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _fit(pixels: np.ndarray, how: int, border: int = 24) -> np.ndarray:
+    """Scale into a tile, keeping the shape."""
+    height, width = pixels.shape[:2]
+    scale = min(_TILE[0] / width, _TILE[1] / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(pixels, size, interpolation=how)
+    left, top = (_TILE[0] - size[0]) // 2, (_TILE[1] - size[1]) // 2
+    sides = top, _TILE[1] - size[1] - top, left, _TILE[0] - size[0] - left
+    return cv2.copyMakeBorder(small, *sides, cv2.BORDER_CONSTANT, value=[border] * 3)
+
+
+def class_rows(info: DatasetInfo) -> list[dict[str, Any]]:
+    """The class table of a data set.
+
+    Returns:
+        For each class that it knows or that occurs, and for "ignore": `name`, `id`, `color`, `pixels`, `share` of all
+        labelled pixels in [0, 1], `frames` that show it. Empty without labels.
+    """
+    pixels, frames = info.extra.get("pixels"), info.extra.get("frames", {})
+    if not pixels:
+        return []
+    total = sum(pixels.values())
+    known = set(info.classes_known or ()) | set(pixels)
+    names = [*(name for name in info.label_space.names if name in known), *(["ignore"] if "ignore" in pixels else [])]
+    return [
+        {
+            "name": name,
+            "id": IGNORE if name == "ignore" else info.label_space.id_of(name),
+            "color": (0, 0, 0) if name == "ignore" else info.label_space.colors[info.label_space.id_of(name)],
+            "pixels": pixels.get(name, 0),
+            "share": pixels.get(name, 0) / total,
+            "frames": frames.get(name, 0),
+        }
+        for name in names
+    ]
+
+
+def write_page(root: Path, info: DatasetInfo, warnings: list[str]) -> None:
+    """Write the page that shows the contact sheet, the class table and what was left out."""
+    page = Environment(autoescape=True).from_string(_PAGE)
+    text = page.render(
+        info=info,
+        count=sum(info.splits.values()),
+        classes=class_rows(info),
+        warnings=warnings,
+        preview=PREVIEW_NAME,
+    )
+    write_text(root / PAGE_NAME, text)
