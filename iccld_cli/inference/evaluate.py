@@ -179,6 +179,34 @@ def evaluate(
     )
 
 
+@torch.inference_mode()
+def predict_labels(
+    segmenter: Segmenter,
+    image: np.ndarray,
+    size: tuple[int, int],
+    device: torch.device | str = "cpu",
+    steps: int | None = None,
+    seed: int = 0,
+    samples: int = 1,
+) -> np.ndarray:
+    """The labels of one image, as `evaluate` scores them.
+
+    Args:
+        segmenter: The model, on `device`.
+        image: uint8 (H, W, 3), RGB.
+        size: (height, width) of the result.
+        device: Where the model is.
+        steps: Sampling steps; None for the model's default.
+        seed: Noise seed.
+        samples: Noise seeds to average.
+
+    Returns:
+        uint8 (height, width) of trainIds.
+    """
+    out = segmenter.segment(to_tensor([image], device), steps=steps, seed=seed, samples=samples, size=size)
+    return out.probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
 def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = None) -> list[Frame]:
     """The frames of a split that have a label.
 

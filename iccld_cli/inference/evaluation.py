@@ -70,6 +70,26 @@ class Evaluation:
         """Mean IoU in percent; NaN where nothing could be scored."""
         return 100 * self.scores.miou
 
+    def gallery(self, count: int) -> list[tuple[str, FrameScore]]:
+        """Frames worth a look: half of them the worst, then the middle ones and the best.
+
+        Args:
+            count: How many.
+
+        Returns:
+            (`worst`, `middle` or `best`, score), each frame once, frames without a scored pixel left out.
+        """
+        ranked = sorted((f for f in self.frames if not math.isnan(f.miou)), key=lambda f: f.miou)
+        count = min(count, len(ranked))
+        worst, best = (count + 1) // 2, count // 4
+        middle = count - worst - best
+        start = max(worst, (len(ranked) - middle) // 2)
+        return (
+            [("worst", score) for score in ranked[:worst]]
+            + [("middle", score) for score in ranked[start : start + middle]]
+            + [("best", score) for score in ranked[len(ranked) - best :][::-1]]
+        )
+
     def to_json(self) -> dict:
         """The evaluation as JSON: scores in percent, null where there is nothing to score."""
         names = self.label_space.names_of(self.scores.subset)
