@@ -18,7 +18,7 @@ SIGN_RED, SIGN_BLUE, SIGN_YELLOW, SIGN_GREEN = (
 
 def _pane(tile: np.ndarray, rng: np.random.Generator, x0: float, y0: float, x1: float, y1: float, state: int) -> None:
     """Paints one window pane; state 0 dark, 1 curtain, 2 lit."""
-    base = np.array(GLASS if state != 2 else (1.0, 0.84, 0.5)) * rng.uniform(0.85, 1.15)
+    base = np.array(GLASS if state != 2 else (0.9, 0.72, 0.42)) * rng.uniform(0.85, 1.15)
     _rect(tile, x0, y0, x1, y1, tuple(base))
     if state == 1:
         drop = rng.uniform(0.3, 0.9)
@@ -84,8 +84,8 @@ def shop(index: int, rng: np.random.Generator, gritty: bool) -> np.ndarray:
     _rect(tile, 0.04, 0.3, 0.96, 0.94, (0.2, 0.2, 0.2))
     for x0, x1 in ((0.06, 0.48), (0.5, 0.72), (0.74, 0.94)):
         _pane(tile, rng, x0, 0.32, x1, 0.92, 0)
-    for _ in range(16):
-        x, y = rng.uniform(0.08, 0.42), rng.uniform(0.5, 0.85)
+    for _ in range(14):
+        x, y = rng.uniform(0.08, 0.42), rng.uniform(0.68, 0.88)
         _rect(tile, x, y, x + rng.uniform(0.02, 0.06), 0.92, tuple(rng.uniform(0.2, 0.8, 3) * (0.7 if gritty else 1)))
     _rect(tile, 0.5, 0.92, 0.72, 1.0, (0.3, 0.3, 0.3))
     return tile
@@ -124,8 +124,8 @@ def car_glass(kind: str, rng: np.random.Generator, gritty: bool) -> np.ndarray:
     for x0, x1 in spans:
         _rect(tile, x0, y0, x1, y1, (0.1, 0.13, 0.16))
         a, b, c, d = (round(v * SIZE) for v in (y0, y1, x0, x1))
-        ramp = np.linspace(0.2, 0, b - a, dtype=np.float32)[:, None]
-        streak = 0.05 * np.sin(np.linspace(0, 5, d - c, dtype=np.float32))[None]
+        ramp = np.linspace(0.1, 0, b - a, dtype=np.float32)[:, None]
+        streak = 0.03 * np.sin(np.linspace(0, 5, d - c, dtype=np.float32))[None]
         tile[a:b, c:d, :3] += (ramp + streak)[..., None] * np.array([0.8, 0.95, 1.1], np.float32)
     if kind == "bus":
         _rect(tile, 0, 0.72, 1, 0.78, (0.95, 0.95, 0.95))

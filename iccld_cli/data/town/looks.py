@@ -10,13 +10,17 @@ from iccld_cli.data.town.palette import Palette, linear
 from iccld_cli.errors import IccldError, did_you_mean
 
 
+HIDDEN = 0.4
+"""Sunlight weaker than this is a bright patch behind clouds: no shadows, no disc."""
+
+
 @dataclass
 class Light:
     """Light and air of one place and hour; colours are linear RGB.
 
     Attributes:
         sun: Direction to the sun (3,), unit.
-        sun_color: Its light, 0 when hidden.
+        sun_color: Its light; below HIDDEN it casts no shadow.
         above: Ambient light from the sky.
         below: Ambient light from the ground.
         zenith: Sky colour overhead.
@@ -49,6 +53,7 @@ class Sensor:
 
     Attributes:
         exposure: Multiplier.
+        metering: How far the exposure follows the brightness of the scene, 0..1.
         balance: White balance multipliers (3,).
         saturation: 1 keeps colours.
         contrast: 1 keeps contrast.
@@ -64,6 +69,7 @@ class Sensor:
     """
 
     exposure: float = 1.0
+    metering: float = 0.0
     balance: np.ndarray = field(default_factory=lambda: np.ones(3))
     saturation: float = 1.0
     contrast: float = 1.0
@@ -147,22 +153,23 @@ def game(rng: np.random.Generator) -> Style:
         np.radians(rng.uniform(70, 84)),
     )
     road = _grounds(
-        (104, 106, 112), (186, 178, 166), (206, 202, 194), (98, 164, 58), (196, 188, 174), (92, 160, 54), (178, 140, 94)
+        (104, 106, 112), (176, 168, 156), (206, 202, 194), (98, 164, 58), (196, 188, 174), (92, 160, 54), (178, 140, 94)
     )
     return Style(False, Palette("game", 0.05, 0.2), 1.0, True, light, sensor, mount, road)
 
 
 def _weather(rng: np.random.Generator) -> Light:
     """Overcast, haze, low sun or wet."""
-    kind = rng.choice(5, p=(0.32, 0.18, 0.2, 0.18, 0.12))
-    cover, wet, haze = 1.0, 0.0, float(rng.uniform(0.004, 0.008))
+    kind = rng.choice(5, p=(0.28, 0.14, 0.22, 0.18, 0.18))
+    cover, wet, haze = 1.0, 0.0, float(rng.uniform(0.0015, 0.004))
     sun = _direction(rng.uniform(-150, 150), 50)
-    sun_color = np.zeros(3)
-    zenith, horizon = np.array([0.42, 0.45, 0.5]), np.array([0.62, 0.64, 0.66])
-    above, below = np.array([0.72, 0.75, 0.8]), np.array([0.3, 0.29, 0.28])
+    # A covered sun still gives forms a lighter side; too weak to cast shadows.
+    sun_color = np.full(3, 0.22)
+    zenith, horizon = np.array([0.42, 0.46, 0.52]), np.array([0.56, 0.58, 0.6])
+    above, below = np.array([0.72, 0.75, 0.8]), np.array([0.2, 0.19, 0.18])
     cloud = np.array([0.72, 0.74, 0.76])
     if kind == 1:
-        haze, horizon = float(rng.uniform(0.012, 0.024)), np.array([0.66, 0.66, 0.64])
+        haze, horizon = float(rng.uniform(0.009, 0.016)), np.array([0.66, 0.66, 0.64])
         zenith, cloud = np.array([0.55, 0.57, 0.6]), np.array([0.68, 0.68, 0.68])
     elif kind == 2:
         sun = _direction(rng.uniform(-100, 100), rng.uniform(13, 24))
@@ -171,7 +178,7 @@ def _weather(rng: np.random.Generator) -> Light:
         above, below, cover = np.array([0.34, 0.38, 0.48]), np.array([0.2, 0.17, 0.15]), float(rng.uniform(0.3, 0.6))
         cloud = np.array([0.8, 0.6, 0.48])
     elif kind == 3:
-        wet, haze = float(rng.uniform(0.6, 1)), float(rng.uniform(0.006, 0.014))
+        wet, haze = float(rng.uniform(0.6, 1)), float(rng.uniform(0.004, 0.009))
         zenith, horizon, above = zenith * 0.75, horizon * 0.78, above * 0.72
     elif kind == 4:
         sun = _direction(rng.uniform(-150, 150), rng.uniform(28, 50))
@@ -184,9 +191,9 @@ ROAD_CAMERA = (
     (92, 90, 88),
     (132, 126, 120),
     (142, 138, 132),
-    (92, 98, 62),
+    (104, 112, 66),
     (128, 120, 110),
-    (88, 94, 58),
+    (98, 108, 60),
     (112, 98, 82),
 )
 
@@ -195,15 +202,16 @@ def camera(rng: np.random.Generator) -> Style:
     """A dashboard camera in a greyer town: weather, muted paint, noise, blur and compression."""
     light = _weather(rng)
     sensor = Sensor(
-        exposure=float(np.exp(rng.normal(-0.05, 0.22))),
+        exposure=float(np.exp(rng.normal(-0.02, 0.2))),
+        metering=0.8,
         balance=np.array([np.exp(rng.normal(0, 0.07)), 1.0, np.exp(rng.normal(-0.02, 0.09))]),
         saturation=float(rng.uniform(0.6, 0.95)),
-        contrast=float(rng.uniform(0.86, 1.12)),
-        lift=float(rng.uniform(0, 0.06)),
+        contrast=float(rng.uniform(1.0, 1.28)),
+        lift=float(rng.uniform(0, 0.04)),
         vignette=float(rng.uniform(0.15, 0.5)),
         defocus=float(rng.uniform(0.35, 0.85)),
         motion=float(rng.uniform(0, 2.2)),
-        noise=float(rng.uniform(0.012, 0.04)),
+        noise=float(rng.uniform(0.006, 0.024)),
         jpeg=int(rng.integers(55, 90)),
         bonnet=float(rng.uniform(0.05, 0.11)) if rng.uniform() < 0.4 else 0.0,
         bloom=0.06,
@@ -236,8 +244,8 @@ def night(rng: np.random.Generator) -> Style:
         offset=rng.uniform(0, 1, 2),
     )
     sensor = base.sensor
-    sensor.exposure *= 2.3
-    sensor.noise = float(rng.uniform(0.03, 0.06))
+    sensor.exposure *= 0.62
+    sensor.noise = float(rng.uniform(0.02, 0.042))
     sensor.bloom, sensor.lift = 0.2, 0.02
     return Style(True, base.palette, 1.0, False, light, sensor, base.mount, base.road)
 

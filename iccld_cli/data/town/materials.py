@@ -69,7 +69,7 @@ def plaster(rng: np.random.Generator, gritty: bool) -> np.ndarray:
 
 def brick(rng: np.random.Generator, gritty: bool) -> np.ndarray:
     """Running-bond bricks with mortar."""
-    rows, cols = (12, 4) if not gritty else (16, 6)
+    rows, cols = (16, 5) if not gritty else (20, 6)
     tile = _blank(0.8)
     h, w = SIZE / rows, SIZE / cols
     tile[..., :3] = 0.92 if not gritty else 0.7
@@ -130,7 +130,7 @@ def stone(rng: np.random.Generator, gritty: bool) -> np.ndarray:
     """Irregular masonry: cells of the nearest of scattered points, dark joints."""
     n = 40 if not gritty else 60
     pts = rng.uniform(0, 1, (n, 2))
-    tone = rng.uniform(0.6, 0.95, n)
+    tone = rng.uniform(0.72, 0.92, n)
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     dx = np.abs(x[..., None] - pts[:, 0])
     dy = np.abs(y[..., None] - pts[:, 1])
@@ -138,7 +138,7 @@ def stone(rng: np.random.Generator, gritty: bool) -> np.ndarray:
     near = np.sort(d, -1)
     tile = _blank()
     tile[..., :3] = (tone[d.argmin(-1)] + 0.08 * noise(rng, 16, 3))[..., None]
-    tile[near[..., 1] - near[..., 0] < 0.018] *= np.array([0.5, 0.5, 0.5, 1, 1], np.float32)
+    tile[near[..., 1] - near[..., 0] < 0.014] *= np.array([0.72, 0.72, 0.72, 1, 1], np.float32)
     return tile
 
 
@@ -155,8 +155,8 @@ def asphalt(rng: np.random.Generator, gritty: bool) -> np.ndarray:
     tile = _blank(0.86)
     tile[..., :3] += ((0.045 if gritty else 0.03) * rng.normal(size=(SIZE, SIZE)) + 0.05 * noise(rng, 3, 4))[..., None]
     if gritty:
-        crack = np.abs(noise(rng, 3, 5)) < 0.012
-        tile[..., :3] *= np.where(crack, 0.62, 1.0)[..., None]
+        crack = np.abs(noise(rng, 2, 5)) < 0.006
+        tile[..., :3] *= np.where(crack, 0.74, 1.0)[..., None]
     return tile
 
 
@@ -195,7 +195,7 @@ def dirt(rng: np.random.Generator, gritty: bool) -> np.ndarray:
 def stains(rng: np.random.Generator, gritty: bool) -> np.ndarray:
     """Large-scale variation laid over every surface, centred on 0.5."""
     tile = _blank(0.5)
-    tile[..., :3] += ((0.42 if gritty else 0.16) * noise(rng, 3, 6, fade=0.62))[..., None]
+    tile[..., :3] += ((0.42 if gritty else 0.1) * noise(rng, 3, 6, fade=0.62))[..., None]
     return tile
 
 
@@ -208,7 +208,7 @@ def leaves(rng: np.random.Generator, gritty: bool, count: int = 150, long: float
         a = rng.uniform(0, 2 * np.pi)
         x, y = 0.5 + r * np.cos(a), 0.5 + r * np.sin(a)
         size = rng.uniform(0.045, 0.085) * SIZE
-        tone = 0.5 + 0.36 * k / count + rng.uniform(-0.12, 0.12) - 0.22 * (y - 0.5)
+        tone = 0.56 + 0.36 * k / count + rng.uniform(-0.12, 0.12) - 0.22 * (y - 0.5)
         rgb = tone * np.array([rng.uniform(0.85, 1.12), 1.0, rng.uniform(0.75, 1.0)])
         box = ((x * SIZE, y * SIZE), (size, size * long), rng.uniform(0, 180))
         layer = np.zeros((SIZE, SIZE), np.uint8)

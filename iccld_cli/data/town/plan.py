@@ -141,7 +141,7 @@ def make_plan(seed: tuple[int, ...], density: float) -> Plan:
     rng = rng_of(*seed, 1)
     lanes = 1 if rng.uniform() < 0.62 else 2
     parking = tuple(2.2 if rng.uniform() < (0.6 if lanes == 1 else 0.35) else 0.0 for _ in range(2))
-    verge = tuple(rng.uniform(1.2, 2.4) if rng.uniform() < 0.4 else 0.0 for _ in range(2))
+    verge = tuple(rng.uniform(1.2, 2.4) if rng.uniform() < 0.5 else 0.0 for _ in range(2))
     bends = np.stack(
         [
             rng.uniform((1.0, 2.0), (9.0, 14.0)),
@@ -152,7 +152,7 @@ def make_plan(seed: tuple[int, ...], density: float) -> Plan:
     )
     if rng.uniform() < 0.3:
         bends[:, 0] *= 0.1
-    mood = rng.dirichlet((1.6, 1.2, 0.5, 0.6))
+    mood = rng.dirichlet((1.5, 1.3, 0.6, 0.9))
     runs = rng.choice(4, size=(2, 12), p=mood)
     zones = np.repeat(runs, 2, axis=1)
     return Plan(

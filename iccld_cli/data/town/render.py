@@ -10,12 +10,12 @@ import numpy as np
 from iccld_cli.data.town import gbuffer, ground, layout, sky, traffic
 from iccld_cli.data.town.atlas import build_atlas
 from iccld_cli.data.town.camera import SUPER, Camera, make_camera
-from iccld_cli.data.town.looks import LOOKS, Style, make_style
+from iccld_cli.data.town.looks import HIDDEN, LOOKS, Style, make_style
 from iccld_cli.data.town.mesh import Mesh, merge
 from iccld_cli.data.town.plan import CHUNK, Plan, make_plan, rng_of
 from iccld_cli.data.town.sensor import bonnet_mask, expose
 from iccld_cli.data.town.shade import Scene, shade
-from iccld_cli.data.town.shadow import contact_map, sun_map
+from iccld_cli.data.town.shadow import MAP, contact_map, sun_map
 from iccld_cli.data.town.traffic import Ego
 from iccld_cli.errors import IccldError
 
@@ -84,8 +84,10 @@ def make_town(seed: tuple[int, ...], look: str) -> Town:
     return Town(plan, style, float(rng.uniform(300, 2000)), lat, float(rng.uniform(6, 12)))
 
 
-def check(look: str, size: tuple[int, int]) -> None:
-    """Raises IccldError for an unknown look or a picture that is too small."""
+def check(look: str, size: tuple[int, int], seed: int, index: int = 0) -> None:
+    """Raises IccldError for an unknown look, a picture that is too small or a negative number."""
+    if min(seed, index) < 0:
+        raise IccldError(f"the virtual town has no negative seed or frame ({seed}, {index})", "count from 0")
     if look not in LOOKS:
         make_style(look, rng_of(0))
     if min(size) < MIN_SIZE:
@@ -140,10 +142,10 @@ def draw(
     hit = ground.cast(plan, camera.position, rays)
     buf = gbuffer.draw(camera, faces, atlas, hit, rays, sky.is_hill(rays, plan.seed))
     forward = camera.rotation[2] * (1, 0, 1)
-    focus = camera.position + forward * 34
+    focus = camera.position + forward * 30
     focus[1] = 2.0
-    bright = style.light.sun_color.max() > 0.05
-    sun = sun_map(mesh, faces, atlas, style.light.sun, focus) if bright else None
+    bright = style.light.sun_color.max() > HIDDEN
+    sun = sun_map(mesh, faces, atlas, style.light.sun, focus, MAP * (1 + (size[0] > 640))) if bright else None
     lamps = layout.lamp_heads(plan, s - 10, s + 90) if style.light.night else np.zeros((0, 3))
     scene = Scene(plan, style, atlas, sun, contact_map(faces, focus), lamps, forward / np.linalg.norm(forward))
     light = _resolve(scene, buf)
@@ -198,9 +200,9 @@ def render_frame(seed: int, index: int, look: str, size: tuple[int, int]) -> tup
         Display RGB (H, W, 3) uint8 and Cityscapes trainIds (H, W) uint8 with 255 to ignore.
 
     Raises:
-        IccldError: If the look is unknown or the size too small.
+        IccldError: If the look is unknown, the size too small or a number negative.
     """
-    check(look, size)
+    check(look, size, seed, index)
     town = make_town((seed, index), look)
     time = float(rng_of(seed, index, 4).uniform(0, 60))
     return draw(town, town.start, time, size, rng_of(seed, index, 3))
@@ -222,9 +224,9 @@ def render_drive(
         Display RGB (H, W, 3) uint8 and Cityscapes trainIds (H, W) uint8 per frame.
 
     Raises:
-        IccldError: If the look is unknown, the size too small or the frame rate not positive.
+        IccldError: If the look is unknown, the size too small, the seed negative or the frame rate not above 0.
     """
-    check(look, size)
+    check(look, size, seed)
     if fps <= 0:
         raise IccldError(f"a drive cannot run at {fps} frames per second", "choose a rate above 0")
     town = make_town((seed, 0), look)

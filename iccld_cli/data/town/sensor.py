@@ -58,6 +58,11 @@ def expose(light: np.ndarray, sensor: Sensor, sky: np.ndarray, rng: np.random.Ge
     height, width = image.shape[:2]
     scale = width / 512
     _draw_bonnet(image, sensor, sky.astype(np.float32))
+    if sensor.metering:
+        # Like a real camera: expose for the middle of the picture, within the electronics' range.
+        middle = np.minimum(image[height // 4 :] @ LUMA, 1.5).mean()
+        gain = np.clip(0.25 / max(float(middle), 1e-4), 0.5, 12.0) ** sensor.metering
+        image = image * np.float32(gain)
     if sensor.bloom:
         over = cv2.GaussianBlur(np.minimum(np.maximum(image - 0.7, 0), 4), (0, 0), 5 * scale)
         over += 0.5 * cv2.GaussianBlur(over, (0, 0), 14 * scale)

@@ -90,12 +90,12 @@ def _albedo(texel: np.ndarray, tint: np.ndarray) -> np.ndarray:
 def _lamps(scene: Scene, pos: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Light of street lamps and of the own headlights (N, 3)."""
     total = np.zeros((len(pos), 3), F)
-    warm = np.array([1.0, 0.72, 0.42], F)
+    warm = np.array([1.0, 0.76, 0.48], F)
     for head in scene.lamps.astype(F):
         to = head - pos
-        d2 = (to * to).sum(1) + F(0.3)
+        d2 = np.maximum((to * to).sum(1), F(9))
         facing = np.maximum((to * normal).sum(1) / np.sqrt(d2) * F(0.8) + F(0.2), 0)
-        total += (facing * F(11) / d2 * np.clip(to[:, 1] / np.sqrt(d2) * 2, 0, 1))[:, None] * warm
+        total += (facing * F(34) / d2 * np.clip(to[:, 1] / np.sqrt(d2) * 2, 0, 1))[:, None] * warm
     return total
 
 
@@ -118,7 +118,8 @@ def _light(
     sun = np.maximum(np.where(leaf, facing * F(0.62) + F(0.38), facing), 0)
     if scene.sun is not None:
         live = np.flatnonzero(sun > 0)
-        bias = np.where(leaf[live], F(0.55), F(0.06) + F(0.08) * (1 - np.minimum(facing[live], 1)))
+        slant = 1 - np.minimum(facing[live], 1)
+        bias = np.where(leaf[live], F(0.55), F(0.05) + F(0.22) * slant * slant * slant)
         sun[live] *= scene.sun.lit(pos[live] + normal[live] * F(0.05), bias)
     if light.night:
         dist = np.linalg.norm(pos - buf.camera.position.astype(F), axis=1)
@@ -201,7 +202,7 @@ def _face(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np
     foot = F(0.62) + F(0.38) * np.clip(pos[:, 1] * F(0.8), 0, 1)
     color = albedo * (ambient * foot[:, None] + sun[:, None] * light.sun_color.astype(F))
     glass = (F(1) - texel[:, 3].astype(F) / 255) * REFLECT[tile]
-    gloss = mesh.gloss[owner] + glass * F(0.35)
+    gloss = mesh.gloss[owner] + glass * F(0.2)
     shiny = np.flatnonzero(gloss > 0.01)
     if len(shiny):
         n, d = normal[shiny], unit[shiny]
@@ -213,6 +214,6 @@ def _face(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np
         seen += glint[:, None] * light.sun_color.astype(F) * 4
         color[shiny] = color[shiny] * (1 - share[:, None]) + seen * share[:, None]
     shine = mesh.glow[owner] * (F(0.35) + F(2.6) * F(light.night))
-    lit = glass * LIT[tile] * F(light.night) * F(0.9)
+    lit = glass * LIT[tile] * F(light.night) * F(0.55)
     color += tint * shine[:, None] + ((texel[:, :3].astype(F) / 255) ** 2) * lit[:, None]
     return color

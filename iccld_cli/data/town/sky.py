@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from iccld_cli.data.town.atlas import lookup
-from iccld_cli.data.town.looks import Light
+from iccld_cli.data.town.looks import HIDDEN, Light
 from iccld_cli.data.town.materials import noise
 
 
@@ -56,7 +56,7 @@ def sky_color(light: Light, rays: np.ndarray, clouds: bool = True) -> np.ndarray
     t = np.power(up, np.float32(0.55))[:, None]
     color = light.horizon.astype(np.float32) * (1 - t) + light.zenith.astype(np.float32) * t
     facing = np.maximum(unit @ light.sun.astype(np.float32), 0)
-    if light.sun_color.max() > 0:
+    if light.sun_color.max() > HIDDEN:
         halo = np.float32(0.25) * facing**12 + np.float32(0.35) * facing**90
         color += halo[:, None] * light.sun_color.astype(np.float32)
     if not clouds:
@@ -70,7 +70,7 @@ def sky_color(light: Light, rays: np.ndarray, clouds: bool = True) -> np.ndarray
     thick = np.clip((d - level) * 4, 0, 1) * np.clip(up * 9, 0.15, 1)
     shade = light.cloud.astype(np.float32) * (np.float32(1.06) - np.float32(0.3) * np.clip(d - level, 0, 1))[:, None]
     color += (shade - color) * thick[:, None] * np.float32(0.9)
-    if light.sun_color.max() > 0.05:
+    if light.sun_color.max() > HIDDEN:
         disc = np.clip((facing - np.float32(0.9991)) * 3000, 0, 1) * (1 - 0.9 * thick)
         color += disc[:, None] * light.sun_color.astype(np.float32) * 3
     return color

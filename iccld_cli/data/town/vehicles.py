@@ -139,6 +139,11 @@ def _car_details(b: Builder, length: float, half: float, low: float, bonnet: flo
         b.box((0, low + (0.2 if end > 0 else 0.36), end * (z + 0.035)), (0.5, 0.11, 0.02), Look(CAR, (0.85, 0.85, 0.8)))
     for s in (-1, 1):
         b.box((s * half * 0.97, low + 0.03, 0), (0.08, 0.1, length * 0.4), Look(CAR, TRIM))
+        for seam in (0.19, -0.02, -0.21):
+            at = (s * half * 0.985, (low + belt) / 2 + 0.06, seam * length)
+            b.box(at, (half * 0.045, (belt - low) * 0.72, 0.025), Look(CAR, TRIM), skip="tdfb")
+        for handle in (0.03, -0.17):
+            b.box((s * half * 0.985, belt - 0.13, handle * length), (0.07, 0.035, 0.2), Look(CAR, CHROME, gloss=0.2))
 
 
 @lru_cache(maxsize=8)
