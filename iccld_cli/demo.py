@@ -1,0 +1,261 @@
+"""The whole path on the built-in virtual town: what `iccld demo` does.
+
+    town/virtual-game    labelled source          town/virtual-camera    unlabelled target, and its held-back split
+    source-only -> stage 1 -> stage 2, each scored on the held-back split; overlay video; one page
+
+Every part leaves its result in the demo folder and is skipped when that is whole, so a stopped demo goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from iccld_cli.config import Config, load_config
+from iccld_cli.errors import IccldError
+from iccld_cli.files import write_json
+
+if TYPE_CHECKING:
+    from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.inference.evaluation import Evaluation
+
+SUMMARY_NAME = "summary.json"
+_OPTIONS_NAME = "demo.json"
+_RUNS = {"source_only": "source-only", "stage1": "adapted", "stage2": "adapted"}
+_FILES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
+_TITLES = {"source_only": "Source only", "stage1": "Stage 1", "stage2": "Stage 2"}
+_GALLERY = 6
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How big a demo is.
+
+    Attributes:
+        out: The demo folder.
+        frames: Training frames of each look.
+        size: (width, height) of a frame.
+        iterations: Steps of source-only and of stage 1; stage 2 takes half as many.
+        seconds: Length of the video.
+        seed: Seed of the town and of training.
+        device: As in `run.device`.
+    """
+
+    out: Path
+    frames: int = 160
+    size: tuple[int, int] = (384, 192)
+    iterations: int = 1000
+    seconds: float = 4.0
+    seed: int = 0
+    device: str = "auto"
+
+    def facts(self) -> dict[str, Any]:
+        """What makes two demos the same."""
+        raw = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in raw.items() if k not in ("out", "device")}
+
+
+def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
+    """Run the demo, or what is left of it.
+
+    Args:
+        options: How big.
+        console: Where messages go.
+
+    Returns:
+        What `summary.json` holds: mIoU in percent of `source_only`, `stage1` and `stage2`, and `seconds`.
+
+    Raises:
+        IccldError: The folder holds something else.
+        KeyboardInterrupt: Interrupted; what was finished is kept.
+    """
+    spent = _open_folder(options)
+    began = time.perf_counter()
+
+    def note(done: Callable[[], None] | None = None) -> float:
+        seconds = spent + time.perf_counter() - began
+        write_json(options.out / _OPTIONS_NAME, {"options": options.facts(), "seconds": seconds})
+        return seconds
+
+    try:
+        source, target = _prepare(options, console)
+        scores: dict[str, Evaluation] = {}
+        for stage in ("source_only", "stage1", "stage2"):
+            console.rule(_TITLES[stage])
+            path = _train(stage, options, source, target, console)
+            scores[stage] = _evaluate(path, target, options.device)
+            console.print(f"{_TITLES[stage]}: {scores[stage].miou:.1f} mIoU on the unseen look (test split)")
+            note()
+        console.rule("Video and page")
+        video = _video(options, console)
+    finally:
+        seconds = note()
+    summary = {stage: round(score.miou, 2) for stage, score in scores.items()} | {"seconds": round(seconds, 1)}
+    _page(options, scores, target, summary, video)
+    write_json(options.out / SUMMARY_NAME, summary)
+    return summary
+
+
+def demo_config(options: DemoOptions) -> Config:
+    """The `tiny` preset, sized for the demo."""
+    return load_config(
+        "tiny",
+        overrides={
+            "seg.iterations": options.iterations,
+            "adv.iterations": max(options.iterations // 2, 1),
+            "run.seed": options.seed,
+            "run.device": options.device,
+            "run.save_every": max(options.iterations // 4, 1),
+            "run.validate_every": max(options.iterations // 4, 1),
+            "run.overlay_every": max(options.iterations // 4, 1),
+            "run.validate_frames": 16,
+        },
+    )
+
+
+def _open_folder(options: DemoOptions) -> float:
+    """Make or recognise the folder; returns the seconds already spent on it."""
+    marker = options.out / _OPTIONS_NAME
+    if marker.is_file():
+        found = json.loads(marker.read_text(encoding="utf-8"))
+        if found["options"] != options.facts():
+            raise IccldError(
+                f"{options.out} holds a demo with other options", "give the same options or choose another --out"
+            )
+        return float(found["seconds"])
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise IccldError(f"{options.out} exists and is no demo", "choose another --out")
+    write_json(marker, {"options": options.facts(), "seconds": 0.0})
+    return 0.0
+
+
+def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, PreparedDataset]:
+    from rich.progress import Progress
+
+    from iccld_cli.data.adapters.virtual import VirtualTown
+    from iccld_cli.data.prepare import Options, prepare
+
+    opened = []
+    for look in ("game", "camera"):
+        name = f"virtual-{look}"
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"render {name}", total=None)
+            town = VirtualTown(look, options.frames, options.size, options.seed)
+            dataset, fresh = prepare(
+                town, options.out / "data", name, Options(), lambda n, of, t=task, b=bar: b.update(t, completed=n, total=of)
+            )
+        counts = ", ".join(f"{n} {split}" for split, n in dataset.info.splits.items())
+        console.print(f"{'rendered' if fresh else 'found'} {name}: {counts}")
+        opened.append(dataset)
+    return opened[0], opened[1]
+
+
+def _train(stage: str, options: DemoOptions, source: PreparedDataset, target: PreparedDataset, console: Console) -> Path:
+    from iccld_cli.adapt.run import RunOptions, adapt_adv, adapt_seg, open_data
+
+    run = options.out / "runs" / _RUNS[stage]
+    path = run / _FILES[stage]
+    if path.is_file():
+        return path
+    config, data = demo_config(options), open_data([source.root], [target.root])
+    arguments = RunOptions(run, resume=run.exists(), console=console)
+    if stage == "stage2":
+        return adapt_adv(config, data, arguments, run / _FILES["stage1"])
+    return adapt_seg(config, data, arguments, source_only=stage == "source_only")
+
+
+def _evaluate(path: Path, target: PreparedDataset, device: str) -> Evaluation:
+    from iccld_cli.checkpoint import load_segmenter
+    from iccld_cli.inference.device import pick_device
+    from iccld_cli.inference.evaluate import evaluate, scored_classes
+
+    where = pick_device(device)
+    segmenter, header = load_segmenter(path, where)
+    return evaluate(segmenter, target, "test", classes=scored_classes(header.classes, target), device=where)
+
+
+def _video(options: DemoOptions, console: Console) -> Path:
+    from iccld_cli.checkpoint import load_segmenter
+    from iccld_cli.data.drive import write_drive
+    from iccld_cli.inference.device import pick_device
+    from iccld_cli.inference.inputs import collect
+    from iccld_cli.inference.predict import PredictOptions, predict
+
+    drive = options.out / "drive.mp4"
+    if not drive.is_file():
+        write_drive(drive, options.seconds, "camera", options.size, options.seed + 1)
+    where = pick_device(options.device)
+    segmenter, header = load_segmenter(options.out / "runs" / _RUNS["stage2"] / _FILES["stage2"], where)
+    out = options.out / "predictions"
+    predict(segmenter, header, collect([str(drive)], out), PredictOptions(out, overwrite=True), device=where)
+    console.print(f"wrote the overlay video of a drive through the unseen look to {out}")
+    return next(iter(sorted(out.rglob("*.mp4"))))
+
+
+def _page(
+    options: DemoOptions,
+    scores: dict[str, Evaluation],
+    target: PreparedDataset,
+    summary: dict[str, float],
+    video: Path,
+) -> None:
+    from iccld_cli.report import page
+
+    space = target.info.label_space
+    rows = []
+    tables = {stage: score.to_json()["classes"] for stage, score in scores.items()}
+    for name in tables["stage2"]:
+        cells = [tables[stage][name]["iou"] for stage in scores]
+        rows.append([name, *("-" if c is None else f"{c:.1f}" for c in cells)])
+    rows.append(["mean", *(f"{summary[stage]:.1f}" for stage in scores)])
+    bars = [page.Bar(_TITLES[s], summary[s] / 100, f"{summary[s]:.1f} mIoU") for s in scores]
+    sections = [
+        page.Section("Result", [page.Bars(bars), page.Text(_STORY.format(frames=options.frames))]),
+        page.Section("On the road", [page.Video(video.relative_to(options.out).as_posix(), "Stage 2 on a drive")]),
+        page.Section("Same frames, three models", _gallery(options, target)),
+        page.Section("Per class (IoU %)", [page.Table(["class", *(_TITLES[s] for s in scores)], rows)]),
+        page.Section(
+            "Training", [page.Pictures([options.out / "runs" / r / "curves.png"], caption=r, width=1100) for r in dict.fromkeys(_RUNS.values())]
+        ),
+    ]
+    page.write_page(
+        options.out / "index.html", "ICCLD demo", sections, f"{len(space)} classes, {summary['seconds']:.0f} s in all"
+    )
+
+
+_STORY = (
+    "Trained on {frames} labelled frames of the game look and as many unlabelled frames of the camera look; "
+    "scored on frames of the camera look that training never saw."
+)
+
+
+def _gallery(options: DemoOptions, target: PreparedDataset) -> list[Any]:
+    """Rows of input, the three predictions and ground truth."""
+    from iccld_cli.checkpoint import load_segmenter
+    from iccld_cli.inference.device import pick_device
+    from iccld_cli.inference.evaluate import predict_labels
+    from iccld_cli.inference.overlay import colorize
+    from iccld_cli.report import page
+
+    where, space = pick_device(options.device), target.info.label_space
+    frames = target.frames("test")
+    chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, min(_GALLERY, len(frames))).astype(int)]
+    columns: dict[str, list[np.ndarray]] = {"camera image": [target.read_image(f) for f in chosen]}
+    for stage, run in _RUNS.items():
+        segmenter, _ = load_segmenter(options.out / "runs" / run / _FILES[stage], where)
+        columns[_TITLES[stage]] = [
+            colorize(predict_labels(segmenter, image, image.shape[:2], where, None, 0, 1), space)
+            for image in columns["camera image"]
+        ]
+    columns["ground truth"] = [colorize(target.read_label(f), space) for f in chosen]
+    return [
+        page.Pictures([column[i] for column in columns.values()], titles=list(columns), width=360)
+        for i in range(len(chosen))
+    ]
