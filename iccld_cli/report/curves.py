@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -18,7 +19,8 @@ NOT_CURVES = frozenset(
 )
 GROUPS = (
     ("Validation mIoU (%)", r"miou"),
-    ("Adversarial health", r"^(disc|adv|gan)|discriminator"),
+    ("Gradient norm", r"grad_norm"),
+    ("Discriminator accuracy", r"disc\w*_acc|acc_(source|mixed|target)"),
     ("IoU of classes (%)", r"\biou\b"),
     ("Learning rate", r"(^|[._])lr($|[._])|learning_rate"),
     ("Losses", r"loss"),
@@ -30,35 +32,43 @@ MAX_OTHER = 6
 COLORS = ("#1f6fb2", "#d1495b", "#2e8b57", "#e09f3e", "#7b5ea7", "#4c4c4c", "#17a2b8", "#8c564b")
 
 
-def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
+def read_log(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[tuple[float, str]]]:
     """The curves in a `log.jsonl`.
 
     Lines that are not whole (a run was killed while writing) are passed over. Where a step occurs twice, as
-    after a resume, the later line counts.
+    after a resume, the later line counts. A log of several stages becomes one curve: a stage's steps follow on
+    the last one of the stage before it.
 
     Args:
         path: The log: one JSON object a line with at least `step`; nested objects get dotted names.
 
     Returns:
-        Key to (step, value) pairs in the order of the steps; numeric keys only, NaN for values not finite.
+        Key to (step, value) pairs in the order of the steps; numeric keys only, NaN for values not finite. And
+        (step, name) of where each stage begins; empty for a log without stages.
 
     Raises:
         IccldError: There is no such file.
     """
     if not path.is_file():
         raise IccldError(f"no log at {path}", "give the folder of a run")
-    curves: dict[str, dict[float, float]] = {}
+    curves: dict[tuple[str, str], dict[float, float]] = {}
+    last: dict[str, float] = {}  # stage -> its last step, in the order of the stages
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 entry = json.loads(line)
-                step = float(entry["step"])
-            except (ValueError, KeyError, TypeError):
+                step, stage = float(entry["step"]), str(entry.get("stage", ""))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
+            last[stage] = max(step, last.get(stage, 0.0))
             for key, value in _numbers(entry):
                 if key.rpartition(".")[2] not in NOT_CURVES:
-                    curves.setdefault(key, {})[step] = value
-    return {key: sorted(points.items()) for key, points in curves.items()}
+                    curves.setdefault((key, stage), {})[step] = value
+    starts = dict(zip(last, itertools.accumulate([0.0, *last.values()]), strict=False))
+    joined: dict[str, list[tuple[float, float]]] = {}
+    for (key, stage), points in sorted(curves.items(), key=lambda item: starts[item[0][1]]):
+        joined.setdefault(key, []).extend((starts[stage] + step, v) for step, v in sorted(points.items()))
+    return joined, [(start, stage) for stage, start in starts.items() if stage]
 
 
 def group_curves(keys: list[str]) -> list[tuple[str, list[str]]]:
@@ -93,7 +103,7 @@ def plot_curves(log_path: Path, out_path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    curves = read_log(Path(log_path))
+    curves, stages = read_log(Path(log_path))
     panels = group_curves(list(curves)) or [("nothing logged yet", [])]
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -101,23 +111,31 @@ def plot_curves(log_path: Path, out_path: Path) -> None:
     FigureCanvasAgg(figure)  # the object interface: pyplot would keep global state and may look for a display
     for i, (title, keys) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
-        _draw_panel(axes, title, {key: curves[key] for key in keys})
+        _draw_panel(axes, title, {key: curves[key] for key in keys}, [start for start, _ in stages])
+        for start, stage in stages if len(stages) > 1 else ():
+            axes.axvline(start, color="#888888", linewidth=0.9, linestyle=":")
+            axes.annotate(
+                stage, (start, 1), (3, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                fontsize=7, color="#666666", va="top",
+            )  # fmt: skip
     with atomic_path(out_path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def _draw_panel(axes: Any, title: str, curves: dict[str, list[tuple[float, float]]]) -> None:
+def _draw_panel(axes: Any, title: str, curves: dict[str, list[tuple[float, float]]], breaks: list[float]) -> None:
     import numpy as np
 
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     for color, (key, points) in zip(COLORS * 4, sorted(curves.items(), key=_loss_first), strict=False):
         steps, values = np.array(points, np.float64).T
-        smooth = _smooth(values)
-        if smooth is None:
-            axes.plot(steps, values, color=color, label=key, linewidth=1.6, marker="o", markersize=3)
-        else:
-            axes.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
-            axes.plot(steps, smooth, color=color, label=key, linewidth=1.6)
+        pieces = np.searchsorted(steps, [b for b in breaks if steps[0] <= b < steps[-1]], side="right")
+        for piece_steps, piece in zip(np.split(steps, pieces), np.split(values, pieces), strict=True):
+            smooth, label = _smooth(piece), key if piece_steps[-1] == steps[-1] else None
+            if smooth is None:
+                axes.plot(piece_steps, piece, color=color, label=label, linewidth=1.6, marker="o", markersize=3)
+            else:
+                axes.plot(piece_steps, piece, color=color, alpha=0.22, linewidth=0.8)
+                axes.plot(piece_steps, smooth, color=color, label=label, linewidth=1.6)
     everything = [v for points in curves.values() for _, v in points if math.isfinite(v)]
     if title == "Losses" and everything and min(everything) > 0 and max(everything) > 50 * min(everything):
         axes.set_yscale("log")
@@ -129,7 +147,7 @@ def _draw_panel(axes: Any, title: str, curves: dict[str, list[tuple[float, float
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
     axes.set_xlabel("step", fontsize=9)
-    if title == "Adversarial health":
+    if title == "Discriminator accuracy":
         axes.axhline(0.5, color="#999999", linewidth=0.8, linestyle="--")  # where a discriminator only guesses
 
 

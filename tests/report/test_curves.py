@@ -38,13 +38,15 @@ def test_keys_are_grouped_into_panels():
         "disc_acc_source",
         "disc_loss",
         "grad_norm",
+        "step_seconds",
     ]
     panels = dict(group_curves(keys))
-    assert panels["Losses"] == ["loss", "loss_adv"]
+    assert panels["Losses"] == ["loss", "loss_adv", "disc_loss"]
     assert panels["Validation mIoU (%)"] == ["validation.miou"]
     assert panels["Learning rate"] == ["lr", "lr_unet"]
-    assert panels["Adversarial health"] == ["disc_acc_source", "disc_loss"]
-    assert panels["grad_norm"] == ["grad_norm"]
+    assert panels["Discriminator accuracy"] == ["disc_acc_source"]
+    assert panels["Gradient norm"] == ["grad_norm"]
+    assert panels["step_seconds"] == ["step_seconds"]
 
 
 def test_log_reading(tmp_path):
@@ -57,7 +59,16 @@ def test_log_reading(tmp_path):
         '{"step": 3, "lo',  # killed while writing
         encoding="utf-8",
     )
-    assert read_log(log) == {"loss": [(1.0, 3.0), (2.0, 1.0)], "validation.miou": [(2.0, 40.0)]}
+    assert read_log(log) == ({"loss": [(1.0, 3.0), (2.0, 1.0)], "validation.miou": [(2.0, 40.0)]}, [])
+
+
+def test_stages_follow_one_another(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [("stage1", 10, 3.0), ("stage1", 20, 2.0), ("stage2", 10, 1.0), ("stage2", 20, 0.5)]
+    log.write_text("".join(json.dumps({"stage": n, "step": s, "loss": v}) + "\n" for n, s, v in lines))
+    curves, stages = read_log(log)
+    assert curves["loss"] == [(10.0, 3.0), (20.0, 2.0), (30.0, 1.0), (40.0, 0.5)]
+    assert stages == [(0.0, "stage1"), (20.0, "stage2")]
 
 
 def test_curves_png_is_drawn(tmp_path):
@@ -72,6 +83,13 @@ def test_curves_png_is_drawn(tmp_path):
 @pytest.mark.parametrize("text", ["", '{"step": 1, "loss": NaN}\n', '{"step": 1, "loss": 0.5}\n'])
 def test_young_logs_do_not_fail(tmp_path, text):
     (tmp_path / "log.jsonl").write_text(text, encoding="utf-8")
+    plot_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_two_stages_are_drawn(tmp_path):
+    lines = [{"stage": f"stage{n}", "step": s, "loss": 1 / s, "miou": 10 * n} for n in (1, 2) for s in (10, 20)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     plot_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").is_file()
 
