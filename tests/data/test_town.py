@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -107,7 +108,7 @@ def test_the_camera_look_differs_from_the_game_in_tone() -> None:
 def test_a_drive_is_smooth_and_repeatable() -> None:
     frames = [image.astype(float) for image, _ in render_drive(4, 13, "game", SIZE)]
     assert len(frames) == 13
-    step = np.mean([np.abs(a - b).mean() for a, b in zip(frames, frames[1:], strict=False)])
+    step = np.mean([np.abs(a - b).mean() for a, b in pairwise(frames)])
     far = np.abs(frames[0] - frames[12]).mean()
     assert 0 < step < 0.6 * far
     first, label = next(render_drive(4, 1, "game", SIZE))

@@ -59,7 +59,7 @@ CUTOUT = np.array(
 )
 """Tiles with holes, by number."""
 
-LIT = np.array([n.startswith("win_") and n.endswith("3") or n.startswith("shop") for n in PAINTERS], np.float32)
+LIT = np.array([(n.startswith("win_") and n.endswith("3")) or n.startswith("shop") for n in PAINTERS], np.float32)
 """Tiles whose glass shines after dark, by number."""
 
 REFLECT = np.array([n.startswith(("win_", "shop", "glass_")) for n in PAINTERS], np.float32)

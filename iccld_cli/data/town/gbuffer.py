@@ -136,8 +136,10 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
     points = camera.to_camera(faces.quads)
     setup = raster.perspective(points, focal, cx, cy, height)
     away = camera.position.astype(np.float32) - faces.quads[:, 0]
-    seen = (away * faces.mesh.normals).sum(1) > 0
-    seen |= faces.mesh.sprites
+    facing = (away * faces.mesh.normals).sum(1)
+    # Leaves on the far side of a crown are hidden by those in front; the few that would show through are not missed.
+    limit = np.where(faces.mesh.sprites, -0.4 * np.sqrt((away * away).sum(1)), 0)
+    seen = facing > limit
     seen &= setup.rows[:, 1] >= setup.rows[:, 0]
     x, z = points[..., 0], np.maximum(points[..., 2], 1e-3)
     col = focal * x / z + cx

@@ -9,7 +9,6 @@ import numpy as np
 from iccld_cli.data.town.palette import Palette, linear
 from iccld_cli.errors import IccldError, did_you_mean
 
-
 HIDDEN = 0.4
 """Sunlight weaker than this is a bright patch behind clouds: no shadows, no disc."""
 

@@ -10,11 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 FIXED = -1
 """Colour slot of faces that keep their own colour."""
 
-Vec = Sequence[float]
+Vec = Sequence[float] | np.ndarray
+
+
+def vec(*values: float) -> np.ndarray:
+    """A point or direction as an array, for arithmetic with other points."""
+    return np.array(values, np.float64)
 
 
 @dataclass
@@ -152,22 +158,22 @@ class Builder:
 
     def faces(
         self,
-        quads: np.ndarray,
+        quads: npt.ArrayLike,
         look: Look,
         centre: Vec | np.ndarray | None = None,
         normals: np.ndarray | None = None,
         reps: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         """Adds quads (F, 4, 3); normals point away from ``centre`` unless given."""
-        quads = np.asarray(quads, np.float32).reshape(-1, 4, 3)
-        n = len(quads)
+        corners = np.asarray(quads, np.float32).reshape(-1, 4, 3)
+        n = len(corners)
         # Normals that have to be worked out wait for build(), where one pass does them all.
         hint = np.full((n, 6), np.nan, np.float32)
         if normals is not None:
             hint[:, :3] = normals
         elif centre is not None:
             hint[:, 3:] = centre
-        self._quads.append(quads)
+        self._quads.append(corners)
         self._hints.append(hint)
         self._rows.append((n, look, *reps, False))
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from iccld_cli.data.town.atlas import TILES
-from iccld_cli.data.town.mesh import Builder, Look, Mesh
+from iccld_cli.data.town.mesh import Builder, Look, Mesh, vec
 
 VEGETATION = 8
 VARIANTS = 3
@@ -70,12 +70,12 @@ def tree(kind: str, variant: int, detail: int) -> Mesh:
     b.tube((0, 0, 0), fork, 0.21, 0.15, trunk, 7)
     squash, high = (1.5, 5.8) if kind == "tall" else (0.95, 5.3)
     for k in range(5):
-        a = 2 * np.pi * k / 5 + rng.uniform(-0.4, 0.4)
-        tip = fork + (1.3 * np.cos(a), rng.uniform(1.4, 2.8), 1.3 * np.sin(a))
+        way = 2 * np.pi * k / 5 + rng.uniform(-0.4, 0.4)
+        tip = fork + vec(1.3 * np.cos(way), rng.uniform(1.4, 2.8), 1.3 * np.sin(way))
         b.tube(fork, tip, 0.1, 0.04, trunk, 5)
         if kind == "bare":
             for _ in range(2):
-                out = tip + rng.uniform(-0.9, 0.9, 3) + (0, 1.0, 0)
+                out = tip + rng.uniform(-0.9, 0.9, 3) + vec(0, 1.0, 0)
                 b.tube(tip, out, 0.045, 0.02, trunk, 4)
     points, normals = _crown(rng, count // (2 if kind == "bare" else 1), squash)
     radius = 1.9 if kind == "tall" else 2.5

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from iccld_cli.data.town.atlas import TILES
-from iccld_cli.data.town.mesh import Builder, Look, Mesh
+from iccld_cli.data.town.mesh import Builder, Look, Mesh, vec
 
 PERSON, RIDER = 11, 12
 PHASES = 10
@@ -32,12 +32,12 @@ def _torso(b: Builder, label: int, hip: np.ndarray, neck: np.ndarray, wide: floa
 
 
 def _head(b: Builder, label: int, neck: np.ndarray, lean: float, helmet: bool) -> None:
-    centre = neck + (0, 0.17, 0.03 + lean)
+    centre = neck + vec(0, 0.17, 0.03 + lean)
     skin, hair = Look(label, slot=SKIN), Look(label, slot=HAIR)
-    b.tube(neck - (0, 0.03, 0), centre, 0.055, 0.055, skin, 6)
+    b.tube(neck - vec(0, 0.03, 0), centre, 0.055, 0.055, skin, 6)
     b.blob(centre, (0.085, 0.125, 0.1), skin, 8, 5)
     grow = 1.35 if helmet else 1.1
-    b.blob(centre + (0, 0.045, -0.025), (0.085 * grow, 0.1 * grow, 0.095 * grow), hair, 8, 5)
+    b.blob(centre + vec(0, 0.045, -0.025), (0.085 * grow, 0.1 * grow, 0.095 * grow), hair, 8, 5)
 
 
 def _limb(b: Builder, looks: tuple[Look, Look], joints: tuple, radii: tuple[float, float, float]) -> None:
@@ -65,19 +65,19 @@ def pedestrian(phase: int, style: int) -> Mesh:
     for side in (-1, 1):
         a = 0.48 * side * swing
         bend = 0.15 + 0.75 * max(0.0, side * lift) if phase != PHASES else 0.02
-        joint = hip + (0.09 * side, -0.02, 0)
+        joint = hip + vec(0.09 * side, -0.02, 0)
         knee = joint + 0.42 * np.array([0, -np.cos(a), np.sin(a)])
         ankle = knee + 0.42 * np.array([0, -np.cos(a - bend), np.sin(a - bend)])
         lower = skin if style == 3 else legs
         _limb(b, (legs, lower), (joint, knee, ankle), (0.095, 0.065, 0.048))
-        b.box(ankle + (0, -0.035, 0.06), (0.09, 0.08, 0.25), Look(PERSON, slot=SHOES), skip="")
-        shoulder = neck + (0.19 * side, -0.07, -0.01)
+        b.box(ankle + vec(0, -0.035, 0.06), (0.09, 0.08, 0.25), Look(PERSON, slot=SHOES), skip="")
+        shoulder = neck + vec(0.19 * side, -0.07, -0.01)
         elbow = shoulder + 0.29 * np.array([0.12 * side, -np.cos(-a * 0.8), np.sin(-a * 0.8)])
         hand = elbow + 0.27 * np.array([0.02 * side, -np.cos(-a * 0.8 + 0.3), np.sin(-a * 0.8 + 0.3)])
         _limb(b, (top, skin if style == 1 else top), (shoulder, elbow, hand), (0.062, 0.048, 0.038))
         b.blob(hand, (0.045, 0.06, 0.045), skin, 5, 3)
         if style == 5 and side > 0:
-            b.box(hand + (0, -0.22, 0), (0.1, 0.34, 0.3), Look(PERSON, slot=BAG), skip="")
+            b.box(hand + vec(0, -0.22, 0), (0.1, 0.34, 0.3), Look(PERSON, slot=BAG), skip="")
     _torso(b, PERSON, hip, neck, 0.165, {2: 0.75, 3: 0.0}.get(style, 0.12))
     if style == 3:
         angle = 2 * np.pi * np.arange(8) / 8
@@ -106,20 +106,20 @@ def rider(kind: str, phase: int) -> Mesh:
     b = Builder(TILES)
     bike = kind == "bicycle"
     hip = np.array([0, 0.98, -0.24]) if bike else np.array([0, 0.86, -0.3])
-    neck = hip + ((0, 0.5, 0.26) if bike else (0, 0.54, 0.16))
+    neck = hip + (vec(0, 0.5, 0.26) if bike else vec(0, 0.54, 0.16))
     grip_z, grip_y, grip_x = (0.32, 1.02, 0.26) if bike else (0.32, 1.02, 0.34)
-    top, legs, skin = (Look(RIDER, slot=s) for s in (TOP, LEGS, SKIN))
+    top, legs = (Look(RIDER, slot=s) for s in (TOP, LEGS))
     for side in (-1, 1):
         a = 2 * np.pi * phase / PHASES + (np.pi if side > 0 else 0)
         pedal = np.array([0.12 * side, 0.3 + 0.17 * np.cos(a), -0.08 + 0.17 * np.sin(a)])
         foot = pedal if bike else np.array([0.2 * side, 0.32, 0.02])
-        joint = hip + (0.1 * side, 0, 0.02)
+        joint = hip + vec(0.1 * side, 0, 0.02)
         knee = (joint + foot) / 2 + np.array([0.06 * side, 0.1, 0.27 if bike else 0.3])
-        _limb(b, (legs, legs), (joint, knee, foot + (0, 0.06, 0)), (0.095, 0.068, 0.05))
-        b.box(foot + (0, 0.02, 0.06), (0.09, 0.08, 0.26), Look(RIDER, slot=SHOES), skip="")
-        shoulder = neck + (0.19 * side, -0.06, 0)
+        _limb(b, (legs, legs), (joint, knee, foot + vec(0, 0.06, 0)), (0.095, 0.068, 0.05))
+        b.box(foot + vec(0, 0.02, 0.06), (0.09, 0.08, 0.26), Look(RIDER, slot=SHOES), skip="")
+        shoulder = neck + vec(0.19 * side, -0.06, 0)
         grip = np.array([grip_x * side, grip_y, grip_z])
-        elbow = (shoulder + grip) / 2 + (0.1 * side, -0.08, -0.05)
+        elbow = (shoulder + grip) / 2 + vec(0.1 * side, -0.08, -0.05)
         _limb(b, (top, top), (shoulder, elbow, grip), (0.062, 0.05, 0.042))
     _torso(b, RIDER, hip, neck, 0.17, 0.12)
     _head(b, RIDER, neck, 0.05, True)

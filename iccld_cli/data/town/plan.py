@@ -1,7 +1,7 @@
 """The street plan: where the road runs, how wide everything is, where streets cross.
 
-Positions along the street are (lat, s): ``s`` metres along the centre line, ``lat`` metres to its right.  World axes are
-x right, y up, z forward; the centre line runs roughly along z and bends in x.
+Positions along the street are (lat, s): ``s`` metres along the centre line, ``lat`` metres to its right.  World axes
+are x right, y up, z forward; the centre line runs roughly along z and bends in x.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def perspective(points: np.ndarray, focal: float, cx: float, cy: float, height: 
     plane[:, 0] = normal[:, 0] / focal
     plane[:, 1] = normal[:, 1] / focal
     plane[:, 2] = normal[:, 2] - (normal[:, 0] * cx + normal[:, 1] * cy) / focal
-    crossing = (z < NEAR).any(1)
+    crossing = np.asarray((z < NEAR).any(1))
     safe = np.where(z < NEAR, NEAR, z)
     ys = hom[..., 1] / safe
     rows = np.stack([np.ceil(ys.min(1)), np.floor(ys.max(1))], -1)

@@ -140,7 +140,7 @@ def draw(
     faces = gbuffer.prepare(mesh, gbuffer.turn_sprites(mesh, right, up))
     rays = camera.rays()
     hit = ground.cast(plan, camera.position, rays)
-    buf = gbuffer.draw(camera, faces, atlas, hit, rays, sky.is_hill(rays, plan.seed))
+    buf = gbuffer.draw(camera, faces, atlas, hit, rays, sky.is_hill(rays, hit.depth == 0, plan.seed))
     forward = camera.rotation[2] * (1, 0, 1)
     focus = camera.position + forward * 30
     focus[1] = 2.0
@@ -174,10 +174,10 @@ def _resolve(scene: Scene, buf: gbuffer.GBuffer) -> np.ndarray:
     for start in range(0, len(index), BLOCK):
         part = index[start : start + BLOCK]
         full[part] = shade(scene, buf, part)
-    full = full.reshape(h, w, 3)
-    centre = np.ascontiguousarray(full[::SUPER, ::SUPER])
+    grid = full.reshape(h, w, 3)
+    centre = np.ascontiguousarray(grid[::SUPER, ::SUPER])
     # Very bright samples are held back so that one glint does not turn a whole edge pixel white.
-    soft = np.pad(np.minimum(full, 2.0), ((1, 0), (1, 0), (0, 0)), "edge")
+    soft = np.pad(np.minimum(grid, 2.0), ((1, 0), (1, 0), (0, 0)), "edge")
     mean = np.zeros_like(centre)
     for dy, wy in enumerate((0.25, 0.5, 0.25)):
         for dx, wx in enumerate((0.25, 0.5, 0.25)):

@@ -12,10 +12,10 @@ from iccld_cli.data.town.atlas import Atlas
 from iccld_cli.data.town.gbuffer import Faces, turn_sprites
 from iccld_cli.data.town.mesh import Mesh
 
-MAP = 1024
+MAP = 832
 """Edge of the sun's depth map in texels, for pictures up to 640 pixels wide."""
 
-REACH = 37.0
+REACH = 36.0
 """Half width of the square the map covers, metres."""
 
 CONTACT = 0.2
@@ -142,9 +142,8 @@ def contact_map(faces: Faces, focus: np.ndarray) -> ContactMap:
     local = np.stack([(quads[..., 0] - start[0]) / CONTACT, (quads[..., 2] - start[1]) / CONTACT, quads[..., 1]], -1)
     setup = raster.orthographic(local, n)
     index, _, _ = raster.fragments(setup, np.arange(len(quads)), n)
-    mask = np.zeros(n * n, np.float32)
-    mask[index] = 1
-    mask = mask.reshape(n, n)
+    mask = np.zeros((n, n), np.float32)
+    mask.ravel()[index] = 1
     tight = cv2.GaussianBlur(mask, (0, 0), 0.22 / CONTACT)
     wide = cv2.GaussianBlur(mask, (0, 0), 0.75 / CONTACT)
     return ContactMap(np.maximum(tight, np.minimum(wide * 1.3, 1) * 0.75), start)

@@ -30,13 +30,13 @@ def hill_height(azimuth: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
     return np.maximum(out, np.float32(0.006))
 
 
-def is_hill(rays: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-    """Samples (N,) bool below the hills' outline, for world directions (N, 3)."""
-    flat = np.hypot(rays[:, 0], rays[:, 2])
-    out = rays[:, 1] < 0.16 * flat
-    low = np.flatnonzero(out)
+def is_hill(rays: np.ndarray, free: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+    """Samples (N,) bool below the hills' outline, for world directions (N, 3) of which ``free`` (N,) miss the ground."""
+    out = np.zeros(len(rays), bool)
+    low = np.flatnonzero(free & (rays[:, 1] < 0.3))
     ray = rays[low]
-    out[low] = ray[:, 1] < hill_height(np.arctan2(ray[:, 0], ray[:, 2]), seed) * flat[low]
+    flat = np.hypot(ray[:, 0], ray[:, 2])
+    out[low] = ray[:, 1] < hill_height(np.arctan2(ray[:, 0], ray[:, 2]), seed) * flat
     return out
 
 

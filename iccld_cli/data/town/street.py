@@ -11,7 +11,7 @@ import numpy as np
 
 from iccld_cli.data.town.atlas import TILES
 from iccld_cli.data.town.facades import OUTLINES
-from iccld_cli.data.town.mesh import Builder, Look, Mesh
+from iccld_cli.data.town.mesh import Builder, Look, Mesh, vec
 
 BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VOID = 2, 3, 4, 5, 6, 7, 255
 STEEL = (0.3, 0.31, 0.32)
@@ -42,7 +42,7 @@ def _signal(b: Builder, at: np.ndarray, state: int, side: float) -> None:
     """One signal head, its back plate facing -z; state 0 red, 1 amber, 2 green."""
     case = Look(LIGHT, (0.03, 0.035, 0.03))
     b.box(at, (0.34, 0.98, 0.26), case, skip="")
-    b.box(at + (0, 0, 0.05), (0.5, 1.14, 0.02), case, skip="")
+    b.box(at + vec(0, 0, 0.05), (0.5, 1.14, 0.02), case, skip="")
     for k in range(3):
         on = k == state
         color = np.array(BULBS[k]) * (1.0 if on else 0.1)

@@ -21,14 +21,14 @@ TRIM = (0.05, 0.05, 0.055)
 CHROME = (0.55, 0.56, 0.58)
 
 # name: length, width, ground clearance, bonnet height, belt height, roof height, and z (share of the length, front
-# positive) of bonnet start, windscreen foot, windscreen top, rear window top, rear window foot.
+# positive) of windscreen foot, windscreen top, rear window top, rear window foot.
 CARS = {
-    "sedan": (4.6, 1.8, 0.2, 0.78, 0.92, 1.44, (0.5, 0.2, 0.04, -0.24, -0.38)),
-    "hatch": (3.9, 1.74, 0.2, 0.84, 0.96, 1.5, (0.5, 0.24, 0.08, -0.38, -0.47)),
-    "suv": (4.6, 1.9, 0.26, 1.0, 1.12, 1.72, (0.5, 0.22, 0.1, -0.42, -0.48)),
-    "wagon": (4.7, 1.82, 0.2, 0.8, 0.95, 1.48, (0.5, 0.2, 0.05, -0.42, -0.49)),
-    "coupe": (4.4, 1.84, 0.17, 0.74, 0.88, 1.32, (0.5, 0.14, -0.02, -0.2, -0.42)),
-    "van": (5.0, 1.95, 0.24, 1.1, 1.25, 2.1, (0.5, 0.4, 0.26, -0.47, -0.49)),
+    "sedan": (4.6, 1.8, 0.2, 0.78, 0.92, 1.44, (0.2, 0.04, -0.24, -0.38)),
+    "hatch": (3.9, 1.74, 0.2, 0.84, 0.96, 1.5, (0.24, 0.08, -0.38, -0.47)),
+    "suv": (4.6, 1.9, 0.26, 1.0, 1.12, 1.72, (0.22, 0.1, -0.42, -0.48)),
+    "wagon": (4.7, 1.82, 0.2, 0.8, 0.95, 1.48, (0.2, 0.05, -0.42, -0.49)),
+    "coupe": (4.4, 1.84, 0.17, 0.74, 0.88, 1.32, (0.14, -0.02, -0.2, -0.42)),
+    "van": (5.0, 1.95, 0.24, 1.1, 1.25, 2.1, (0.4, 0.26, -0.47, -0.49)),
 }
 
 
@@ -77,7 +77,7 @@ def car(kind: str) -> Mesh:
     Returns:
         Mesh with the paint in palette slot 0.
     """
-    length, width, low, bonnet, belt, roof, (nose, ws0, ws1, rw1, rw0) = CARS[kind]
+    length, width, low, bonnet, belt, roof, (ws0, ws1, rw1, rw0) = CARS[kind]
     b = Builder(TILES)
     paint = Look(CAR, slot=PAINT, gloss=0.16)
     half = width / 2
