@@ -195,7 +195,7 @@ def dirt(rng: np.random.Generator, gritty: bool) -> np.ndarray:
 def stains(rng: np.random.Generator, gritty: bool) -> np.ndarray:
     """Large-scale variation laid over every surface, centred on 0.5."""
     tile = _blank(0.5)
-    tile[..., :3] += ((0.42 if gritty else 0.1) * noise(rng, 3, 6, fade=0.62))[..., None]
+    tile[..., :3] += ((0.2 if gritty else 0.1) * noise(rng, 3, 6, fade=0.62))[..., None]
     return tile
 
 

@@ -12,6 +12,7 @@ from iccld_cli.data.town.atlas import build_atlas
 from iccld_cli.data.town.camera import SUPER, Camera, make_camera
 from iccld_cli.data.town.looks import HIDDEN, LOOKS, Style, make_style
 from iccld_cli.data.town.mesh import Mesh, merge
+from iccld_cli.data.town.mirror import add_reflections
 from iccld_cli.data.town.plan import CHUNK, Plan, make_plan, rng_of
 from iccld_cli.data.town.sensor import bonnet_mask, expose
 from iccld_cli.data.town.shade import Scene, shade
@@ -149,6 +150,8 @@ def draw(
     lamps = layout.lamp_heads(plan, s - 10, s + 90) if style.light.night else np.zeros((0, 3))
     scene = Scene(plan, style, atlas, sun, contact_map(faces, focus), lamps, forward / np.linalg.norm(forward))
     light = _resolve(scene, buf)
+    if style.light.wet:
+        add_reflections(buf, style.light, light)
     image = expose(light, style.sensor, style.light.horizon, noise)
     label = buf.label()
     label[bonnet_mask(style.sensor, size)] = IGNORE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iccld_cli.data.town import ground as ground_mod
+from iccld_cli.data.town import mirror
 from iccld_cli.data.town.atlas import IS_WINDOW, LIT, REFLECT, TILES, Atlas
 from iccld_cli.data.town.gbuffer import GROUND, HILLS, GBuffer, texture_at
 from iccld_cli.data.town.looks import Style
@@ -154,14 +155,11 @@ def _ground(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> 
         ambient * (1 - F(0.78) * loss) + (sun * (1 - F(0.5) * loss[:, 0]))[:, None] * light.sun_color.astype(F)
     )
     if light.wet:
-        flat = np.linalg.norm(rays, axis=1)
-        graze = np.clip(1 + rays[:, 1] / flat, 0, 1) ** 5
-        pool = np.clip(texel[:, 0].astype(F) / 255 * -2.2 + F(2.3), 0.25, 1)
-        mirror = (F(0.06) + F(0.75) * graze) * F(light.wet) * pool * (kind < ground_mod.VERGE) * (1 - loss[:, 0])
+        share = mirror.share(light, rays, kind) * (1 - F(0.6) * loss[:, 0])
         bounce = rays * np.array([1, -1, 1], F)
         color = (
-            color * (1 - F(0.35) * F(light.wet)) * (1 - mirror[:, None])
-            + sky_color(light, bounce, False) * mirror[:, None]
+            color * (1 - F(0.35) * F(light.wet)) * (1 - share[:, None])
+            + sky_color(light, bounce, False) * share[:, None]
         )
     return color
 

@@ -31,7 +31,7 @@ def hill_height(azimuth: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def is_hill(rays: np.ndarray, free: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-    """Samples (N,) bool below the hills' outline, for world directions (N, 3) of which ``free`` (N,) miss the ground."""
+    """Samples (N,) bool below the hills' outline, for world directions (N, 3); ``free`` (N,) miss the ground."""
     out = np.zeros(len(rays), bool)
     low = np.flatnonzero(free & (rays[:, 1] < 0.3))
     ray = rays[low]

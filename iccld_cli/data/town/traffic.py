@@ -89,12 +89,12 @@ def _lane(
 def _vehicle(rng: np.random.Generator, colors: Palette) -> list[Mesh]:
     kind = rng.uniform()
     paint = colors.car_paint(rng)
-    if kind < 0.66:
+    if kind < 0.7:
         kinds = list(vehicles.CARS)
         return [vehicles.car(kinds[rng.integers(len(kinds))]).painted(paint)]
-    if kind < 0.77:
+    if kind < 0.79:
         return [vehicles.truck(int(rng.integers(3))).painted(paint)]
-    if kind < 0.86:
+    if kind < 0.87:
         return [vehicles.bus(int(rng.integers(2))).painted(paint)]
     bike = vehicles.motorcycle(int(rng.integers(2))).painted(paint)
     return [bike, people.rider("motorcycle", 0).painted(colors.person(rng))]
