@@ -18,12 +18,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from iccld_cli.errors import IccldError
 from iccld_cli.models.encoder import PYRAMID_STRIDES
 
-_PROBE_SIDE = 224  # a multiple of 32 and of the usual patch sizes 14 and 16
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_PROBE = (64, 96)  # not square and of no training resolution: what depends on one size fails here, not in a run
+_HUB_TIMEOUT = 10  # seconds
+_MISSING_SHARE = 0.05  # a backbone's output norms are missing from most files; more than that is another model
 
 
 @dataclass(frozen=True)
@@ -94,19 +99,30 @@ class HuggingFaceBackbone(nn.Module):
         states = self.model(pixels, output_hidden_states=True).hidden_states
         return [state for state in states if state.ndim == 4]
 
-    @torch.no_grad()
     def _probe(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Run once to learn which map has which stride; the deepest map of each stride is taken."""
+        """Run once to learn which map has which stride; the deepest map of each stride is taken.
+
+        Parameters that no taken map depends on (mask tokens, layers behind the last map) are frozen: they would
+        wait for a gradient for ever, which data parallelism refuses.
+        """
         training = self.model.training
         self.model.eval()
-        maps = self._maps(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
+        try:
+            with torch.enable_grad():
+                maps = self._maps(torch.zeros(1, 3, *_PROBE))
+        except (ValueError, RuntimeError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise IccldError(
+                f"encoder type {self.spec.model_type!r} does not take images of any size ({first})",
+                "choose a pyramid such as SegFormer, ConvNeXt V2, Swin, PVT v2, DINOv2 or MobileNetV2",
+            ) from None
         self.model.train(training)
         if not maps:
             raise IccldError(
                 f"encoder type {self.spec.model_type!r} gives no feature maps",
                 "choose one with a pyramid, such as SegFormer, ConvNeXt V2, Swin, PVT v2, DINOv2 or MobileNetV2",
             )
-        strides = [_PROBE_SIDE / m.shape[-1] for m in maps]
+        strides = [_PROBE[1] / m.shape[-1] for m in maps]
         if len(set(strides)) == 1:  # a plain transformer: shallow maps stand in for the fine levels
             picks = [round(i * (len(maps) - 1) / 3) for i in range(4)]
         else:
@@ -117,6 +133,9 @@ class HuggingFaceBackbone(nn.Module):
                 )
                 for stride in PYRAMID_STRIDES
             ]
+        reached = _leaves([maps[i] for i in set(picks)])
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in reached)
         return tuple(picks), tuple(maps[i].shape[1] for i in picks)
 
 
@@ -132,25 +151,35 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
     Raises:
         IccldError: Nothing can be loaded from there.
     """
-    from transformers import AutoBackbone, AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
+    local = _only_local(source)
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(source)
-            spec = BackboneSpec(config.model_type, config.to_dict(), *_normalisation(source, config.model_type))
-            options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+            config = AutoConfig.from_pretrained(source, local_files_only=local)
+            spec = BackboneSpec(config.model_type, config.to_dict(), *_normalisation(source, config.model_type, local))
+            options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": local}
+            kind = AutoModel
             if _has_backbone(spec):
-                options["out_indices"] = _out_indices(config)
-                model = AutoBackbone.from_pretrained(source, **options)
-            else:
-                model = AutoModel.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
+                # Not through `AutoBackbone`: transformers 5.x asks the hub for the name first and so refuses folders.
+                kind, options["out_indices"] = MODEL_FOR_BACKBONE_MAPPING[type(config)], _out_indices(config)
+            model, report = kind.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         where = "folder" if Path(source).is_dir() else "hub id or folder"
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        offline = "; the hub cannot be reached, download it elsewhere first" if local and where != "folder" else ""
         raise IccldError(
             f"cannot load encoder {source!r} ({first})",
-            f"give a {where} with config.json and model.safetensors; without a connection, download it elsewhere first",
+            f"give a {where} with config.json and model.safetensors{offline}",
         ) from None
+    values = model.state_dict()
+    missing = [name for name in report["missing_keys"] if name in values]
+    if sum(values[name].numel() for name in missing) > _MISSING_SHARE * sum(v.numel() for v in values.values()):
+        raise IccldError(
+            f"the weights of encoder {source!r} lack {len(missing)} tensors of a {spec.model_type!r} model",
+            f"{min(missing)} among them; give weights of the architecture that config.json names",
+        )
     return HuggingFaceBackbone(model, spec)
 
 
@@ -171,22 +200,42 @@ def rebuild_backbone(spec: BackboneSpec) -> HuggingFaceBackbone:
     return HuggingFaceBackbone(model.float(), spec)
 
 
-def _normalisation(source: str, model_type: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std from the model's own preprocessor file, else its architecture's published default."""
-    import transformers
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+def _only_local(source: str) -> bool:
+    """Whether to look on this machine alone: for a folder, and where the hub does not answer.
+
+    The library itself would retry an unreachable hub for half a minute, file by file.
+    """
+    if Path(source).is_dir():
+        return True
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().model_info(source, timeout=_HUB_TIMEOUT)
+    except HFValidationError:
+        raise IccldError(
+            f"there is no encoder folder {source!r}",
+            "give a folder with config.json and model.safetensors, or a hub id",
+        ) from None
+    except HfHubHTTPError:  # it answers: what it refuses is explained where the files are asked for
+        return False
+    except Exception:  # no name, no route, a time-out, offline mode: their types change with the transport library
+        return True
+    return False
+
+
+def _normalisation(source: str, model_type: str, local: bool) -> tuple[Any, Any]:
+    """Mean and std from the model's own preprocessor file, else those of the architecture's published weights.
+
+    The library's processor classes are no help there: their defaults (0.5 for ConvNeXt and Swin, CLIP's for DINOv2)
+    are not what the published weights of these architectures were trained with.
+    """
+    from transformers import ImageProcessingMixin
 
     with contextlib.suppress(OSError, ValueError, KeyError):
-        raw, _ = transformers.ImageProcessingMixin.get_image_processor_dict(source)
+        raw, _ = ImageProcessingMixin.get_image_processor_dict(source, local_files_only=local)
         return tuple(raw["image_mean"]), tuple(raw["image_std"])
-    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
-    if names is None:
-        raise IccldError(
-            f"encoder {source!r} does not say how its input is normalised", "add its preprocessor_config.json"
-        )
-    # The Pillow variant carries the same numbers and needs no torchvision.
-    processor = getattr(transformers, names["pil"] if isinstance(names, dict) else names[0])()
-    return tuple(processor.image_mean), tuple(processor.image_std)
+    return _HALF if model_type.startswith("mobilenet") else _IMAGENET
 
 
 def _has_backbone(spec: BackboneSpec) -> bool:
@@ -204,6 +253,22 @@ def _out_indices(config: Any) -> tuple[int, ...]:
     if last <= 4:
         return tuple(range(max(last - 3, 0), last + 1))
     return tuple(round(last * share / 4) for share in (1, 2, 3, 4))
+
+
+def _leaves(outputs: list[Tensor]) -> set[int]:
+    """Ids of the parameters that outputs depend on, found in the autograd graph without a backward pass."""
+    found: set[int] = set()
+    seen = set()
+    stack: list[Any] = [output.grad_fn for output in outputs]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found
 
 
 def _drop_unused_head(model: nn.Module) -> None:

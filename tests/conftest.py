@@ -1,0 +1,56 @@
+"""What all tests share: quiet, single-threaded, offline, and small models."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
+
+import pytest
+import torch
+
+from iccld_cli.config import Config, load_config
+from iccld_cli.models.build import build_segmenter
+
+SMALL = (
+    "model.tiny_channels=[8, 8, 16, 16]",
+    "model.latent_channels=8",
+    "model.fuse_channels=8",
+    "model.skip_channels=4",
+    "model.decoder_channels=8",
+    "model.unet_channels=[8, 16]",
+    "model.discriminator_channels=8",
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Thread teams cost more than they give at these sizes, and tests should share a machine well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """A function: assignments on top of a model of some ten thousand parameters -> `Config`."""
+
+    def build(*assignments: str, preset: str = "tiny") -> Config:
+        return load_config(preset, assignments=[*SMALL, *assignments])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small_segmenter(small_config):
+    """A function: assignments -> a small `Segmenter` with random weights, in evaluation mode.
+
+    With `lively`, the denoiser's last layer, which starts at zero, gets random weights, so that noise matters.
+    """
+
+    def build(*assignments: str, classes: int = 5, denoiser: bool = True, seed: int = 0, lively: bool = True):
+        model = build_segmenter(small_config(*assignments), classes, denoiser=denoiser, seed=seed).eval()
+        if denoiser and lively:
+            torch.nn.init.normal_(model.denoiser.unet.conv_out.weight, std=0.2)
+        return model
+
+    return build
