@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from iccld_cli.errors import IccldError, did_you_mean
 
@@ -24,7 +24,13 @@ else:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+def _upwards(value: tuple[float, float], limit: float) -> tuple[float, float]:
+    if not 0 <= value[0] <= value[1] <= limit:
+        raise ValueError(f"needs 0 <= low <= high <= {limit:g}")
+    return value
 
 
 class ModelConfig(_Section):
@@ -46,11 +52,11 @@ class ModelConfig(_Section):
 
     encoder: str = "tiny"
     tiny_channels: tuple[int, int, int, int] = (24, 48, 96, 128)
-    latent_channels: int = Field(32, ge=4)
-    fuse_channels: int = Field(64, ge=8)
+    latent_channels: int = Field(32, ge=4, multiple_of=4)
+    fuse_channels: int = Field(64, ge=8, multiple_of=4)
     skip_channels: int = Field(24, ge=0)
     skip_dropout: float = Field(0.1, ge=0, lt=1)
-    decoder_channels: int = Field(64, ge=8)
+    decoder_channels: int = Field(64, ge=8, multiple_of=8)
     unet_channels: tuple[int, ...] = (32, 48, 64)
     unet_layers: int = Field(1, ge=1)
     unet_attention: bool = True
@@ -138,6 +144,11 @@ class AugmentConfig(_Section):
     style_probability: float = Field(0.7, ge=0, le=1)
     style_strength: tuple[float, float] = (0.3, 1.0)
 
+    @field_validator("blur_sigma", "style_strength")
+    @classmethod
+    def _range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        return _upwards(value, 1.0 if info.field_name == "style_strength" else 10.0)
+
 
 class OptimConfig(_Section):
     """The optimizer (AdamW, linear warm-up and decay).
@@ -157,6 +168,13 @@ class OptimConfig(_Section):
     weight_decay: float = Field(0.01, ge=0)
     warmup: int = Field(1500, ge=0)
     grad_clip: float = Field(5.0, ge=0)
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("each must be at least 0 and less than 1")
+        return value
 
 
 class SegConfig(_Section):
@@ -192,6 +210,11 @@ class SegConfig(_Section):
     masked_weight: float = Field(0.0, ge=0)
     masked_block: int = Field(32, ge=4)
     masked_ratio: float = Field(0.7, ge=0, lt=1)
+
+    @field_validator("confidence_range")
+    @classmethod
+    def _range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        return _upwards(value, 1.0)
 
 
 class AdvConfig(_Section):
@@ -239,7 +262,11 @@ class RunConfig(_Section):
         validate_every: Steps between two validations; 0 validates at the end only.
         validate_frames: Frames of the held-back split used for it; 0 uses all.
         overlay_every: Steps between two pictures of the same target frames; 0 for none.
+        accumulate: Micro-batches of `data.batch_size` that make one optimizer step.
+        checkpointing: Whether to compute activations again in the backward pass instead of keeping them: less
+            memory, about a third more time.
         compile: Whether to run the networks through torch.compile.
+        trackers: Where the log goes besides `log.jsonl`: any of `tensorboard`, `wandb` and `mlflow`.
     """
 
     seed: int = Field(0, ge=0)
@@ -247,11 +274,14 @@ class RunConfig(_Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     log_every: int = Field(10, ge=1)
     save_every: int = Field(1000, ge=0)
-    keep_states: int = Field(1, ge=1)
+    keep_states: int = Field(2, ge=1)
     validate_every: int = Field(1000, ge=0)
     validate_frames: int = Field(0, ge=0)
     overlay_every: int = Field(1000, ge=0)
+    accumulate: int = Field(1, ge=1)
+    checkpointing: bool = False
     compile: bool = False
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
 
 
 class Config(_Section):
@@ -266,6 +296,10 @@ class Config(_Section):
     seg: SegConfig = SegConfig()
     adv: AdvConfig = AdvConfig()
     run: RunConfig = RunConfig()
+
+    def with_batch_size(self, size: int) -> Config:
+        """The same configuration with another `data.batch_size`."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"batch_size": size})})
 
     def to_toml(self) -> str:
         """The resolved configuration as TOML, read back by `load_config`."""
@@ -341,6 +375,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IccldError(f"no configuration file at {path}") from None
+    except OSError as error:
+        raise IccldError(f"cannot read {path} ({error.strerror})", "give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise IccldError(f"{path} is not valid TOML ({error})") from None
 
