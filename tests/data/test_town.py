@@ -69,7 +69,7 @@ def test_frames_have_the_promised_form(look: str) -> None:
 
 def test_every_class_but_train_occurs_and_the_layout_is_that_of_a_drive() -> None:
     count = np.zeros(256)
-    for index in range(30):
+    for index in range(24):
         count += np.bincount(render_frame(2, index, "game", (128, 64))[1].ravel(), minlength=256)
     share = count / count.sum()
     assert [k for k in range(19) if count[k] == 0] == [TRAIN]
@@ -99,17 +99,17 @@ def test_user_errors_say_what_to_do() -> None:
 
 def test_the_camera_look_differs_from_the_game_in_tone() -> None:
     def mean_saturation(look: str) -> float:
-        images = [render_frame(3, k, look, (64, 32))[0].astype(int) for k in range(6)]
+        images = [render_frame(3, k, look, (64, 32))[0].astype(int) for k in range(4)]
         return float(np.mean([i.max(-1) - i.min(-1) for i in images]))
 
     assert mean_saturation("game") > 1.5 * mean_saturation("camera")
 
 
 def test_a_drive_is_smooth_and_repeatable() -> None:
-    frames = [image.astype(float) for image, _ in render_drive(4, 13, "game", SIZE)]
-    assert len(frames) == 13
+    frames = [image.astype(float) for image, _ in render_drive(4, 9, "game", SIZE)]
+    assert len(frames) == 9
     step = np.mean([np.abs(a - b).mean() for a, b in pairwise(frames)])
-    far = np.abs(frames[0] - frames[12]).mean()
+    far = np.abs(frames[0] - frames[8]).mean()
     assert 0 < step < 0.6 * far
     first, label = next(render_drive(4, 1, "game", SIZE))
     assert np.array_equal(first, frames[0])
