@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from iccld_cli import __version__
-from iccld_cli.cli import adapt_adv, adapt_seg, demo, evaluate, inspect, predict, prepare
+from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, inspect, predict, prepare
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 
@@ -55,6 +55,7 @@ app.command("adapt-adv")(adapt_adv.adapt_adv)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -102,7 +102,8 @@ def _print_scores(result: Evaluation) -> None:
         f"mIoU {_number(raw['miou'])} over {len(raw['subset'])} classes, "
         f"pixel accuracy {_number(raw['pixel_accuracy'])}, "
         f"calibration error {_number(raw['ece'], 4)}, error detection AUROC {_number(raw['auroc'], 4)}, "
-        f"{result.seconds_per_image:.3f} s an image"
+        f"{result.seconds_per_image:.3f} s an image",
+        soft_wrap=True,
     )
 
 
@@ -141,4 +142,5 @@ def _report_sections(
             shown = colorize(predicted, header.label_space)
         caption = f"{why}: {score.frame.image}, mIoU {100 * score.miou:.1f}, {100 * score.pixel_accuracy:.1f} % right"
         rows.append((caption, [image, shown, colorize(label, header.label_space)]))
-    return [*sections, gallery_section(rows, ["input", "prediction", "ground truth"])]
+    gallery = gallery_section(rows, ["input", "prediction", "ground truth"])
+    return [*sections[:2], gallery, *sections[2:]]

@@ -81,8 +81,9 @@ def predict(
         with progress_bar("predict", "frames") as progress:
             done = run(segmenter, header, jobs, options, device=where, progress=progress)
     except KeyboardInterrupt:
-        Console(stderr=True).print(
-            f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4",
+            markup=False,
         )
         raise
     _tell(done, out, time.perf_counter() - started, len(jobs))
