@@ -65,8 +65,8 @@ class ModelConfig(_Section):
     @field_validator("unet_channels")
     @classmethod
     def _levels(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or any(width % 8 for width in value):
-            raise ValueError("needs at least one width, each a multiple of 8")
+        if not value or any(width < 16 or width % 8 for width in value):  # 8 groups of at least 2 channels
+            raise ValueError("needs at least one width, each a multiple of 8 from 16 on")
         return value
 
 

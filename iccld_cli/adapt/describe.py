@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from iccld_cli.adapt.run import TrainingData
+from iccld_cli.adapt.inputs import TrainingData
 from iccld_cli.config import Config
 from iccld_cli.models.build import build_discriminator, build_segmenter
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,80 +10,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor
 
+from iccld_cli.adapt.health import AdversarialHealth
+from iccld_cli.adapt.memory import GIB, explain_out_of_memory, format_bytes, peak_bytes
 from iccld_cli.adapt.progress import TrainingProgress
+from iccld_cli.adapt.ranks import Ranks, mean_over_ranks
 from iccld_cli.adapt.runlog import RunLog
 from iccld_cli.adapt.stage import Stage, to_device
-from iccld_cli.adapt.state import list_states, load_state, save_state
+from iccld_cli.adapt.state import Contents, list_states, load_state, remove_leftovers, save_state
+from iccld_cli.adapt.trackers import Trackers
+from iccld_cli.adapt.window import LogWindow
 from iccld_cli.config import Config
-from iccld_cli.data.batches import TrainingBatches, batch_loader
+from iccld_cli.data.batches import TrainingBatches, read_steps
 from iccld_cli.errors import IccldError
-from iccld_cli.report.curves import plot_curves
+
+_SMALLER = (
+    "lower --batch-size (or leave it to --batch-size auto) or --crop, keep the whole batch with "
+    "--set run.accumulate=2, or use --set run.checkpointing=true"
+)
+_SECOND_SIGNAL_AFTER = 1.0  # seconds; launchers repeat a terminal's Ctrl-C at once
 
 
 @dataclass
 class LoopHooks:
-    """What happens beside the steps.
+    """What happens beside the steps, on rank 0.
 
     Attributes:
         validate: Scores the teacher; its numbers join the log line.
         draw: Draws sample overlays of the teacher at a step.
+        keep_best: Keeps the teacher of a step, whose mIoU in percent is the best so far.
     """
 
     validate: Callable[[], dict[str, float]] | None = None
     draw: Callable[[int], None] | None = None
+    keep_best: Callable[[int, float], None] | None = None
 
 
 @dataclass
-class _Pending:
-    """Steps whose numbers still lie on the device: looking at each would make the host wait for it."""
+class Trainer:
+    """Trains a stage to its end.
 
-    steps: list[int] = field(default_factory=list)
-    stats: list[dict[str, Tensor]] = field(default_factory=list)
-    names: list[list[list[str]]] = field(default_factory=list)
-
-    def collect(self) -> dict[str, float]:
-        """Means of the pending steps.
-
-        Raises:
-            IccldError: A number is not finite.
-        """
-        table = [{k: float(v) for k, v in row.items()} for row in self.stats]
-        for step, row, names in zip(self.steps, table, self.names, strict=True):
-            bad = [k for k, v in row.items() if not math.isfinite(v)]
-            if bad:
-                frames = ", ".join(sorted({n for group in names for n in group})[:4])
-                raise IccldError(
-                    f"training broke at step {step + 1}: {', '.join(bad)} is not finite (frames {frames}, ...)",
-                    "the last good state is kept; lower optim.lr, or use --precision fp32, and --resume",
-                )
-        keys = {k for row in table for k in row}
-        self.steps, self.stats, self.names = [], [], []
-        return {k: _mean([row[k] for row in table if k in row]) for k in sorted(keys)}
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def train(
-    stage: Stage,
-    config: Config,
-    batches: TrainingBatches,
-    run: Path,
-    accelerator: Accelerator,
-    facts: dict[str, Any],
-    hooks: LoopHooks,
-    resume: bool,
-    console: Console,
-) -> None:
-    """Train a stage to its end.
-
-    Args:
+    Attributes:
         stage: The stage.
         config: The configuration.
         batches: Training data.
@@ -92,100 +62,200 @@ def train(
         accelerator: Device, precision and gradient sync.
         facts: What a resumed run must agree on.
         hooks: Validation and pictures.
-        resume: Whether to go on from the newest state.
         console: Where messages go.
-
-    Raises:
-        IccldError: A loss is not finite, the disk is full, or a state does not fit.
-        KeyboardInterrupt: Interrupted; the state is saved.
+        validation: The last scores of the teacher, and the best mIoU so far under `best_miou`.
     """
-    start = _resume(stage, run, facts, console) if resume else 0
-    settings, main = config.run, accelerator.is_main_process
-    log = RunLog(run, stage.name, start) if main else None
-    pending = _Pending()
-    saved = start
 
-    def save(step: int) -> None:
-        nonlocal saved
-        if main and saved != step:
-            save_state(run, stage.name, step, stage.modules, stage.optimizers, facts, settings.keep_states)
-            saved = step
+    stage: Stage
+    config: Config
+    batches: TrainingBatches
+    run: Path
+    accelerator: Accelerator
+    facts: dict[str, Any]
+    hooks: LoopHooks
+    console: Console
+    validation: dict[str, float] = field(default_factory=dict)
 
-    device = accelerator.device
-    loader = batch_loader(batches, start, stage.iterations, pin_memory=device.type == "cuda")
-    last: dict[str, float] = {}
-    with (
-        _interrupts() as interrupted,
-        TrainingProgress(stage.name, start, stage.iterations, console, enabled=main) as bar,
-    ):
-        began = time.perf_counter()
-        for step, raw in enumerate(loader, start):
+    def __post_init__(self) -> None:
+        self._ranks = Ranks()
+        self._main = self.accelerator.is_main_process
+        self._window = LogWindow(self._ranks, overflows=self.accelerator.mixed_precision == "fp16")
+        self._health = AdversarialHealth()
+        self._log: RunLog | None = None
+        self._trackers: Trackers | None = None
+        self._began = 0.0
+        self._timed = 0
+
+    def resume(self) -> int:
+        """Put the newest state of this stage back.
+
+        Returns:
+            Steps done; 0 where there is no state.
+
+        Raises:
+            IccldError: The state is damaged or belongs to a run with other settings.
+        """
+        states = [s for s in list_states(self.run) if s.stage == self.stage.name]
+        if not states:
+            self.console.print(f"nothing to resume in {self.run}, starting from the beginning", soft_wrap=True)
+            return 0
+        done, extras = load_state(states[-1], self._contents())
+        self._window.rows = extras["window"]
+        self._health.restore(extras["health"])
+        self.validation |= extras["validation"]
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(extras["scaler"])
+        self.console.print(f"resuming {self.stage.name} after step {done}", soft_wrap=True)
+        return done
+
+    def train(self, start: int) -> None:
+        """Train from a step to the end.
+
+        Args:
+            start: Steps done.
+
+        Raises:
+            IccldError: A loss is not finite, memory or disk is full, or another process of the training ended.
+            KeyboardInterrupt: Interrupted; the state is saved.
+        """
+        total = self.stage.iterations
+        if self._main:
+            remove_leftovers(self.run)
+            self._log = RunLog(self.run, self.stage.name, start)
+        self._trackers = Trackers(self.accelerator, self.config, self.run, self.stage.name)
+        steps = read_steps(self.batches, start, total, pin_memory=self.accelerator.device.type == "cuda")
+        bar = TrainingProgress(self.stage.name, start, total, self.console, enabled=self._main)
+        try:
+            with _interrupts() as interrupted, bar, contextlib.closing(steps), self._explain_lost_ranks():
+                self._began = time.perf_counter()
+                for step, micro_batches in enumerate(steps, start):
+                    with explain_out_of_memory(f"step {step + 1} of {self.stage.name}", self.device, _SMALLER):
+                        self._step(step, micro_batches)
+                        self._timed += 1
+                    stop = self._ranks.stop_agreed(interrupted())
+                    with explain_out_of_memory(f"validation after step {step + 1}", self.device, _SMALLER):
+                        self._after(step + 1, stop, bar)
+                    if stop and step + 1 < total:
+                        raise KeyboardInterrupt
+                self._ranks.wait()
+        finally:
+            self._trackers.close()
+        self.console.print(f"peak memory {format_bytes(peak_bytes(self.device))} on {self.device}", soft_wrap=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.accelerator.device
+
+    def _step(self, step: int, micro_batches: list[dict[str, Any]]) -> None:
+        mean = sum(raw["labelled"] for raw in micro_batches) / len(micro_batches)
+        labelled = mean_over_ranks(torch.full((), mean, device=self.device))
+        stats, names = [], []
+        for micro, raw in enumerate(micro_batches):
             # Networks with their own randomness (stochastic depth) draw from the global generator.
-            torch.manual_seed((settings.seed * 1_000_003 + step) * 64 + accelerator.process_index)
-            batch = to_device(raw, config, step, accelerator.process_index, device)
-            pending.stats.append(stage.step(step, batch))
-            pending.steps.append(step)
-            pending.names.append(batch.names)
-            done = step + 1
-            final = done == stage.iterations
-            if final or interrupted() or _due(done, settings.log_every, settings.save_every, settings.validate_every):
-                elapsed, count = time.perf_counter() - began, len(pending.steps)
-                last = pending.collect()
-                row: dict[str, Any] = {
-                    "step": done,
-                    **last,
-                    "lr": _learning_rate(stage),
-                    "step_seconds": elapsed / count,
-                }
-                if hooks.validate and (final or _due(done, settings.validate_every)) and not interrupted():
-                    row |= hooks.validate()
-                if log is not None:
-                    log.write(row)
-                bar.report({**last, **{k: v for k, v in row.items() if k == "miou"}})
-                began = time.perf_counter()
-            bar.advance()
-            if main and hooks.draw and (final or _due(done, settings.overlay_every)):
-                hooks.draw(done)
-            if final or interrupted() or _due(done, settings.save_every):
-                save(done)
-                if log is not None:
-                    plot_curves(log.path, run / "curves.png")
-            if interrupted() and not final:
-                raise KeyboardInterrupt
+            key = [self.config.run.seed, step, micro, self.accelerator.process_index]
+            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+            batch = to_device(raw, self.config, step, self.device)
+            batch.labelled = labelled
+            last = micro == len(micro_batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.stage.network):
+                stats.append(self.stage.step(step, batch))
+            names += [name for group in batch.names for name in group]
+        self._window.add(step, stats, names)
+
+    def _after(self, done: int, stop: bool, bar: TrainingProgress) -> None:
+        """Log, validate, draw and save where it is time to; every rank comes to the same decisions."""
+        settings, final = self.config.run, done == self.stage.iterations
+        log = final or _due(done, settings.log_every, settings.validate_every)
+        save = final or stop or _due(done, settings.save_every)
+        validate = (final or _due(done, settings.validate_every)) and (final or not stop)
+        draw = self.hooks.draw is not None and (final or _due(done, settings.overlay_every))
+        if log or save:
+            self._window.collect()
+        if log:
+            self._write_line(done, validate, bar)
+        bar.advance()
+        if draw and self._main and self.hooks.draw is not None:
+            self.hooks.draw(done)
+        if save and self._main:
+            save_state(self.run, self.stage.name, done, self._contents(), settings.keep_states)
+            if self._log is not None and self._log.path.is_file():
+                self._log.plot()
+        if validate or draw or save:
+            self._ranks.wait()  # the others would otherwise wait inside a collective, whose patience is short
+        if log or save or draw:
+            self._began, self._timed = time.perf_counter(), 0
+
+    def _write_line(self, done: int, validate: bool, bar: TrainingProgress) -> None:
+        row: dict[str, Any] = {
+            "step": done,
+            **self._window.close(),
+            "lr": float(self.stage.optimizers["student"].param_groups[0]["lr"]),
+            "step_seconds": (time.perf_counter() - self._began) / max(self._timed, 1),
+            "memory_gib": round(peak_bytes(self.device) / GIB, 3),
+        }
+        verdict = self._health.judge({k: v for k, v in row.items() if k.startswith("disc_")})
+        if verdict is not None:
+            row["adversarial"] = verdict.text
+            if self._health.news(verdict):
+                self.console.print(f"warning: step {done}: {verdict.text}", soft_wrap=True)
+        if validate and self._main and self.hooks.validate is not None:
+            scores = self.hooks.validate()
+            row |= scores
+            self.validation |= scores
+            if scores["miou"] > self.validation.get("best_miou", -1.0):
+                self.validation["best_miou"] = scores["miou"]
+                if self.hooks.keep_best is not None:
+                    self.hooks.keep_best(done, scores["miou"])
+        if self._log is not None:
+            self._log.write(row)
+        if self._trackers is not None:
+            self._trackers.write(done, row)
+        bar.report(row, self.validation.get("miou"))
+
+    def _contents(self) -> Contents:
+        scaler = self.accelerator.scaler
+        extras = {
+            "window": self._window.rows,
+            "health": self._health.to_json(),
+            "validation": self.validation,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        return Contents(self.stage.modules, self.stage.optimizers, self.facts, extras)
+
+    @contextlib.contextmanager
+    def _explain_lost_ranks(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            text = str(error)
+            if self._ranks.size == 1 or not any(w in text for w in ("gloo", "NCCL", "onnection", "process group")):
+                raise
+            raise IccldError(
+                f"process {self.accelerator.process_index} lost another process of this training",
+                "see that one's message; everything up to the last saved state is kept, go on with --resume",
+            ) from None
 
 
 def _due(done: int, *periods: int) -> bool:
     return any(period and done % period == 0 for period in periods)
 
 
-def _learning_rate(stage: Stage) -> float:
-    return float(stage.optimizers["student"].param_groups[0]["lr"])
-
-
-def _resume(stage: Stage, run: Path, facts: dict[str, Any], console: Console) -> int:
-    states = [s for s in list_states(run) if s.stage == stage.name]
-    if not states:
-        console.print(f"nothing to resume in {run}, starting from the beginning")
-        return 0
-    done = load_state(states[-1], stage.modules, stage.optimizers, facts)
-    console.print(f"resuming {stage.name} after step {done}")
-    return done
-
-
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM finish the step; a second one stops at once."""
-    seen = False
+    """Let Ctrl-C and SIGTERM finish the step; a second Ctrl-C stops at once."""
+    seen: float | None = None
 
     def note(number: int, _: Any) -> None:
         nonlocal seen
-        if seen:
+        now = time.monotonic()
+        if number == signal.SIGINT and seen is not None and now - seen > _SECOND_SIGNAL_AFTER:
             raise KeyboardInterrupt
-        seen = True
+        seen = now if seen is None else seen
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: seen
+        yield lambda: seen is not None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,14 +1,15 @@
-"""The progress bar of a training run: step, rate, time left, losses, score."""
+"""The progress bar of a training run: step, rate, time left, losses, score, memory."""
 
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-_SHOWN = ("loss", "loss_source", "loss_mixed", "loss_latent", "loss_decoded", "loss_adversarial", "miou")
+_SHOWN = ("loss", "loss_source", "loss_mixed", "loss_latent", "loss_decoded", "loss_adversarial")
 
 
 class _RateColumn(ProgressColumn):
@@ -54,11 +55,19 @@ class TrainingProgress:
         self._done += 1
         self._bar.advance(self._task)
 
-    def report(self, numbers: dict[str, float]) -> None:
-        """Show the latest numbers."""
-        text = "  ".join(f"{k.removeprefix('loss_')} {numbers[k]:.3g}" for k in _SHOWN if k in numbers)
+    def report(self, row: dict[str, Any], miou: float | None) -> None:
+        """Show the latest numbers.
+
+        Args:
+            row: The line of the log.
+            miou: The newest mIoU in percent, if any yet.
+        """
+        shown = [f"{k.removeprefix('loss_')} {row[k]:.3g}" for k in _SHOWN if k in row]
+        if miou is not None:
+            shown.append(f"miou {miou:.3g}")
+        text = "  ".join([*shown, f"{row['memory_gib']:.2f} GiB"])
         self._bar.update(self._task, numbers=text)
         twentieth = max(self._total // 20, 1)
-        if self._enabled and not self._live and (self._done + 1 >= self._next_line or "miou" in numbers):
+        if self._enabled and not self._live and (self._done + 1 >= self._next_line or "miou" in row):
             self._next_line = self._done + 1 + twentieth
             self._console.print(f"{self._title} {self._done + 1}/{self._total}  {text}", soft_wrap=True)

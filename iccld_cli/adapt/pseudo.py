@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from iccld_cli.adapt.ranks import sum_over_ranks
 from iccld_cli.config import SegConfig
 from iccld_cli.models.segmenter import Segmenter
 
@@ -65,8 +66,10 @@ class ConfidenceGate(nn.Module):
             share = (confidence >= self.config.confidence_threshold).float().mean(dim=(1, 2), keepdim=True)
             return share * trusted
         classes = self.histogram.shape[0]
-        cell = labels * _BINS + (confidence * _BINS).long().clamp(max=_BINS - 1)
-        seen = torch.bincount(cell.flatten(), minlength=classes * _BINS).view(classes, _BINS)
+        cell = (labels * _BINS + (confidence * _BINS).long().clamp(max=_BINS - 1)).flatten()
+        # bincount would make a GPU's host wait for its result's size.
+        seen = torch.zeros(classes * _BINS, dtype=torch.int64, device=cell.device)
+        seen = sum_over_ranks(seen.scatter_add_(0, cell, torch.ones_like(cell))).view(classes, _BINS)
         self.histogram.mul_(_MEMORY).add_(seen.to(self.histogram.dtype), alpha=1 - _MEMORY)
         return ((confidence >= self.gates()[labels]) & trusted).float()
 

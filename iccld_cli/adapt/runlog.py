@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from iccld_cli.files import write_text
+from iccld_cli.files import explain_os_error, write_text
+from iccld_cli.report.curves import plot_curves
 
 LOG_NAME = "log.jsonl"
+CURVES_NAME = "curves.png"
 
 
 class RunLog:
@@ -27,17 +30,48 @@ class RunLog:
         self.path = run / LOG_NAME
         self.stage = stage
         if self.path.is_file():
-            kept = []
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a killed run may be cut
-                if row.get("stage") != stage or row["step"] <= start:
-                    kept.append(line + "\n")
-            write_text(self.path, "".join(kept))
+            kept = [row for row in _rows(self.path) if row.get("stage") != stage or row["step"] <= start]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a line."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": self.stage, **row}) + "\n")
+        """Append a line.
+
+        Raises:
+            IccldError: The disk is full or not writable.
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"stage": self.stage, **row}) + "\n")
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
+
+    def plot(self) -> None:
+        """Draw `curves.png`; where the log holds several stages, the later one goes on where the earlier ended."""
+        rows = _rows(self.path)
+        offsets: dict[str, int] = {}
+        end = 0
+        for row in rows:
+            if row.get("stage") not in offsets:
+                offsets[row.get("stage", "")] = end
+            end = max(end, offsets[row.get("stage", "")] + int(row["step"]))
+        if len(offsets) < 2:
+            plot_curves(self.path, self.path.with_name(CURVES_NAME))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            joined = Path(folder) / LOG_NAME
+            lines = ({**row, "step": row["step"] + offsets[row.get("stage", "")]} for row in rows)
+            joined.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            plot_curves(joined, self.path.with_name(CURVES_NAME))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a log; the last one of a killed run may be cut."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            if isinstance(row["step"], int):
+                rows.append(row)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from iccld_cli.adapt.ranks import sum_over_ranks, world_size
 from iccld_cli.config import Config, OptimConfig
 from iccld_cli.data.augment import Jitter, draw_jitter, jitter_images, style_align
 from iccld_cli.data.classmix import classmix
@@ -24,17 +25,25 @@ class Stage(Protocol):
     Attributes:
         name: `source_only`, `stage1` or `stage2`.
         iterations: Steps of the whole run.
+        student: The trained network, bare.
+        network: What its gradient comes through, ready for data parallelism.
         modules: Everything with tensors that a resumed run needs, by name.
         optimizers: Every optimizer, by name.
     """
 
     name: str
     iterations: int
+    student: Segmenter
+    network: nn.Module
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
 
     def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
-        """Train one step; returns detached scalars, `loss` among them, without waiting for the device."""
+        """Train on one micro-batch of a step, and step with the last one.
+
+        Returns:
+            Detached scalars, `loss` among them; the device is not waited for.
+        """
         ...
 
     def result(self) -> Segmenter:
@@ -56,6 +65,9 @@ class DeviceBatch:
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
         names: Names of the frames, for messages.
+        labelled: Labelled source pixels of a micro-batch, the mean over the whole batch of the step on all ranks: what
+            the source loss divides by, so that its value does not depend on how the batch is split.
+        micro: Number of this micro-batch and how many make one optimizer step.
     """
 
     source: Tensor
@@ -67,17 +79,24 @@ class DeviceBatch:
     jitter_mixed: Jitter
     rngs: list[np.random.Generator]
     names: list[list[str]] = field(default_factory=list)
+    labelled: Tensor | None = None
+    micro: tuple[int, int] = (0, 1)
+
+    @property
+    def completes(self) -> bool:
+        """Whether the optimizers step after this micro-batch."""
+        return self.micro[0] == self.micro[1] - 1
 
 
-def to_device(batch: dict[str, Any], config: Config, step: int, rank: int, device: torch.device) -> DeviceBatch:
+def to_device(batch: dict[str, Any], config: Config, step: int, device: torch.device) -> DeviceBatch:
     """Move a loaded batch to the device and draw its random numbers.
 
     Source images take the colour statistics of the target crop beside them here, so that burn-in, ClassMix and
     stage 2 all see the same source.
     """
     count = len(batch["source"])
-    rngs = [sample_rng(config.run.seed, step, rank * count + i, MODEL) for i in range(count)]
-    jitters = draw_jitter(config.augment, rngs), draw_jitter(config.augment, rngs)
+    rngs = [sample_rng(config.run.seed, step, batch["first"] + i, MODEL) for i in range(count)]
+    jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
 
     def images(name: str) -> Tensor:
         pixels = batch[name].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
@@ -85,7 +104,7 @@ def to_device(batch: dict[str, Any], config: Config, step: int, rank: int, devic
 
     source, target = images("source"), images("target") if "target" in batch else None
     if target is not None:
-        source = style_align(source, target, jitters[0].style)
+        source = style_align(source, target, jitters[0])
     return DeviceBatch(
         source=source,
         label=batch["label"].to(device, non_blocking=True).long(),
@@ -96,6 +115,7 @@ def to_device(batch: dict[str, Any], config: Config, step: int, rank: int, devic
         jitter_mixed=jitters[1],
         rngs=rngs,
         names=batch["names"],
+        micro=batch["micro"],
     )
 
 
@@ -116,7 +136,7 @@ def mix(batch: DeviceBatch, labels: Tensor, weights: Tensor) -> tuple[Tensor, Te
 def draw_keep_skip(batch: DeviceBatch, dropout: float, copies: int) -> Tensor:
     """Which images keep their inter-coder features: bool (copies * B,)."""
     keep = [[rng.random() >= dropout for rng in batch.rngs] for _ in range(copies)]
-    return torch.tensor(keep, device=batch.label.device).flatten()
+    return torch.tensor(keep).flatten().to(batch.label.device, non_blocking=True)
 
 
 def optimizer_of(groups: list[tuple[nn.Module, float]], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
@@ -156,15 +176,39 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, iterations: i
 
 
 def apply_gradients(
-    accelerator: Accelerator, loss: Tensor, optimizer: torch.optim.Optimizer, network: nn.Module, clip: float
-) -> Tensor:
-    """Backward, clip, step; returns the gradient norm before clipping."""
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
+    accelerator: Accelerator,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    network: nn.Module,
+    clip: float,
+    micro: tuple[int, int] = (0, 1),
+) -> dict[str, Tensor]:
+    """Backward, and after the last micro-batch: clip, step.
+
+    Args:
+        accelerator: Precision and gradient sync.
+        loss: Scalar loss of the micro-batch.
+        optimizer: Steps the network.
+        network: What was trained.
+        clip: Largest gradient norm; 0 switches clipping off.
+        micro: Number of the micro-batch and how many make a step.
+
+    Returns:
+        `grad_norm` before clipping; nothing before the last micro-batch.
+    """
+    number, count = micro
+    if number == 0:
+        optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss / count if count > 1 else loss)
+    if number < count - 1:
+        return {}
     parameters = [p for p in network.parameters() if p.grad is not None]
+    if world_size() > 1 and not isinstance(network, nn.parallel.DistributedDataParallel):
+        for p in parameters:
+            p.grad = sum_over_ranks(p.grad).div_(world_size())
     norm = accelerator.clip_grad_norm_(parameters, clip if clip > 0 else float("inf"))
     optimizer.step()
-    return torch.as_tensor(norm).detach()
+    return {"grad_norm": torch.as_tensor(norm).detach()}
 
 
 def thing_mask(space_names: tuple[str, ...], things: tuple[str, ...]) -> Tensor:

@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
+from iccld_cli.adapt.ranks import mean_over_ranks, share_batch_norm, sum_over_ranks
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
@@ -61,7 +62,7 @@ class Prototypes(nn.Module):
     @torch.no_grad()
     def update(self, latent: Tensor, shares: Tensor) -> None:
         """Take in source latents (B, C_z, h, w) and the class shares (B, K, h, w) of their cells."""
-        sums, counts = prototype_sums(latent.float(), shares)
+        sums, counts = (sum_over_ranks(t) for t in prototype_sums(latent.float(), shares))
         self.sums.mul_(_PROTOTYPE_MEMORY).add_(sums)
         self.counts.mul_(_PROTOTYPE_MEMORY).add_(counts)
 
@@ -121,10 +122,10 @@ class AdvStage:
         self.accelerator = accelerator
         device = accelerator.device
         self.student = student.to(device, memory_format=torch.channels_last).train()
+        share_batch_norm(self.student, device)
         self.teacher = Teacher(self.student, ema_decay(adv.ema_horizon, self.iterations))
         self.gate = ConfidenceGate(config.seg, len(space)).to(device)
         self.prototypes = Prototypes(len(space), config.model.latent_channels).to(device)
-        self._prototypes_ready = False
         self.critic = build_discriminator(config).to(device)
         self.generator = _Generator(self.student, adv.label_strength)
         lr, head_lr = config.optim.lr * adv.coder_lr_factor, config.optim.lr * config.optim.head_lr_factor
@@ -143,10 +144,11 @@ class AdvStage:
             betas=(0.9, 0.99),
         )
         self.network, self.optimizer = accelerator.prepare(self.generator, self.optimizer)
-        self.critic_network, self.critic_optimizer = accelerator.prepare(self.critic, self.critic_optimizer)
+        # Not wrapped for data parallelism, which would wait for ranks whose batch has nothing for the discriminator.
+        self.critic_optimizer = accelerator.prepare(self.critic_optimizer)
         self.modules: dict[str, nn.Module] = {
             "student": self.student,
-            "teacher": self.teacher.average,
+            "teacher": self.teacher.model,
             "gate": self.gate,
             "prototypes": self.prototypes,
             "discriminator": self.critic,
@@ -171,76 +173,77 @@ class AdvStage:
         labels = torch.cat([batch.label, mixed_labels])
         weights = torch.cat([torch.ones_like(weights), weights])
         shares = class_shares(labels, len(self.gate.histogram), size)
-        means = self._means(batch, shares)
+        means = self._means(step, batch, shares)
         noise, timesteps, pure = self._draw_noise(batch, size)
         keep = draw_keep_skip(batch, self.config.model.skip_dropout, 2)
         out = self.network(images, batch.target, noise, timesteps, keep, shares, means)
-        believed = nn.functional.adaptive_avg_pool2d(weights.unsqueeze(1), size)
+        believed = out["weight"] * nn.functional.adaptive_avg_pool2d(weights.unsqueeze(1), size)
+        clean_count = mean_over_ranks(believed.sum())
+        count = None if batch.labelled is None else batch.labelled + batch.label.numel()  # mixed images have no gaps
         stats = {
-            "loss_latent": latent_loss(out["estimate"][: len(images)], out["clean"], out["weight"] * believed),
-            "loss_decoded": segmentation_loss(out["decoded"], labels, weights),
-            "loss_direct": segmentation_loss(out["direct"], labels, weights),
+            "loss_latent": latent_loss(out["estimate"][: len(images)], out["clean"], believed, clean_count),
+            "loss_decoded": segmentation_loss(out["decoded"], labels, weights, count),
+            "loss_direct": segmentation_loss(out["direct"], labels, weights, count),
         }
         loss = adv.latent_weight * stats["loss_latent"] + adv.decoded_weight * stats["loss_decoded"]
         loss = loss + adv.direct_weight * stats["loss_direct"]
-        parts = [e[p] for e, p in zip(out["estimate"].chunk(3), pure, strict=True)]
+        parts = [e.index_select(0, p) for e, p in zip(out["estimate"].chunk(3), pure, strict=True)]
         if adv.adversarial_weight > 0:
             self.critic.requires_grad_(False)
-            stats["loss_adversarial"] = generator_loss(self.critic(torch.cat(parts[1:])))
+            scores = self.critic(torch.cat(parts[1:]))
+            share = len(scores) / mean_over_ranks(torch.full((), len(scores), device=scores.device))
+            stats["loss_adversarial"] = generator_loss(scores) * share
             loss = loss + adv.adversarial_weight * stats["loss_adversarial"]
             self.critic.requires_grad_(True)
-        stats["grad_norm"] = apply_gradients(
-            self.accelerator, loss, self.optimizer, self.network, self.config.optim.grad_clip
+        stats |= apply_gradients(
+            self.accelerator, loss, self.optimizer, self.network, self.config.optim.grad_clip, batch.micro
         )
         if adv.adversarial_weight > 0:
-            stats |= self._train_critic([p.detach() for p in parts])
+            stats |= self._train_critic([p.detach() for p in parts], batch.micro)
         self.prototypes.update(out["latent"][: len(batch.label)].detach(), shares[: len(batch.label)])
-        self.teacher.update(self.student, step)
+        if batch.completes:
+            self.teacher.update(self.student, step)
         stats["pseudo_believed"] = pseudo.weights.mean()
         return {"loss": loss.detach(), **{k: v.detach() for k, v in stats.items()}}
 
-    def _means(self, batch: DeviceBatch, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def _means(self, step: int, batch: DeviceBatch, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Prototypes; before the first step they come from the teacher's view of the first source batch."""
-        means, known = self.prototypes.means()
-        if not self._prototypes_ready:
-            self._prototypes_ready = bool(known.any())  # True at once after a resume
-        if not self._prototypes_ready:
+        if step == 0 and batch.micro[0] == 0:
             with torch.no_grad(), self.accelerator.autocast():
                 latent, _ = self.teacher.model.encoder(batch.source)
             self.prototypes.update(latent, shares[: len(batch.label)])
-            means, known = self.prototypes.means()
-            self._prototypes_ready = True
-        return means, known
+        return self.prototypes.means()
 
-    def _draw_noise(self, batch: DeviceBatch, size: tuple[int, int]) -> tuple[Tensor, Tensor, list[list[int]]]:
+    def _draw_noise(self, batch: DeviceBatch, size: tuple[int, int]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Noise (3B, C_z, h, w) and time steps (3B,) of source, mixed and target, and which of each are pure."""
         shape = (self.config.model.latent_channels, *size)
         last, chance = terminal_timestep(self.student.scheduler), self.config.adv.terminal_probability
         noise = np.stack([rng.standard_normal(shape, np.float32) for _ in range(3) for rng in batch.rngs])
         steps = [[last if rng.random() < chance else int(rng.integers(last)) for rng in batch.rngs] for _ in range(2)]
         steps.append([last] * len(batch.rngs))
-        pure = [[i for i, t in enumerate(row) if t == last] for row in steps]
         device = batch.label.device
-        return torch.from_numpy(noise).to(device), torch.tensor(steps, device=device).flatten(), pure
+        pure = [torch.tensor(row).eq(last).nonzero().flatten().to(device, non_blocking=True) for row in steps]
+        timesteps = torch.tensor(steps).flatten().to(device, non_blocking=True)
+        return torch.from_numpy(noise).to(device, non_blocking=True), timesteps, pure
 
-    def _train_critic(self, parts: list[Tensor]) -> dict[str, Tensor]:
+    def _train_critic(self, parts: list[Tensor], micro: tuple[int, int]) -> dict[str, Tensor]:
         """One discriminator step on detached estimates of source, mixed and target."""
-        if not len(parts[0]):
-            return {}
         weight = self.config.adv.gradient_penalty
         source = parts[0].float().requires_grad_(weight > 0)
         other = torch.cat(parts[1:]).float()
-        scores = self.critic_network(torch.cat([source, other]))
-        on_source, on_other = scores[: len(source)], scores[len(source) :]
-        loss = discriminator_loss(on_source, on_other)
-        stats = {
-            "disc_loss": loss,
-            "disc_acc_source": (on_source > 0.5).float().mean(),
-            "disc_acc_target": (scores[len(scores) - len(parts[2]) :] <= 0.5).float().mean(),
-        }
-        if weight > 0:
-            loss = loss + weight * gradient_penalty(on_source, source)
-        stats["disc_grad_norm"] = apply_gradients(
-            self.accelerator, loss, self.critic_optimizer, self.critic_network, self.config.optim.grad_clip
+        by_domain = self.critic(torch.cat([source, other])).split([len(p) for p in parts])
+        on_source, on_other = by_domain[0], torch.cat(by_domain[1:])
+        here = torch.tensor([on_source.numel(), on_other.numel()]).to(other.device, non_blocking=True)
+        counts = mean_over_ranks(here)
+        loss = discriminator_loss(on_source, on_other, counts)
+        stats = {"disc_loss": loss}
+        for domain, scores in zip(("source", "mixed", "target"), by_domain, strict=True):
+            if len(scores):
+                right = scores > 0.5 if domain == "source" else scores <= 0.5
+                stats[f"disc_acc_{domain}"] = right.float().mean()
+        if weight > 0 and len(source):
+            loss = loss + weight * gradient_penalty(on_source, source) * here[0] / counts[0]
+        done = apply_gradients(
+            self.accelerator, loss, self.critic_optimizer, self.critic, self.config.optim.grad_clip, micro
         )
-        return stats
+        return stats | {f"disc_{k}": v for k, v in done.items()}

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from iccld_cli.adapt.pseudo import ConfidenceGate, PseudoLabels, pseudo_label
+from iccld_cli.adapt.ranks import mean_over_ranks, share_batch_norm
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
@@ -63,6 +64,7 @@ class SegStage:
         self.accelerator = accelerator
         device = accelerator.device
         self.student = student.to(device, memory_format=torch.channels_last).train()
+        share_batch_norm(self.student, device)
         self.teacher = Teacher(self.student, ema_decay(config.seg.ema_horizon, self.iterations))
         self.gate = ConfidenceGate(config.seg, len(space)).to(device)
         self.burn_in = self.iterations if source_only else round(config.seg.burn_in * self.iterations)
@@ -76,7 +78,7 @@ class SegStage:
         self.network, self.optimizer = accelerator.prepare(self.student, self.optimizer)
         self.modules: dict[str, nn.Module] = {
             "student": self.student,
-            "teacher": self.teacher.average,
+            "teacher": self.teacher.model,
             "gate": self.gate,
         }
         self.optimizers = {"student": self.optimizer}
@@ -112,7 +114,7 @@ class SegStage:
         keep = draw_keep_skip(batch, cfg.model.skip_dropout, len(images))
         out = self.network(torch.cat(images), keep)
         logits = out["logits"].split(len(batch.label))
-        stats = {"loss_source": segmentation_loss(logits[0], batch.label)}
+        stats = {"loss_source": segmentation_loss(logits[0], batch.label, count=batch.labelled)}
         loss = stats["loss_source"]
         if pseudo is not None:
             stats["loss_mixed"] = segmentation_loss(logits[1], labels[1], weights)
@@ -124,8 +126,9 @@ class SegStage:
         if self.reference is not None:
             stats["loss_feature"] = self._feature_distance(images[0], batch.label)
             loss = loss + cfg.seg.feature_distance_weight * stats["loss_feature"]
-        stats["grad_norm"] = apply_gradients(self.accelerator, loss, self.optimizer, self.network, cfg.optim.grad_clip)
-        self.teacher.update(self.student, step)
+        stats |= apply_gradients(self.accelerator, loss, self.optimizer, self.network, cfg.optim.grad_clip, batch.micro)
+        if batch.completes:
+            self.teacher.update(self.student, step)
         return {"loss": loss.detach(), **{k: v.detach() for k, v in stats.items()}}
 
     def _frozen_backbone(self) -> nn.Module:
@@ -137,4 +140,4 @@ class SegStage:
             with torch.no_grad():
                 reference = self.reference(images)[-1]
             features = self.student.encoder.backbone(images)[-1]
-        return feature_distance(features, reference, labels, self.things)
+        return feature_distance(features, reference, labels, self.things, pool=mean_over_ranks)

@@ -5,11 +5,9 @@ The paper names the two the other way round ("student" for the average); code an
 
 from __future__ import annotations
 
-from typing import cast
+import copy
 
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from iccld_cli.models.segmenter import Segmenter
 
@@ -29,37 +27,32 @@ def ema_decay(horizon: float, iterations: int) -> float:
 class Teacher:
     """EMA of a segmenter's parameters and buffers.
 
-    A running mean first (decay 1 - 1/(n + 1)), so that the random start is forgotten, then `decay`.
+    A running mean first (decay 1 - 1/(n + 1)), so that the random start is forgotten, then `decay`. Both are
+    functions of the step, so that its tensors are all the state it has; torch's `AveragedModel` would also make a GPU's
+    host wait for its counter at each update.
 
     Attributes:
-        average: torch's averaged model; its state belongs to the training state.
+        model: The teacher as a segmenter, always in evaluation mode.
         decay: Largest decay.
     """
 
     def __init__(self, student: Segmenter, decay: float) -> None:
         self.decay = decay
-        self._now = decay
-        self.average = AveragedModel(student, multi_avg_fn=self._blend, use_buffers=True)
-        self.average.requires_grad_(False).eval()
+        self.model = copy.deepcopy(student).requires_grad_(False).eval()
 
-    @property
-    def model(self) -> Segmenter:
-        """The teacher as a segmenter, always in evaluation mode."""
-        return cast(Segmenter, self.average.module)
-
+    @torch.no_grad()
     def update(self, student: Segmenter, step: int) -> None:
         """Take in the student after a step.
 
         Args:
-            student: The trained network.
+            student: The trained network, bare.
             step: Steps done before this one.
         """
-        self._now = min(self.decay, 1 - 1 / (step + 1))
-        self.average.update_parameters(student)
-
-    def _blend(self, mine: list[Tensor], other: list[Tensor], _: Tensor) -> None:
-        if torch.is_floating_point(mine[0]):
-            torch._foreach_lerp_(mine, other, 1 - self._now)
-        else:
-            for a, b in zip(mine, other, strict=True):
+        decay = min(self.decay, 1 - 1 / (step + 1))
+        mine, other = [*self.model.parameters(), *self.model.buffers()], [*student.parameters(), *student.buffers()]
+        pairs = list(zip(mine, other, strict=True))
+        floats = [(a, b) for a, b in pairs if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+        for a, b in pairs:
+            if not a.is_floating_point():
                 a.copy_(b)

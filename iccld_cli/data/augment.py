@@ -6,6 +6,7 @@ so the result of a sample does not depend on the batch it is in.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import kornia
@@ -29,7 +30,7 @@ _DARKEST = 1 / 64
 
 @dataclass(frozen=True)
 class Jitter:
-    """Random numbers of one batch, one entry a sample, on the CPU.
+    """Random numbers of one batch, one entry a sample.
 
     Attributes:
         brightness: Factors (B,).
@@ -38,6 +39,8 @@ class Jitter:
         hue: Shifts in radians (B,).
         sigma: Blur sigma in pixels (B,); 0 for none.
         style: Blend towards the other image's colour statistics (B,); 0 for none.
+        blurs: Whether any sigma is above 0; asking the device for it would make the host wait.
+        styles: Whether any style is above 0.
     """
 
     brightness: Tensor
@@ -46,6 +49,14 @@ class Jitter:
     hue: Tensor
     sigma: Tensor
     style: Tensor
+    blurs: bool
+    styles: bool
+
+    def to(self, device: torch.device) -> Jitter:
+        """The same numbers on a device, in one copy that the host does not wait for."""
+        columns = (self.brightness, self.contrast, self.saturation, self.hue, self.sigma, self.style)
+        moved = torch.stack(columns).to(device, non_blocking=True)
+        return _jitter(moved, self.blurs, self.styles)
 
 
 def draw_jitter(config: AugmentConfig, rngs: list[np.random.Generator]) -> Jitter:
@@ -58,10 +69,16 @@ def draw_jitter(config: AugmentConfig, rngs: list[np.random.Generator]) -> Jitte
         sigma = rng.uniform(*config.blur_sigma) if rng.random() < config.blur_probability else 0.0
         style = rng.uniform(*config.style_strength) if rng.random() < config.style_probability else 0.0
         rows.append((1 + factors[0], 1 + factors[1], 1 + factors[2], factors[3] * np.pi / 4, sigma, style))
-    return Jitter(*torch.tensor(np.array(rows), dtype=torch.float32).unbind(dim=1))
+    table = np.array(rows).T
+    return _jitter(torch.tensor(table, dtype=torch.float32), bool((table[4] > 0).any()), bool((table[5] > 0).any()))
 
 
-def style_align(images: Tensor, style_of: Tensor, strength: Tensor) -> Tensor:
+def _jitter(table: Tensor, blurs: bool, styles: bool) -> Jitter:
+    brightness, contrast, saturation, hue, sigma, style = table.unbind()
+    return Jitter(brightness, contrast, saturation, hue, sigma, style, blurs, styles)
+
+
+def style_align(images: Tensor, style_of: Tensor, jitter: Jitter) -> Tensor:
     """Give images the colour statistics of others: mean and spread of each log-opponent channel.
 
     After Reinhard et al. 2001 (colour transfer), with a random strength, so that a network sees the whole way
@@ -70,11 +87,11 @@ def style_align(images: Tensor, style_of: Tensor, strength: Tensor) -> Tensor:
     Args:
         images: (B, 3, H, W).
         style_of: (B, 3, H', W').
-        strength: (B,) in [0, 1]; 0 keeps an image.
+        jitter: Its `style` (B,) in [0, 1] is the strength; 0 keeps an image.
     """
-    if not bool((strength > 0).any()):
+    if not jitter.styles:
         return images
-    axes = _OPPONENT.to(images.device)
+    axes = _opponent_axes(images.device)
     source = _to_opponent(images, axes)
     target = _to_opponent(style_of, axes)
     mean_s, std_s = source.mean((2, 3), keepdim=True), source.std((2, 3), keepdim=True)
@@ -82,8 +99,13 @@ def style_align(images: Tensor, style_of: Tensor, strength: Tensor) -> Tensor:
     gain = (std_t / std_s.clamp(min=1e-3)).clamp(0.25, 4)
     aligned = (source - mean_s) * gain + mean_t
     back = torch.einsum("dc,bdhw->bchw", axes, aligned).exp() - _DARKEST
-    blend = strength.to(images.device).view(-1, 1, 1, 1)
+    blend = jitter.style.to(images.device).view(-1, 1, 1, 1)
     return (images + blend * (back.clamp(0, 1) - images)).clamp(0, 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _opponent_axes(device: torch.device) -> Tensor:
+    return _OPPONENT.to(device)
 
 
 def _to_opponent(images: Tensor, axes: Tensor) -> Tensor:
@@ -100,7 +122,7 @@ def jitter_images(images: Tensor, jitter: Jitter) -> Tensor:
     gray = kornia.color.rgb_to_grayscale(images)
     images = ((images - gray) * column[2] + gray).clamp(0, 1)
     images = rotate_hue(images, jitter.hue.to(device))
-    if bool((jitter.sigma > 0).any()):
+    if jitter.blurs:
         sigma = jitter.sigma.clamp(min=1e-3).to(device)
         images = kornia.filters.gaussian_blur2d(images, (7, 7), torch.stack([sigma, sigma], dim=1))
     return images

@@ -1,7 +1,12 @@
-"""Training batches: step number in, crops of both domains out."""
+"""Training batches: step number in, crops of both domains out.
+
+A step's whole batch is `world` ranks x `accumulate` micro-batches x `batch_size` samples. Sample n of it is drawn from
+(seed, step, n) alone, so that neither workers nor the way it is split change what a step sees.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +18,7 @@ from iccld_cli.config import DataConfig
 from iccld_cli.data.crops import cut_image, cut_label, random_box
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
+from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
 
 _CROP_TRIES = 10
@@ -49,11 +55,13 @@ class Pool:
 
 
 class TrainingBatches(Dataset):
-    """Item `step` is the whole batch of that step (map style, so that a loader can start anywhere).
+    """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
 
     A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
     `target` (B, 3, h, w) uint8, `trusted` (B, h, w) bool (False on border rows where pseudo-labels are not
-    believed) and `names`, two lists. Without a target pool the last three are left out.
+    believed), `names`, two lists, `first`, the number of its first sample in the step's whole batch, `micro`, its
+    number in the step and their count, and `labelled`, its source pixels with a label. Without a target pool
+    `target`, `trusted` and the second list of names are left out.
 
     Target labels are never opened.
     """
@@ -67,6 +75,7 @@ class TrainingBatches(Dataset):
         classes: tuple[int, ...],
         rank: int = 0,
         world: int = 1,
+        accumulate: int = 1,
     ) -> None:
         """Prepare drawing.
 
@@ -77,12 +86,14 @@ class TrainingBatches(Dataset):
             target: Unlabelled frames, or None for training on the source alone.
             classes: TrainIds that take part; other label pixels become ignored.
             rank: Number of this process.
-            world: Number of processes; each draws `batch_size` samples of the whole batch.
+            world: Number of processes; each draws `batch_size` samples of a micro-batch.
+            accumulate: Micro-batches a step.
         """
         self.config = config
         self.seed = seed
         self.source, self.target = source, target
         self.rank, self.world = rank, world
+        self.accumulate = accumulate
         self.sampler = RareClassSampler(
             [f for _, f in source.frames], classes, config.rare_class_temperature, config.rare_class_pixels
         )
@@ -93,14 +104,19 @@ class TrainingBatches(Dataset):
     def __len__(self) -> int:
         return 2**62
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        numbers = range(self.rank * self.config.batch_size, (self.rank + 1) * self.config.batch_size)
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        step, micro = divmod(item, self.accumulate)
+        first = (micro * self.world + self.rank) * self.config.batch_size
+        numbers = range(first, first + self.config.batch_size)
         images, labels, pastes, names = zip(*(self._source_sample(step, n) for n in numbers), strict=True)
         batch: dict[str, Any] = {
             "source": _stack_images(images),
             "label": torch.from_numpy(np.stack(labels)),
             "paste": torch.from_numpy(np.stack(pastes)),
             "names": [list(names)],
+            "first": first,
+            "micro": (micro, self.accumulate),
+            "labelled": sum(int((label != IGNORE).sum()) for label in labels),
         }
         if self.target is not None:
             images, trusted, names = zip(*(self._target_sample(step, n) for n in numbers), strict=True)
@@ -157,25 +173,64 @@ def _stack_images(images: tuple[np.ndarray, ...]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def batch_loader(batches: TrainingBatches, start: int, stop: int, pin_memory: bool) -> DataLoader:
-    """Batches of the steps from `start` to `stop`, decoded ahead by worker processes.
+class _Guarded(Dataset):
+    """Errors of the user's data as items: a loader would wrap a worker's exception into a traceback."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> dict[str, Any] | IccldError:
+        try:
+            return self.batches[item]
+        except IccldError as error:
+            return error
+
+
+def read_steps(
+    batches: TrainingBatches, start: int, stop: int, pin_memory: bool
+) -> Generator[list[dict[str, Any]], None, None]:
+    """The micro-batches of each step from `start` to `stop`, decoded ahead by worker processes.
 
     Args:
         batches: The batches.
         start: First step.
         stop: Step behind the last.
         pin_memory: Whether to stage batches for an asynchronous copy to a GPU.
+
+    Yields:
+        The `accumulate` micro-batches of a step.
+
+    Raises:
+        IccldError: A frame cannot be read, or a worker died.
     """
-    workers = batches.config.workers
-    return DataLoader(
-        batches,
+    workers, count = batches.config.workers, batches.accumulate
+    loader = DataLoader(
+        _Guarded(batches),
         batch_size=None,
-        sampler=range(start, stop),
+        sampler=range(start * count, stop * count),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread if workers else None,
     )
+    step: list[dict[str, Any]] = []
+    try:
+        for item in loader:
+            if isinstance(item, IccldError):
+                raise item
+            step.append(item)
+            if len(step) == count:
+                yield step
+                step = []
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise IccldError(
+            "a loading process died, probably for lack of memory", "use fewer with --set data.workers=1, and --resume"
+        ) from None
 
 
 def _one_thread(_: int) -> None:
@@ -185,4 +240,6 @@ def _one_thread(_: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    # Ctrl-C and a launcher's SIGTERM reach every process of a group: the main one decides what they mean.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # workers leave when the main process does

@@ -15,9 +15,19 @@ def generator_loss(scores: Tensor) -> Tensor:
     return (scores.float() - 1).square().mean()
 
 
-def discriminator_loss(source: Tensor, other: Tensor) -> Tensor:
-    """Loss of the discriminator: mean (D(source) - 1)^2 / 2 + mean D(other)^2 / 2."""
-    return 0.5 * (source.float() - 1).square().mean() + 0.5 * other.float().square().mean()
+def discriminator_loss(source: Tensor, other: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Loss of the discriminator: mean (D(source) - 1)^2 / 2 + mean D(other)^2 / 2.
+
+    Args:
+        source: Scores of source estimates; without any the loss is 0, for one domain alone teaches nothing.
+        other: Scores of mixed and target estimates.
+        counts: Numbers of scores of both kinds (2,) to divide by, where these are only a part of the batch.
+    """
+    if counts is None:
+        counts = torch.tensor([source.numel(), other.numel()], device=other.device)
+    on_source = (source.float() - 1).square().sum() / counts[0].clamp(min=1)
+    on_other = other.float().square().sum() / counts[1].clamp(min=1)
+    return 0.5 * (on_source + on_other) * (counts[0] > 0)
 
 
 def gradient_penalty(scores: Tensor, latents: Tensor) -> Tensor:
