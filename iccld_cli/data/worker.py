@@ -70,13 +70,12 @@ def _write(job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray
     if label is not None and label.shape != (height, width):
         reason = f"is {label.shape[1]}x{label.shape[0]}, its image is {width}x{height}"
         raise FileProblem(frame.label or frame.image, reason)
-    mean, std = (values.ravel() for values in cv2.meanStdDev(image))
-    checks.check_content(mean, std)
-    record: dict[str, Any] = {"hash": f"{checks.perceptual_hash(image):016x}"}
     if job.size is not None and (width, height) != job.size:
         image, label, keep = _resize(image, job.size), _shrink_label(label, job.size), False
         form = "JPEG"
-        mean, std = (values.ravel() for values in cv2.meanStdDev(image))
+    mean, std = (values.ravel() for values in cv2.meanStdDev(image))
+    checks.check_content(mean, std)
+    record: dict[str, Any] = {"hash": f"{checks.perceptual_hash(image):016x}"}
     suffix = ".png" if form not in ("JPEG", "") else ".jpg"
     path = f"images/{frame.split}/{frame.key}{suffix}"
     data = raw if keep and isinstance(raw, bytes) else _encode(image, suffix)
