@@ -16,7 +16,7 @@ SMALL = (
     "model.fuse_channels=8",
     "model.skip_channels=4",
     "model.decoder_channels=8",
-    "model.unet_channels=[8, 16]",
+    "model.unet_channels=[16, 16]",
     "model.discriminator_channels=8",
 )
 

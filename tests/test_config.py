@@ -91,6 +91,7 @@ def test_assignments(text, value):
         ("data.source_scale=[2, 1]", "low <= high"),
         ("model.unet_channels=[]", "at least one width"),
         ("model.unet_channels=[12]", "multiple of 8"),
+        ("model.unet_channels=[8]", "multiple of 8 from 16 on"),
         ("optim.lr=nan", "optim.lr = nan is not possible"),
         ("optim.lr=inf", "optim.lr = inf is not possible"),
         ("run.device=gpu", "run.device = 'gpu' is not possible"),
