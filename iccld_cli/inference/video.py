@@ -52,6 +52,7 @@ class VideoReader:
         fps: Average frames per second.
         announced: Number of frames the file claims to hold, estimated from its duration where it does not
             say; 0 when it says neither.
+        sample_aspect_ratio: Width of a stored pixel by its height, before rotation; 1 for nearly all videos.
         decoded: Number of frames handed out so far.
         turned: Whether frames are turned by a quarter; known after the first.
     """
@@ -83,7 +84,11 @@ class VideoReader:
         self._stream = stream
         self.fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
         self._counted = bool(stream.frames)
-        self.announced = int(stream.frames or round(float(self._duration() * self.fps)))
+        base = Fraction(stream.time_base or 0)
+        self._start = Fraction(stream.start_time or 0) * base
+        self._duration = Fraction(stream.duration or 0) * base or Fraction(self._container.duration or 0, 1_000_000)
+        self.announced = int(stream.frames or round(float(self._duration * self.fps)))
+        self.sample_aspect_ratio = Fraction(stream.sample_aspect_ratio or 1)
         self.decoded = 0
         self.turned = False
         self._end: Fraction | None = None  # end of the last frame seen, on the stream's own clock
@@ -120,11 +125,6 @@ class VideoReader:
             image = frame.to_ndarray(format="rgb24", **size)
             yield VideoFrame(index, time, upright(image, frame.rotation))
 
-    @property
-    def sample_aspect_ratio(self) -> Fraction:
-        """Width of a stored pixel by its height, before rotation; 1 for nearly all videos."""
-        return Fraction(self._stream.sample_aspect_ratio or 1) or Fraction(1)
-
     def missing(self) -> int:
         """After the last frame: how many of the announced frames could not be decoded.
 
@@ -134,19 +134,13 @@ class VideoReader:
         lost = max(0, self.announced - self.decoded)
         if self._damaged:
             return max(1, lost)
-        duration = self._duration()
-        if not lost or not duration or self._end is None:
-            return 0 if self._end is not None else max(1, lost)
-        start = Fraction(self._stream.start_time or 0) * (self._stream.time_base or 1)
+        if self._end is None:
+            return max(1, lost)
+        if not lost or not self._duration:
+            return 0
         # Where only the container states a duration, a longer sound track may be what it measures.
         slack = 1 / self.fps + Fraction(1, 100) if self._counted else Fraction(2)
-        return lost if self._end - start < duration - slack else 0
-
-    def _duration(self) -> Fraction:
-        """Seconds the stream or its container announces; 0 if neither does."""
-        if self._stream.duration and self._stream.time_base:
-            return Fraction(self._stream.duration) * self._stream.time_base
-        return Fraction(self._container.duration or 0, 1_000_000)
+        return lost if self._end - self._start < self._duration - slack else 0
 
     def _decode(self) -> Iterator[Any]:
         """Frames of all packets; a packet that cannot be decoded is passed over, a broken end ends."""

@@ -1,0 +1,66 @@
+"""What is found behind files, folders and patterns, and what it is called."""
+
+from pathlib import Path
+
+import pytest
+
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.inputs import collect
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("a/1.jpg", "a/deep/2.PNG", "b/1.jpg", "b/clip.mp4", "a/notes.txt", "a/.hidden/3.jpg", "a/.4.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def names(jobs):
+    return [job.name.as_posix() for job in jobs]
+
+
+def test_a_folder_keeps_its_tree(tree):
+    jobs = collect([tree / "a"], tree / "out")
+    assert names(jobs) == ["1", "deep/2"]
+    assert not any(job.is_video for job in jobs)
+
+
+def test_two_folders_keep_their_names(tree):
+    assert names(collect([tree / "a", tree / "b"], tree / "out")) == ["a/1", "a/deep/2", "b/1", "b/clip"]
+
+
+def test_files_of_equal_name_are_told_apart(tree):
+    (tree / "a/1.png").write_bytes(b"x")
+    assert names(collect([tree / "a/1.jpg", tree / "a/1.png"], tree / "out")) == ["1.jpg", "1.png"]
+    assert names(collect([tree / "a/1.jpg", tree / "b/1.jpg"], tree / "out")) == ["a/1.jpg", "b/1.jpg"]
+
+
+def test_patterns(tree):
+    assert names(collect([f"{tree}/**/*.jpg"], tree / "out")) == ["a/1", "b/1"]
+    assert names(collect([f"{tree}/*/1.jpg", tree / "a/1.jpg"], tree / "out")) == ["a/1", "b/1"]  # once each
+
+
+def test_the_output_folder_is_not_an_input(tree):
+    assert names(collect([tree], tree / "b")) == ["a/1", "a/deep/2"]
+
+
+def test_brackets_in_a_file_name_are_no_pattern(tree):
+    (tree / "x[1].jpg").write_bytes(b"x")
+    assert names(collect([tree / "x[1].jpg"], tree / "out")) == ["x[1]"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("gone.jpg", "no file or folder at"),
+        ("a/notes.txt", "neither an image nor a video"),
+        ("empty", "holds no image or video"),
+        ("a/*.bmp", "no image or video matches"),
+    ],
+)
+def test_wrong_inputs_are_one_error(tree, given, words):
+    (tree / "empty").mkdir()
+    with pytest.raises(IccldError, match=words):
+        collect([f"{tree}/{given}"], Path("out"))
