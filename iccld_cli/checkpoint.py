@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -84,6 +84,8 @@ class ModelHeader:
         """
         if raw["format_version"] != FORMAT_VERSION:
             raise IccldError(f"model format {raw['format_version']} is not supported", "use a matching iccld version")
+        if raw["stage"] not in get_args(Stage):
+            raise ValueError(f"stage {raw['stage']!r}")
         space = LabelSpace.from_json(raw["label_space"])
         return cls(
             stage=raw["stage"],
@@ -161,6 +163,8 @@ def read_header(path: Path | str) -> ModelHeader:
         raise IccldError(f"{path} is not an iccld model file", "give one that adapt-seg or adapt-adv wrote")
     try:
         return ModelHeader.from_json(json.loads(metadata[HEADER_KEY]))
+    except IccldError as error:
+        raise IccldError(f"{path}: {error.message}", error.hint) from None
     except (KeyError, TypeError, ValueError) as error:
         raise IccldError(f"the header of {path} is damaged ({error!r})", "copy or train it again") from None
 
@@ -185,12 +189,18 @@ def load_segmenter(path: Path | str, device: str | torch.device = "cpu") -> tupl
         raise IccldError(f"{path} is damaged: its tensors do not match its checksum", "copy or train it again")
     if not all(torch.isfinite(t).all() for t in tensors.values()):
         raise IccldError(f"{path} holds values that are not finite", "train it again")
-    segmenter = build_segmenter(
-        header.config, len(header.label_space), denoiser=header.stage == "stage2", backbone=header.backbone
-    )
+    try:
+        segmenter = build_segmenter(
+            header.config, len(header.label_space), denoiser=header.stage == "stage2", backbone=header.backbone
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IccldError(
+            f"the encoder described in {path} cannot be built ({repr(error)[:200]})",
+            "use the iccld version that wrote it",
+        ) from None
     try:
         segmenter.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise IccldError(f"{path} does not fit its own configuration ({first})", "train it again") from None
+        raise IccldError(f"{path} does not fit its own configuration ({first[:200]})", "train it again") from None
     return segmenter.to(device).eval(), header

@@ -1,0 +1,112 @@
+"""Segmentation losses against loops and torch."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iccld_cli.labels import IGNORE
+from iccld_cli.losses.segmentation import feature_distance, segmentation_loss
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+
+@pytest.fixture
+def labels():
+    labels = torch.randint(0, 4, (2, 6, 8), generator=torch.Generator().manual_seed(1))
+    labels[0, :3] = IGNORE
+    return labels
+
+
+def test_cross_entropy_is_that_of_torch(logits, labels):
+    torch.testing.assert_close(segmentation_loss(logits, labels), F.cross_entropy(logits, labels, ignore_index=IGNORE))
+
+
+def test_golden_value():
+    logits = torch.tensor([[[[2.0]], [[0.0]]]])  # (1, 2, 1, 1)
+    loss = segmentation_loss(logits, torch.zeros(1, 1, 1, dtype=torch.int64))
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_pixels_of_no_weight_count_in_the_mean(logits, labels):
+    weights = torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(2)).round()
+    total, count = 0.0, 0
+    for b in range(2):
+        for y in range(6):
+            for x in range(8):
+                if labels[b, y, x] != IGNORE:
+                    count += 1
+                    total -= float(weights[b, y, x] * logits[b, :, y, x].log_softmax(0)[labels[b, y, x]])
+    assert float(segmentation_loss(logits, labels, weights)) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_coarse_logits_are_upsampled(labels):
+    coarse = torch.randn(2, 4, 3, 4)
+    fine = F.interpolate(coarse, size=(6, 8), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(segmentation_loss(coarse, labels), segmentation_loss(fine, labels))
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(2, 6, 8)])
+def test_nothing_labelled_is_zero_and_not_nan(logits, weights):
+    loss = segmentation_loss(logits, torch.full((2, 6, 8), IGNORE), weights)
+    loss.backward()
+    assert float(loss) == 0
+    assert (logits.grad == 0).all()
+
+
+def test_half_precision_logits_are_summed_in_full_precision(labels):
+    logits = 50 * torch.randn(2, 4, 6, 8)
+    assert segmentation_loss(logits.bfloat16(), labels).dtype == torch.float32
+
+
+def test_parts_add_up_to_the_whole(logits, labels):
+    # With the whole batch's count, the mean over parts is the loss of the whole.
+    count = (labels != IGNORE).sum() / 2
+    parts = [segmentation_loss(logits[i : i + 1], labels[i : i + 1], count=count) for i in range(2)]
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, segmentation_loss(logits, labels))
+
+
+def test_feature_distance_against_a_loop():
+    generator = torch.Generator().manual_seed(3)
+    features, reference = (torch.randn(2, 5, 3, 4, generator=generator) for _ in range(2))
+    labels = torch.randint(0, 3, (2, 12, 16), generator=generator)
+    labels[0, :4, :4] = 2  # a cell of one thing
+    labels[0, 4:8, :3] = 1  # three quarters of a cell: just enough
+    labels[0, 4:8, 3] = 0
+    labels[1, :4, 4:8] = IGNORE
+    things = torch.tensor([False, True, True])
+    total, count = 0.0, 0
+    for b in range(2):
+        for y in range(3):
+            for x in range(4):
+                cell = labels[b, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+                if max(float((cell == c).float().mean()) for c in (1, 2)) >= 0.75:
+                    count += 1
+                    total += float((features[b, :, y, x] - reference[b, :, y, x]).norm())
+    assert count >= 2
+    loss = feature_distance(features, reference, labels, things)
+    assert float(loss) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_feature_distance_without_things_is_zero_and_not_nan():
+    features = torch.randn(1, 5, 3, 4, requires_grad=True)
+    labels = torch.zeros(1, 12, 16, dtype=torch.int64)
+    loss = feature_distance(features, torch.randn(1, 5, 3, 4), labels, torch.tensor([False, True]))
+    loss.backward()
+    assert float(loss) == 0
+    assert (features.grad == 0).all()
+
+
+def test_feature_distance_at_equal_features_has_a_finite_gradient():
+    # The first step of a run: the trained encoder is still the frozen one.
+    reference = torch.randn(1, 5, 3, 4)
+    features = reference.clone().requires_grad_()
+    labels = torch.ones(1, 12, 16, dtype=torch.int64)
+    loss = feature_distance(features, reference, labels, torch.tensor([False, True]))
+    loss.backward()
+    assert float(loss) == 0
+    assert torch.isfinite(features.grad).all()
