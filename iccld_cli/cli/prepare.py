@@ -196,6 +196,9 @@ def _run(source: Source, out: Path, name: str, options: Options) -> None:
     except BadFilesError as error:
         _print_bad(error, console)
         raise
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what is done of {name} is kept, the same command continues", highlight=False)
+        raise
     info = data.info
     splits = ", ".join(f"{split} {count}" for split, count in info.splits.items())
     skipped = f"; {len(info.skipped)} skipped" if info.skipped else ""
