@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,7 @@ class DemoOptions:
     out: Path
     frames: int = 160
     size: tuple[int, int] = (384, 192)
-    iterations: int = 1000
+    iterations: int = 1200
     seconds: float = 4.0
     seed: int = 0
     device: str = "auto"
@@ -79,7 +78,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
     spent = _open_folder(options)
     began = time.perf_counter()
 
-    def note(done: Callable[[], None] | None = None) -> float:
+    def note() -> float:
         seconds = spent + time.perf_counter() - began
         write_json(options.out / _OPTIONS_NAME, {"options": options.facts(), "seconds": seconds})
         return seconds
@@ -149,7 +148,11 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
             task = bar.add_task(f"render {name}", total=None)
             town = VirtualTown(look, options.frames, options.size, options.seed)
             dataset, fresh = prepare(
-                town, options.out / "data", name, Options(), lambda n, of, t=task, b=bar: b.update(t, completed=n, total=of)
+                town,
+                options.out / "data",
+                name,
+                Options(),
+                lambda n, of, t=task, b=bar: b.update(t, completed=n, total=of),
             )
         counts = ", ".join(f"{n} {split}" for split, n in dataset.info.splits.items())
         console.print(f"{'rendered' if fresh else 'found'} {name}: {counts}")
@@ -157,15 +160,19 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
     return opened[0], opened[1]
 
 
-def _train(stage: str, options: DemoOptions, source: PreparedDataset, target: PreparedDataset, console: Console) -> Path:
+def _train(
+    stage: str, options: DemoOptions, source: PreparedDataset, target: PreparedDataset, console: Console
+) -> Path:
     from iccld_cli.adapt.run import RunOptions, adapt_adv, adapt_seg, open_data
+    from iccld_cli.adapt.state import list_states
 
     run = options.out / "runs" / _RUNS[stage]
     path = run / _FILES[stage]
     if path.is_file():
         return path
     config, data = demo_config(options), open_data([source.root], [target.root])
-    arguments = RunOptions(run, resume=run.exists(), console=console)
+    started = any(s.stage == stage for s in list_states(run))
+    arguments = RunOptions(run, resume=started, console=console)
     if stage == "stage2":
         return adapt_adv(config, data, arguments, run / _FILES["stage1"])
     return adapt_seg(config, data, arguments, source_only=stage == "source_only")
@@ -194,7 +201,9 @@ def _video(options: DemoOptions, console: Console) -> Path:
     where = pick_device(options.device)
     segmenter, header = load_segmenter(options.out / "runs" / _RUNS["stage2"] / _FILES["stage2"], where)
     out = options.out / "predictions"
-    predict(segmenter, header, collect([str(drive)], out), PredictOptions(out, overwrite=True), device=where)
+    predict(
+        segmenter, header, collect([str(drive)], out), PredictOptions(out, overwrite=True, legend=False), device=where
+    )
     console.print(f"wrote the overlay video of a drive through the unseen look to {out}")
     return next(iter(sorted(out.rglob("*.mp4"))))
 
@@ -208,25 +217,41 @@ def _page(
 ) -> None:
     from iccld_cli.report import page
 
-    space = target.info.label_space
-    rows = []
+    space, rows = target.info.label_space, []
     tables = {stage: score.to_json()["classes"] for stage, score in scores.items()}
     for name in tables["stage2"]:
         cells = [tables[stage][name]["iou"] for stage in scores]
         rows.append([name, *("-" if c is None else f"{c:.1f}" for c in cells)])
     rows.append(["mean", *(f"{summary[stage]:.1f}" for stage in scores)])
     bars = [page.Bar(_TITLES[s], summary[s] / 100, f"{summary[s]:.1f} mIoU") for s in scores]
+    colors = [
+        page.Bar(
+            name,
+            (row["iou"] or 0) / 100,
+            "-" if row["iou"] is None else f"{row['iou']:.1f}",
+            space.colors[space.id_of(name)],
+        )
+        for name, row in tables["stage2"].items()
+    ]
     sections = [
         page.Section("Result", [page.Bars(bars), page.Text(_STORY.format(frames=options.frames))]),
         page.Section("On the road", [page.Video(video.relative_to(options.out).as_posix(), "Stage 2 on a drive")]),
         page.Section("Same frames, three models", _gallery(options, target)),
-        page.Section("Per class (IoU %)", [page.Table(["class", *(_TITLES[s] for s in scores)], rows)]),
+        page.Section("The classes, their colours, and their IoU after stage 2 (%)", [page.Bars(colors)]),
+        page.Section("IoU per class, stage by stage (%)", [page.Table(["class", *(_TITLES[s] for s in scores)], rows)]),
         page.Section(
-            "Training", [page.Pictures([options.out / "runs" / r / "curves.png"], caption=r, width=1100) for r in dict.fromkeys(_RUNS.values())]
+            "Training",
+            [
+                page.Pictures([options.out / "runs" / r / "curves.png"], caption=r, width=1100)
+                for r in dict.fromkeys(_RUNS.values())
+            ],
         ),
     ]
     page.write_page(
-        options.out / "index.html", "ICCLD demo", sections, f"{len(space)} classes, {summary['seconds']:.0f} s in all"
+        options.out / "index.html",
+        "ICCLD demo",
+        sections,
+        f"{len(tables['stage2'])} classes, {summary['seconds']:.0f} s in all",
     )
 
 

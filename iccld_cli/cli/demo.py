@@ -12,12 +12,14 @@ from iccld_cli.cli.options import parse_size
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything the demo makes.")] = Path("iccld-demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything the demo makes.")] = Path(
+        "iccld-demo"
+    ),
     frames: Annotated[int, typer.Option(min=8, help="Training frames of each look.")] = 160,
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of a frame.")] = "384x192",
     iterations: Annotated[
         int, typer.Option(min=1, help="Training steps of source-only and stage 1; stage 2 takes half as many.")
-    ] = 1000,
+    ] = 1200,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the video.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the town and of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
