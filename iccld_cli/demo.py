@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 SUMMARY_NAME = "summary.json"
 _OPTIONS_NAME = "demo.json"
-_RUNS = {"source_only": "source-only", "stage1": "adapted", "stage2": "adapted"}
-_FILES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
-_TITLES = {"source_only": "Source only", "stage1": "Stage 1", "stage2": "Stage 2"}
+RUNS = {"source_only": "source-only", "stage1": "adapted", "stage2": "adapted"}
+FILES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
+TITLES = {"source_only": "Source only", "stage1": "Stage 1", "stage2": "Stage 2"}
 _GALLERY = 6
 
 
@@ -87,10 +87,10 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
         source, target = _prepare(options, console)
         scores: dict[str, Evaluation] = {}
         for stage in ("source_only", "stage1", "stage2"):
-            console.rule(_TITLES[stage])
+            console.rule(TITLES[stage])
             path = _train(stage, options, source, target, console)
             scores[stage] = _evaluate(path, target, options.device)
-            console.print(f"{_TITLES[stage]}: {scores[stage].miou:.1f} mIoU on the unseen look (test split)")
+            console.print(f"{TITLES[stage]}: {scores[stage].miou:.1f} mIoU on the unseen look (test split)")
             note()
         console.rule("Video and page")
         video = _video(options, console)
@@ -166,15 +166,15 @@ def _train(
     from iccld_cli.adapt.run import RunOptions, adapt_adv, adapt_seg, open_data
     from iccld_cli.adapt.state import list_states
 
-    run = options.out / "runs" / _RUNS[stage]
-    path = run / _FILES[stage]
+    run = options.out / "runs" / RUNS[stage]
+    path = run / FILES[stage]
     if path.is_file():
         return path
     config, data = demo_config(options), open_data([source.root], [target.root])
     started = any(s.stage == stage for s in list_states(run))
     arguments = RunOptions(run, resume=started, console=console)
     if stage == "stage2":
-        return adapt_adv(config, data, arguments, run / _FILES["stage1"])
+        return adapt_adv(config, data, arguments, run / FILES["stage1"])
     return adapt_seg(config, data, arguments, source_only=stage == "source_only")
 
 
@@ -199,7 +199,7 @@ def _video(options: DemoOptions, console: Console) -> Path:
     if not drive.is_file():
         write_drive(drive, options.seconds, "camera", options.size, options.seed + 1)
     where = pick_device(options.device)
-    segmenter, header = load_segmenter(options.out / "runs" / _RUNS["stage2"] / _FILES["stage2"], where)
+    segmenter, header = load_segmenter(options.out / "runs" / RUNS["stage2"] / FILES["stage2"], where)
     out = options.out / "predictions"
     predict(
         segmenter, header, collect([str(drive)], out), PredictOptions(out, overwrite=True, legend=False), device=where
@@ -223,7 +223,7 @@ def _page(
         cells = [tables[stage][name]["iou"] for stage in scores]
         rows.append([name, *("-" if c is None else f"{c:.1f}" for c in cells)])
     rows.append(["mean", *(f"{summary[stage]:.1f}" for stage in scores)])
-    bars = [page.Bar(_TITLES[s], summary[s] / 100, f"{summary[s]:.1f} mIoU") for s in scores]
+    bars = [page.Bar(TITLES[s], summary[s] / 100, f"{summary[s]:.1f} mIoU") for s in scores]
     colors = [
         page.Bar(
             name,
@@ -238,12 +238,12 @@ def _page(
         page.Section("On the road", [page.Video(video.relative_to(options.out).as_posix(), "Stage 2 on a drive")]),
         page.Section("Same frames, three models", _gallery(options, target)),
         page.Section("The classes, their colours, and their IoU after stage 2 (%)", [page.Bars(colors)]),
-        page.Section("IoU per class, stage by stage (%)", [page.Table(["class", *(_TITLES[s] for s in scores)], rows)]),
+        page.Section("IoU per class, stage by stage (%)", [page.Table(["class", *(TITLES[s] for s in scores)], rows)]),
         page.Section(
             "Training",
             [
                 page.Pictures([options.out / "runs" / r / "curves.png"], caption=r, width=1100)
-                for r in dict.fromkeys(_RUNS.values())
+                for r in dict.fromkeys(RUNS.values())
             ],
         ),
     ]
@@ -273,9 +273,9 @@ def _gallery(options: DemoOptions, target: PreparedDataset) -> list[Any]:
     frames = target.frames("test")
     chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, min(_GALLERY, len(frames))).astype(int)]
     columns: dict[str, list[np.ndarray]] = {"camera image": [target.read_image(f) for f in chosen]}
-    for stage, run in _RUNS.items():
-        segmenter, _ = load_segmenter(options.out / "runs" / run / _FILES[stage], where)
-        columns[_TITLES[stage]] = [
+    for stage, run in RUNS.items():
+        segmenter, _ = load_segmenter(options.out / "runs" / run / FILES[stage], where)
+        columns[TITLES[stage]] = [
             colorize(predict_labels(segmenter, image, image.shape[:2], where, None, 0, 1), space)
             for image in columns["camera image"]
         ]
