@@ -51,8 +51,7 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
         precision = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and on_cpu:
         raise IccldError("fp16 training needs a GPU", "use --precision fp32 or bf16")
-    # Buffers are equal on all ranks by themselves (see `ranks`), so they are not sent around at each step.
-    handler = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     mixed = "no" if precision == "fp32" else precision
     trackers = check_trackers(config)
     return Accelerator(

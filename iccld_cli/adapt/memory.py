@@ -133,13 +133,15 @@ def _twice(module: nn.Module) -> tuple[contextlib.AbstractContextManager, contex
 def _without_statistics(module: nn.Module) -> Iterator[None]:
     """Computing a batch norm again must not count its batch twice."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
 def saved_for_backward(compute: Callable[[], Tensor]) -> int:

@@ -85,6 +85,18 @@ class Ranks:
             dist.barrier(group=self._group)
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over ranks through which gradients flow back to all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return sum_over_ranks(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient.clone())
+
+
 class _RankBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks, for devices that torch's own `SyncBatchNorm` does not serve."""
 
@@ -92,12 +104,10 @@ class _RankBatchNorm2d(nn.BatchNorm2d):
         """(B, C, h, w) -> the same shape."""
         if not self.training or world_size() == 1:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         count = x.numel() // x.shape[1] * world_size()
-        mean = all_reduce(x.float().sum((0, 2, 3)) / count)
+        mean = _SumOverRanks.apply(x.float().sum((0, 2, 3)) / count)
         centred = x.float() - mean.view(1, -1, 1, 1)
-        variance = all_reduce(centred.square().sum((0, 2, 3)) / count)
+        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3)) / count)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 momentum = 0.1 if self.momentum is None else self.momentum

@@ -45,22 +45,21 @@ class RunLog:
         except OSError as error:
             raise explain_os_error(error, self.path) from error
 
-    def plot(self) -> None:
-        """Draw `curves.png`; where the log holds several stages, the later one goes on where the earlier ended."""
+    def joined(self) -> list[dict[str, Any]]:
+        """All lines, with the steps of a later stage going on where the earlier stage's end."""
         rows = _rows(self.path)
         offsets: dict[str, int] = {}
         end = 0
         for row in rows:
-            if row.get("stage") not in offsets:
-                offsets[row.get("stage", "")] = end
-            end = max(end, offsets[row.get("stage", "")] + int(row["step"]))
-        if len(offsets) < 2:
-            plot_curves(self.path, self.path.with_name(CURVES_NAME))
-            return
+            offset = offsets.setdefault(row.get("stage", ""), end)
+            end = max(end, offset + row["step"])
+        return [{**row, "step": row["step"] + offsets[row.get("stage", "")]} for row in rows]
+
+    def plot(self) -> None:
+        """Draw `curves.png`; where the log holds several stages, they follow each other."""
         with tempfile.TemporaryDirectory() as folder:
             joined = Path(folder) / LOG_NAME
-            lines = ({**row, "step": row["step"] + offsets[row.get("stage", "")]} for row in rows)
-            joined.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            joined.write_text("".join(json.dumps(row) + "\n" for row in self.joined()), encoding="utf-8")
             plot_curves(joined, self.path.with_name(CURVES_NAME))
 
 

@@ -24,6 +24,7 @@ def adapt_adv(
     precision: training.Precision = None,
     resume: training.Resume = False,
     save_every: training.SaveEvery = None,
+    compile: training.Compile = False,
     config: training.ConfigFile = None,
     assignments: training.Assignments = None,
     dry_run: training.DryRun = False,
@@ -35,7 +36,7 @@ def adapt_adv(
     header = resume_header(ckpt)
     given = dict(
         encoder=None, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
-        precision=precision, save_every=save_every,
+        precision=precision, save_every=save_every, compile=compile,
     )  # fmt: skip
     resolved = load_config(
         file=config, base=header.config, overrides=training.overrides("adv", **given), assignments=assignments
@@ -51,4 +52,5 @@ def adapt_adv(
 
         print_plan(resolved, data, denoiser=True, backbone=header.backbone)
         return
-    adapt_adv(resolved, data, RunOptions(out or ckpt.parent, resume), ckpt)
+    options = RunOptions(out or ckpt.parent, resume, auto_batch=training.wants_auto(batch_size))
+    adapt_adv(resolved, data, options, ckpt)

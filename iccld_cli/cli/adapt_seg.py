@@ -25,6 +25,7 @@ def adapt_seg(
     precision: training.Precision = None,
     resume: training.Resume = False,
     save_every: training.SaveEvery = None,
+    compile: training.Compile = False,
     config: training.ConfigFile = None,
     assignments: training.Assignments = None,
     dry_run: training.DryRun = False,
@@ -34,7 +35,7 @@ def adapt_seg(
 
     given = dict(
         encoder=encoder, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
-        precision=precision, save_every=save_every,
+        precision=precision, save_every=save_every, compile=compile,
     )  # fmt: skip
     resolved = load_config(preset, file=config, overrides=training.overrides("seg", **given), assignments=assignments)
     from iccld_cli.adapt.run import RunOptions, adapt_seg, open_data
@@ -45,4 +46,4 @@ def adapt_seg(
 
         print_plan(resolved, data, denoiser=False)
         return
-    adapt_seg(resolved, data, RunOptions(out, resume), source_only)
+    adapt_seg(resolved, data, RunOptions(out, resume, auto_batch=training.wants_auto(batch_size)), source_only)

@@ -12,19 +12,23 @@ from iccld_cli.cli.options import parse_size
 Preset = Annotated[str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large or xl.")]
 Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
 Iterations = Annotated[int | None, typer.Option(min=1, help="Training steps of this stage.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Source crops a step, and as many target crops.")]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(metavar="N|auto", help="Source crops a step and process, and as many target crops; auto: what fits."),
+]
 Crop = Annotated[str | None, typer.Option(metavar="WxH", help="Training crop, multiples of 32.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest training state.")]
 SaveEvery = Annotated[int | None, typer.Option(min=0, help="Steps between two training states; 0 only at the end.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any part of a configuration.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One configuration value, such as optim.lr=1e-4.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved configuration and the model's size, and stop.")
+    bool, typer.Option("--dry-run", help="Print the resolved configuration and the model's size and memory, and stop.")
 ]
 
 
@@ -38,10 +42,24 @@ def overrides(section: str, **given: Any) -> dict[str, Any]:
     return {
         "model.encoder": given["encoder"],
         f"{section}.iterations": given["iterations"],
-        "data.batch_size": given["batch_size"],
+        "data.batch_size": _batch_size(given["batch_size"]),
         "data.crop": parse_size(given["crop"]),
         "run.seed": given["seed"],
         "run.device": given["device"],
         "run.precision": given["precision"],
         "run.save_every": given["save_every"],
+        "run.compile": given["compile"] or None,
     }
+
+
+def wants_auto(batch_size: str | None) -> bool:
+    """Whether `--batch-size` asks to find what fits."""
+    return batch_size == "auto"
+
+
+def _batch_size(text: str | None) -> int | None:
+    if text is None or wants_auto(text):
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--batch-size {text!r} is not a number above 0 and not `auto`")
+    return int(text)

@@ -1,0 +1,96 @@
+"""Pseudo-labels and the gate that weighs them."""
+
+import numpy as np
+import pytest
+import torch
+
+from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
+from iccld_cli.config import SegConfig
+
+
+def everywhere(shape):
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def test_threshold_weighs_images_by_their_share_of_sure_pixels():
+    gate = ConfidenceGate(SegConfig(confidence="threshold", confidence_threshold=0.9), 3)
+    confidence = torch.tensor([[[0.95, 0.9], [0.5, 0.89]], [[0.1, 0.2], [0.3, 0.4]]])
+    trusted = everywhere((2, 2, 2))
+    trusted[0, 1, 1] = False
+    weights = gate(torch.zeros(2, 2, 2, dtype=torch.int64), confidence, trusted)
+    assert weights.tolist() == [[[0.5, 0.5], [0.5, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
+    assert not gate.histogram.any()
+
+
+@pytest.mark.parametrize("quantile", [0.2, 0.4, 0.8])
+def test_quantile_against_numpy(quantile):
+    gate = ConfidenceGate(SegConfig(confidence_quantile=quantile, confidence_range=(0.0, 1.0)), 3)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (2, 60, 80))
+    confidence = rng.beta([5, 2, 20], [2, 2, 1], (2, 60, 80, 3))
+    confidence = np.take_along_axis(confidence, labels[..., None], -1)[..., 0].astype(np.float32)
+    weights = gate(torch.from_numpy(labels), torch.from_numpy(confidence), everywhere((2, 60, 80)))
+    for c in range(3):
+        mine = confidence[labels == c]
+        wanted = np.quantile(mine, quantile)
+        assert float(gate.gates()[c]) == pytest.approx(wanted, abs=1 / 200 + 1e-3)  # one bin
+        believed = weights[torch.from_numpy(labels == c)].mean()
+        assert float(believed) == pytest.approx(1 - quantile, abs=0.08)  # one bin of a steep class
+        assert set(weights.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_gates_stay_within_their_limits():
+    gate = ConfidenceGate(SegConfig(confidence_range=(0.3, 0.95)), 3)
+    labels = torch.zeros(1, 10, 10, dtype=torch.int64)
+    labels[0, 5:] = 1
+    confidence = torch.where(labels == 0, 0.999, 0.05)
+    weights = gate(labels, confidence, everywhere((1, 10, 10)))
+    torch.testing.assert_close(gate.gates(), torch.tensor([0.95, 0.3, 0.3]))
+    assert (weights[labels == 0] == 1).all() and (weights[labels == 1] == 0).all()
+
+
+def test_certainty_itself_has_a_bin():
+    gate = ConfidenceGate(SegConfig(confidence_range=(0.0, 1.0)), 2)
+    weights = gate(torch.ones(1, 4, 4, dtype=torch.int64), torch.ones(1, 4, 4), everywhere((1, 4, 4)))
+    assert (weights == 1).all()
+    assert gate.histogram[1, -1] > 0 and gate.histogram[0].sum() == 0
+
+
+def test_untrusted_pixels_have_no_weight():
+    trusted = everywhere((1, 4, 4))
+    trusted[0, 2:] = False
+    for mode in ("threshold", "quantile"):
+        gate = ConfidenceGate(SegConfig(confidence=mode), 2)
+        weights = gate(torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 0.99), trusted)
+        assert (weights[~trusted] == 0).all() and (weights[trusted] > 0).all()
+
+
+def test_the_quantile_forgets_slowly():
+    gate = ConfidenceGate(SegConfig(confidence_quantile=0.5, confidence_range=(0.0, 1.0)), 1)
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    for _ in range(50):
+        gate(labels, torch.full((1, 8, 8), 0.4), everywhere((1, 8, 8)))
+    gate(labels, torch.full((1, 8, 8), 0.9), everywhere((1, 8, 8)))
+    assert float(gate.gates()[0]) == pytest.approx(0.4, abs=0.01)
+    for _ in range(200):
+        gate(labels, torch.full((1, 8, 8), 0.9), everywhere((1, 8, 8)))
+    assert float(gate.gates()[0]) == pytest.approx(0.9, abs=0.01)
+
+
+def test_history_is_part_of_the_state():
+    gate = ConfidenceGate(SegConfig(), 4)
+    gate(torch.randint(0, 4, (1, 8, 8)), torch.rand(1, 8, 8), everywhere((1, 8, 8)))
+    fresh = ConfidenceGate(SegConfig(), 4)
+    fresh.load_state_dict(gate.state_dict())
+    assert torch.equal(fresh.gates(), gate.gates())
+
+
+def test_labels_are_the_teachers(small_segmenter):
+    teacher = small_segmenter()
+    images, trusted = torch.rand(2, 3, 64, 64), everywhere((2, 64, 64))
+    pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), images, trusted, steps=1, seed=3)
+    probabilities = teacher.segment(images, steps=1, seed=3).probabilities
+    assert torch.equal(pseudo.labels, probabilities.argmax(dim=1))
+    assert torch.equal(pseudo.confidence, probabilities.amax(dim=1))
+    assert pseudo.weights.shape == pseudo.labels.shape
+    assert not pseudo.weights.requires_grad

@@ -1,0 +1,86 @@
+"""A training that is killed and resumed is the training that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import training_runs as runs
+
+from iccld_cli.adapt.state import list_states
+
+
+def wait_for_lines(out, count, processes=()):
+    """Until the log holds so many lines."""
+    log, end = out / "log.jsonl", time.monotonic() + 100
+    while not (log.is_file() and len(log.read_text().splitlines()) >= count):
+        assert time.monotonic() < end and all(p.is_alive() for p in processes), "no progress"
+        time.sleep(0.01)
+
+
+def same_tensors(one, other):
+    """The same weights to the bit: the headers name the same digest."""
+    from iccld_cli.checkpoint import read_header
+
+    assert read_header(one).sha256 == read_header(other).sha256
+
+
+def test_stage_1_killed_twice_equals_the_uninterrupted_run_to_the_bit(world, stage1, tmp_path):
+    # Once without any state yet, once between two states, which are no multiple of anything.
+    command = runs.seg_arguments(world, tmp_path / "run", "--save-every", "4")
+    for lines in (2, 5):
+        (process,) = runs.start([*command, "--resume"])
+        wait_for_lines(tmp_path / "run", lines, [process])
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    (tmp_path / "run" / "log.jsonl").open("a").write('{"stage": "stage1", "st')  # a line cut by the kill
+    assert runs.run([*command, "--resume"]) == [0], runs.said(tmp_path / "run")
+    assert runs.numbers(tmp_path / "run") == runs.numbers(stage1)
+    same_tensors(tmp_path / "run" / "stage1.safetensors", stage1 / "stage1.safetensors")
+    assert not list((tmp_path / "run" / "state").glob(".*"))
+
+
+def test_stage_2_on_two_ranks_killed_equals_the_uninterrupted_run_to_the_bit(stage1, tmp_path):
+    def command(name, *more):
+        return runs.adv_arguments(stage1 / "stage1.safetensors", tmp_path / name, *more, batch=1)
+
+    assert runs.run(command("whole"), ranks=2) == [0, 0], runs.said(tmp_path / "whole", 1)
+    processes = runs.start(command("run", "--save-every", "2"), ranks=2)
+    wait_for_lines(tmp_path / "run", 3, processes)
+    began = time.monotonic()
+    os.kill(processes[1].pid, signal.SIGKILL)
+    for process in processes:
+        process.join(60)
+    assert processes[0].exitcode == 1, "a dying rank must end the others"
+    assert time.monotonic() - began < 60
+    assert "lost another process" in runs.said(tmp_path / "run")
+    assert runs.run(command("run", "--save-every", "2", "--resume"), ranks=2) == [0, 0], runs.said(tmp_path / "run", 1)
+    assert runs.numbers(tmp_path / "run") == runs.numbers(tmp_path / "whole")
+    same_tensors(tmp_path / "run" / "stage2.safetensors", tmp_path / "whole" / "stage2.safetensors")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_leaves_with_130(world, tmp_path, number):
+    out = tmp_path / "run"
+    command = runs.seg_arguments(world, out, "run.log_every=3", "--save-every", "0", steps=400)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iccld_cli", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    end = time.monotonic() + 100
+    while not (out / "log.jsonl").is_file():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 130, error
+    assert error.splitlines() == ["interrupted; everything finished so far is kept"]
+    (state,) = list_states(out)
+    assert state.step < 400
+    logged = [row["step"] for row in runs.numbers(out)]
+    assert all(step % 3 == 0 for step in logged), "an interruption must not shift the lines of the log"

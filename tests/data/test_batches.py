@@ -1,0 +1,85 @@
+"""Batches are a function of (seed, step, sample), however they are split."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "adapt"))
+
+import kornia
+from training_runs import make_dataset
+
+from iccld_cli.config import DataConfig
+from iccld_cli.data.augment import blur
+from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.errors import IccldError
+from iccld_cli.labels import IGNORE
+
+CLASSES = (0, 2, 10, 13)
+
+
+@pytest.fixture
+def pools(tmp_path):
+    source = Pool.of([PreparedDataset(make_dataset(tmp_path / "source"))])
+    return source, Pool.of([PreparedDataset(make_dataset(tmp_path / "target", labelled=False, seed=5))])
+
+
+def batches(pools, size, **options):
+    return TrainingBatches(
+        DataConfig(crop=(64, 32), batch_size=size, workers=options.pop("workers", 0)), 7, *pools, CLASSES, **options
+    )
+
+
+def test_ranks_and_micro_batches_together_hold_the_samples_of_one_batch(pools):
+    whole = batches(pools, 8)[3]
+    parts = {}
+    for rank in range(2):
+        for micro in range(2):
+            part = batches(pools, 2, rank=rank, world=2, accumulate=2)[3 * 2 + micro]
+            assert part["micro"] == (micro, 2)
+            parts[part["first"]] = part
+    assert sorted(parts) == [0, 2, 4, 6]
+    for key in ("source", "label", "paste", "target", "trusted"):
+        assert torch.equal(torch.cat([parts[n][key] for n in sorted(parts)]), whole[key]), key
+    assert sum(p["labelled"] for p in parts.values()) == whole["labelled"] == int((whole["label"] != IGNORE).sum())
+
+
+def test_workers_and_the_first_step_change_nothing(pools):
+    alone = list(read_steps(batches(pools, 1, accumulate=2), 0, 4, pin_memory=False))
+    helped = list(read_steps(batches(pools, 1, accumulate=2, workers=2), 2, 4, pin_memory=False))
+    assert [len(step) for step in alone] == [2] * 4
+    for a, b in zip(alone[2:], helped, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert torch.equal(x["source"], y["source"])
+            assert x["names"] == y["names"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_frame_that_cannot_be_read_is_one_clean_error(pools, workers):
+    for _, frame in pools[0].frames:
+        (pools[0].datasets[0].root / frame.image).write_bytes(b"not a picture")
+    with pytest.raises(IccldError) as error:
+        list(read_steps(batches(pools, 1, workers=workers), 0, 2, pin_memory=False))
+    assert error.value.message.startswith("cannot read image ")
+    assert "Traceback" not in str(error.value)
+    assert error.value.hint == "prepare the data set again"
+
+
+def test_target_labels_are_never_opened(tmp_path, pools):
+    root = make_dataset(tmp_path / "labelled", seed=5)
+    for path in (root / "labels").iterdir():
+        path.unlink()
+    batch = batches((pools[0], Pool.of([PreparedDataset(root)])), 2)[0]
+    assert batch["target"].shape == (2, 3, 32, 64)
+
+
+def test_blur_agrees_with_kornia_and_leaves_an_image_without_sigma_alone():
+    images = torch.rand(2, 3, 12, 16)
+    found = blur(images, torch.tensor([0.0, 1.1]))
+    expected = kornia.filters.gaussian_blur2d(images[1:], (7, 7), (1.1, 1.1))
+    np.testing.assert_allclose(found[1:], expected, atol=1e-6)
+    np.testing.assert_allclose(found[:1], images[:1], atol=1e-6)
