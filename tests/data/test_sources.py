@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -263,6 +264,20 @@ def test_a_video_that_ends_early(tmp_path):
     data = run(Video(moved, 25), tmp_path / "out", skip_bad=True)
     assert 0 < data.info.splits["train"] < 50
     assert data.info.splits["train"] + len(data.info.skipped) == 50
+
+
+def test_a_rotated_video_is_set_upright(tmp_path):
+    path = movie(tmp_path / "phone.mp4", 5)
+    upright = run(Video(path, 1), tmp_path / "plain")
+    upright_image = upright.read_image(upright.frames("train")[0])
+    plain = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    turned = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter clockwise
+    data = path.read_bytes()
+    at = data.index(plain, data.index(b"tkhd"))
+    path.write_bytes(data[:at] + turned + data[at + len(plain) :])
+    rotated = run(Video(path, 1), tmp_path / "turned")
+    image = rotated.read_image(rotated.frames("train")[0])
+    assert np.abs(image.astype(int) - np.rot90(upright_image, -1)).mean() < 6
 
 
 def test_no_video(tmp_path):

@@ -59,22 +59,25 @@ class Video:
         import av
 
         container, stream = self._open()
+        times, cut = [], 0
         with container:
             try:
-                times = sorted(
-                    p.pts if p.pts is not None else p.dts
-                    for p in container.demux(stream)
-                    if p.size and (p.pts is not None or p.dts is not None)
-                )
+                for packet in container.demux(stream):
+                    time = packet.pts if packet.pts is not None else packet.dts
+                    if packet.is_discard:
+                        cut += 1  # what an edit list cuts away is in the file but never decoded
+                    elif packet.size and time is not None:
+                        times.append(time)
             except av.error.FFmpegError as error:
                 raise IccldError(f"{self.path} is damaged ({error.strerror})", _HINT) from None
-            announced, base = stream.frames, stream.time_base
-        step, due = 1 / self.fps, 0.0
+            announced, base, rate = stream.frames - cut, stream.time_base, float(stream.average_rate or 25)
+        times.sort()
+        due = 0.0
         for number in range(max(announced, len(times))):
             # Frames that are announced but not there are listed too, so that their absence is noticed.
-            at = float((times[number] - times[0]) * base) if number < len(times) else due
+            at = float((times[number] - times[0]) * base) if number < len(times) else number / rate
             if at >= due - 1e-6:
-                due = max(due + step, at + 1e-9)
+                due = max(due + 1 / self.fps, at + 1e-9)
                 yield RawFrame("train", f"{self.path.stem}_{number:06d}", f"frame {number}", None)
 
     def stamp(self, frame: RawFrame) -> tuple[str, str]:
