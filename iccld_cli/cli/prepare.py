@@ -82,6 +82,8 @@ def _prepare(
     sources += _videos(video or [], fps)
     if virtual is not None:
         sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
+    if virtual is None and (look or virtual_drive is not None):
+        raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
     if not sources:
         raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
     try:
@@ -89,8 +91,8 @@ def _prepare(
             _run(source, out, set_name, options)
     finally:
         _remove_copies(sources)
-    if virtual is not None and virtual_drive is not None:
-        _drive(out / "virtual-camera", virtual_drive, wanted or VIRTUAL_SIZE, seed)
+    if virtual_drive is not None:
+        _drive(out, look or [], virtual_drive, wanted or VIRTUAL_SIZE, seed)
 
 
 def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
@@ -233,11 +235,13 @@ def _print_bad(error: BadFilesError, console: Console) -> None:
         console.print(f"  ... and {len(error.files) - _SHOWN_BAD} more", markup=False, highlight=False)
 
 
-def _drive(folder: Path, seconds: float, size: tuple[int, int], seed: int) -> None:
+def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], seed: int) -> None:
     from iccld_cli.data.drive import write_drive
 
-    write_drive(folder / "drive.mp4", seconds, "camera", size, seed)
-    print(f"{folder / 'drive.mp4'}: {seconds:g} s")
+    look = looks[0] if looks and "camera" not in looks else "camera"
+    path = out / f"virtual-{look}" / "drive.mp4"
+    write_drive(path, seconds, look, size, seed)
+    print(f"{path}: {seconds:g} s")
 
 
 def _with_adapters(function: Any) -> Any:

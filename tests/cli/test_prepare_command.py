@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from iccld_cli.data.adapters.virtual import VirtualTown
 from iccld_cli.data.prepared import PreparedDataset
 
 
@@ -114,6 +116,7 @@ def test_mistakes_in_one_line(tmp_path):
         ["--camvid", ".", "--set", "camvit.x=1"],
         ["--camvid", ".", "--kitti", ".", "--name", "one"],
         ["--virtual", "0"],
+        ["--virtual-drive", "1"],
     ],
 )
 def test_wrong_usage(tmp_path, arguments):
@@ -135,15 +138,21 @@ def test_own_images_with_masks_and_a_label_map(tmp_path):
 
 def test_the_virtual_town(tmp_path):
     out = tmp_path / "data"
-    arguments = ["--virtual", "2", "--look", "game", "--look", "camera", "--size", "64x32", "--out", out]
+    arguments = ["--virtual", "2", "--look", "game", "--size", "64x32", "--out", out]
     done = iccld("prepare", *arguments, "--virtual-drive", "0.1")
     assert done.returncode == 0, done.stderr
-    assert PreparedDataset(out / "virtual-game").info.splits == {"train": 2}
-    target = PreparedDataset(out / "virtual-camera")
-    assert target.info.splits == {"test": 8, "train": 2, "val": 8}
-    assert target.read_label(target.frames("val")[0]).shape == (32, 64)
-    assert (out / "virtual-camera/drive.mp4").stat().st_size > 0
+    data = PreparedDataset(out / "virtual-game")
+    assert data.info.splits == {"train": 2}
+    assert data.read_label(data.frames("train")[0]).shape == (32, 64)
+    assert (data.root / "drive.mp4").stat().st_size > 0
     assert "has no look 'gamer'" in refused("prepare", "--virtual", "2", "--look", "gamer", "--out", out)
+
+
+def test_a_target_look_has_splits_of_other_places():
+    frames = list(VirtualTown("camera", 40, (64, 32), 0).scan())
+    assert Counter(frame.split for frame in frames) == {"train": 40, "val": 10, "test": 10}
+    assert len({frame.image for frame in frames}) == 60
+    assert Counter(f.split for f in VirtualTown("camera", 2, (64, 32), 0).scan())["val"] == 8
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
