@@ -136,6 +136,7 @@ class Trainer:
                     with explain_out_of_memory(f"validation after step {step + 1}", self.device, _SMALLER):
                         self._after(step + 1, stop, bar)
                     if stop and step + 1 < total:
+                        self.console.print(f"stopped after step {step + 1}, which is saved; go on with --resume")
                         raise KeyboardInterrupt
                 self._ranks.wait()
         finally:

@@ -1,0 +1,227 @@
+"""What training costs: both stages against bare loops, real data against a cached batch, peers at equal work.
+
+    python benchmarks/train.py --source DATA/carla --target DATA/camvid --json results.json
+
+Every row is measured in a process of its own, in turn, several times; the median counts:
+
+    stage1, stage2          the whole step on real data, as `adapt-seg` and `adapt-adv` run it
+    ... cached              the same step on one batch that lies on the device already: what loading costs
+    ... bare                forward and backward of the same networks on as many images, and an optimizer step:
+                            what everything else (teacher, ClassMix, augmentation, averages) costs
+    segformer-b0 / -b5      fine-tuning of the model from `transformers` (random weights), at equal crop and batch
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from iccld_cli.adapt.devices import build_accelerator
+from iccld_cli.adapt.inputs import open_data
+from iccld_cli.adapt.memory import peak_bytes
+from iccld_cli.adapt.stage import Stage, to_device
+from iccld_cli.adapt.stage_adv import AdvStage
+from iccld_cli.adapt.stage_seg import SegStage
+from iccld_cli.config import Config, load_config
+from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.losses.segmentation import segmentation_loss
+from iccld_cli.models.build import build_segmenter
+
+ROWS = (
+    "stage1", "stage1 cached", "stage1 bare", "stage2", "stage2 cached", "stage2 bare", "segformer-b0", "segformer-b5",
+)  # fmt: skip
+# Widths, depths, heads and decoder width of the published sizes (Xie et al. 2021, table 6).
+SEGFORMER = {
+    "segformer-b0": ([32, 64, 160, 256], [2, 2, 2, 2], 256),
+    "segformer-b5": ([64, 128, 320, 512], [3, 6, 40, 3], 768),
+}
+
+
+def main() -> None:
+    """Measure every row, each in a process of its own, and print a table."""
+    options = _options()
+    if options.row:
+        print(json.dumps(_measure(options)))
+        return
+    rows = []
+    for name in options.only or ROWS:
+        command = [sys.executable, __file__, *sys.argv[1:], "--row", name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        found = rows[-1]
+        spread = f"(from {found['fastest']:.3f} to {found['slowest']:.3f})"
+        print(f"{name:14s} {found['seconds']:8.3f} s/step {spread}  {found['peak_gib']:6.2f} GiB", flush=True)
+    result = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "options": {k: str(v) for k, v in vars(options).items() if k not in ("row", "json")},
+        "rows": rows,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="Labelled prepared data set.")
+    parser.add_argument("--target", type=Path, required=True, help="Target prepared data set.")
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--encoder", help="Encoder, where the preset's own is not at hand.")
+    parser.add_argument("--crop", default="128x128", metavar="WxH")
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=12, help="Measured steps of a row.")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--only", nargs="+", choices=ROWS, help="Measure these rows only.")
+    parser.add_argument("--json", type=Path, help="Where to write the numbers.")
+    parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _config(options: argparse.Namespace) -> Config:
+    width, _, height = options.crop.partition("x")
+    values = {
+        "model.encoder": options.encoder,
+        "data.crop": (int(width), int(height)),
+        "data.batch_size": options.batch_size,
+        "run.device": options.device,
+        "run.precision": options.precision,
+        "seg.burn_in": 0.0,
+        "seg.iterations": 10_000,
+        "adv.iterations": 10_000,
+    }
+    return load_config(options.preset, overrides=values)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    config = _config(options)
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator = build_accelerator(config, Path(folder))
+        times = _time(_steps_of(options, config, accelerator), accelerator.device, options.steps)
+    return {
+        "name": options.row,
+        "seconds": median(times),
+        "steps_per_second": 1 / median(times),
+        "fastest": min(times),
+        "slowest": max(times),
+        "peak_gib": peak_bytes(accelerator.device) / 2**30,
+    }
+
+
+def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelerator) -> Iterator[None]:
+    name, _, kind = options.row.partition(" ")
+    if name in SEGFORMER:
+        return _segformer(name, config, accelerator)
+    data = open_data([options.source], [options.target])
+    student = build_segmenter(config, len(data.space), denoiser=name == "stage2", seed=0)
+    stage: Stage = (AdvStage if name == "stage2" else SegStage)(config, data.space, student, accelerator)
+    if kind == "bare":
+        return _bare(stage, config, len(data.space), accelerator)
+    batches = TrainingBatches(config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes)
+    return _real(stage, config, batches, accelerator, cached=kind == "cached")
+
+
+def _real(
+    stage: Stage, config: Config, batches: TrainingBatches, accelerator: Accelerator, cached: bool
+) -> Iterator[None]:
+    device = accelerator.device
+    if cached:
+        raw = batches[0]
+        held = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
+        steps: Iterator[list[dict[str, Any]]] = iter(lambda: [held], None)
+    else:
+        steps = read_steps(batches, 0, 10_000, pin_memory=device.type == "cuda")
+    for step, (raw,) in enumerate(steps):
+        stage.step(step, to_device(raw, config, step, device))
+        yield
+
+
+def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator) -> Iterator[None]:
+    """Source and mixed images through the networks, cross-entropy, backward, step; nothing else."""
+    network, device = stage.student, accelerator.device
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=device.type == "cuda")
+    images, labels = _random_batch(config, classes, device)
+
+    def loss() -> torch.Tensor:
+        if network.denoiser is None:
+            return segmentation_loss(network(images)["logits"], labels)
+        z_0, skip = network.encoder(images)
+        times = torch.zeros(len(z_0), dtype=torch.int64, device=device)
+        estimate = network.denoiser(torch.randn_like(z_0), times, z_0)
+        direct = segmentation_loss(network.decoder(z_0, skip), labels)
+        return direct + segmentation_loss(network.decoder(estimate, skip), labels)
+
+    return _loop(loss, optimizer, accelerator)
+
+
+def _segformer(name: str, config: Config, accelerator: Accelerator) -> Iterator[None]:
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    widths, depths, decoder = SEGFORMER[name]
+    shape = SegformerConfig(hidden_sizes=widths, depths=depths, decoder_hidden_size=decoder, num_labels=19)
+    network = SegformerForSemanticSegmentation(shape).to(accelerator.device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5, fused=accelerator.device.type == "cuda")
+    images, labels = _random_batch(config, 19, accelerator.device)
+    return _loop(lambda: network(pixel_values=images, labels=labels).loss, optimizer, accelerator)
+
+
+def _random_batch(config: Config, classes: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    width, height = config.data.crop
+    count = 2 * config.data.batch_size  # as many images as a step has: source and mixed
+    return torch.rand(count, 3, height, width, device=device), torch.randint(
+        classes, (count, height, width), device=device
+    )
+
+
+def _loop(
+    loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> Iterator[None]:
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            value = loss()
+        accelerator.backward(value)
+        optimizer.step()
+        yield
+
+
+def _time(steps: Iterator[None], device: torch.device, count: int) -> list[float]:
+    """Seconds of each step after three that warm up."""
+    for _ in range(3):
+        next(steps)
+    times = []
+    for _ in range(count):
+        _synchronise(device)
+        began = time.perf_counter()
+        next(steps)
+        _synchronise(device)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
