@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from iccld_cli import __version__
-from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, inspect, predict, prepare
+from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, export, inspect, predict, prepare
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 
@@ -56,6 +56,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("export")(export.export)
 
 
 def main() -> None:

@@ -1,0 +1,43 @@
+"""`iccld export`: a model for ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iccld_cli.cli.options import parse_size
+from iccld_cli.errors import IccldError, did_you_mean
+
+
+def export(
+    ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx or openvino.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .onnx, or .xml for openvino.")],
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the images it will take.")] = "1024x512",
+    steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps (default: the model's).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Noise seed; the noise becomes part of the file.")] = 0,
+    opset: Annotated[int, typer.Option(min=14, help="ONNX operator set.")] = 18,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a model that runs without this program: image (1, 3, H, W) in [0, 1] to probabilities (1, K, H, W)."""
+    formats = ("onnx", "openvino")
+    if format_ not in formats:
+        raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
+    wanted = parse_size(size)
+    assert wanted is not None
+    if out.exists() and not overwrite:
+        raise IccldError(f"{out} exists", "give another --out, or --overwrite")
+
+    from iccld_cli.checkpoint import load_segmenter
+    from iccld_cli.inference.export import export as run
+
+    segmenter, header = load_segmenter(ckpt)
+    done = run(segmenter, header, out, format_, size=wanted, steps=steps, seed=seed, opset=opset)
+    Console(highlight=False, soft_wrap=True).print(
+        f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps; probabilities differ by at most "
+        f"{done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class",
+        markup=False,
+    )

@@ -1,0 +1,134 @@
+"""`iccld export`: the exported file answers as this program does, or is not written."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "inference"))
+from factories import make_model
+
+from iccld_cli.__main__ import main
+from iccld_cli.checkpoint import load_segmenter
+from iccld_cli.diffusion.sampler import sample, seeded_noise
+from iccld_cli.inference import export as export_module
+
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime", "openvino")),
+    reason="the export extra is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {stage: make_model(folder / f"{stage}.safetensors", stage) for stage in ("stage1", "stage2")}
+
+
+@pytest.fixture
+def iccld(monkeypatch, capsys):
+    """A function: arguments -> (exit status, standard output, error output)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@needs_onnx
+def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
+    path = tmp_path / "m.onnx"
+    status, said, err = iccld(
+        "export", "--ckpt", models["stage2"], "--format", "onnx", "--out", path,
+        "--size", "50x35", "--steps", 2, "--seed", 3,
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert said.startswith(f"wrote {path}")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(5).random((1, 3, 35, 50), np.float32)
+    segmenter, _ = load_segmenter(models["stage2"])
+    wanted = segmenter.segment(torch.from_numpy(image), steps=2, seed=3).probabilities.numpy()
+    other = segmenter.segment(torch.from_numpy(image), steps=2, seed=4).probabilities.numpy()
+    got = session.run(None, {"image": image})[0]
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    assert np.abs(got - other).max() > 1e-4  # the seed matters, so the noise is really in the file
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["classes"])[:2] == ["road", "sidewalk"]
+
+
+@needs_onnx
+def test_openvino_of_a_stage_1_model(iccld, models, tmp_path):
+    import openvino
+
+    status, _, err = iccld(
+        "export", "--ckpt", models["stage1"], "--format", "openvino", "--out", tmp_path / "m.xml", "--size", "50x35"
+    )
+    assert (status, err) == (0, "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.xml"]
+    compiled = openvino.Core().compile_model(tmp_path / "m.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    image = np.random.default_rng(5).random((1, 3, 35, 50), np.float32)
+    segmenter, _ = load_segmenter(models["stage1"])
+    np.testing.assert_allclose(
+        compiled([image])[0], segmenter.segment(torch.from_numpy(image)).probabilities.numpy(), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_the_sampler_as_numbers_is_the_sampler(models, steps):
+    scheduler = load_segmenter(models["stage2"])[0].scheduler
+    noise, target = seeded_noise((1, 4, 5, 6), 0), seeded_noise((1, 4, 5, 6), 1)
+    wanted = sample(lambda z, t: 0.3 * z + target * (t[0] + 1) / 1000, scheduler, noise, steps)
+    z = noise
+    for t, of_clean, of_noisy in export_module.linear_updates(scheduler, steps):
+        z = of_clean * (0.3 * z + target * (t + 1) / 1000) + of_noisy * z
+    torch.testing.assert_close(z, wanted, rtol=1e-4, atol=1e-4)
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "onnx", "--out", "m.pt"], "must end in .onnx"),
+        (["--format", "onnx", "--out", "m.onnx", "--steps", "2"], "no denoising UNet"),
+    ],
+)
+def test_wrong_use_is_one_line(iccld, models, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = iccld("export", "--ckpt", models["stage1"], *options, "--size", "50x35")
+    assert status == 1
+    assert words in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named(iccld, models, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    status, _, err = iccld("export", "--ckpt", models["stage1"], "--format", "onnx", "--out", tmp_path / "m.onnx")
+    assert status == 1
+    assert "iccld[export]" in err
+
+
+@needs_onnx
+def test_a_file_that_answers_otherwise_is_not_left(iccld, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "_write_onnx", lambda graph, image, path, opset: path.touch())
+    monkeypatch.setattr(export_module, "_annotate", lambda *_: None)
+    monkeypatch.setattr(export_module, "_onnx_runner", lambda path: lambda image: np.zeros((1, 19, 35, 50), np.float32))
+    status, _, err = iccld(
+        "export", "--ckpt", models["stage1"], "--format", "onnx", "--out", tmp_path / "m.onnx", "--size", "50x35"
+    )
+    assert status == 1
+    assert "differs from the original" in err
+    assert list(tmp_path.iterdir()) == []
