@@ -42,10 +42,9 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page with pictures.")] = None,
 ) -> None:
     """Score a model: mean IoU over all pixels of a split, per class, and how well calibrated it is."""
-    from iccld_cli.checkpoint import load_segmenter
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.files import write_json
-    from iccld_cli.inference.device import pick_device
+    from iccld_cli.inference.device import load_for_inference, pick_device
     from iccld_cli.inference.evaluate import check_label_space, labelled_frames, scored_classes
     from iccld_cli.inference.evaluate import evaluate as run
 
@@ -55,7 +54,7 @@ def evaluate(
     dataset = PreparedDataset(data)
     labelled_frames(dataset, split)  # a wrong split is told before a large model is loaded
     where = pick_device(device)
-    segmenter, header = load_segmenter(ckpt, where)
+    segmenter, header = load_for_inference(ckpt, where)
     check_label_space(header.label_space, dataset)
     classes = scored_classes(header.classes, dataset)
     with progress_bar(f"evaluate {dataset.info.name}/{split}", "images") as progress:

@@ -53,15 +53,14 @@ def predict(
     if not kinds or not set(kinds) <= set(KINDS):
         raise typer.BadParameter(f"{save!r}: choose of {', '.join(KINDS)}", param_hint="--save")
 
-    from iccld_cli.checkpoint import load_segmenter
-    from iccld_cli.inference.device import pick_device
+    from iccld_cli.inference.device import load_for_inference, pick_device
     from iccld_cli.inference.inputs import collect
     from iccld_cli.inference.predict import PredictOptions
     from iccld_cli.inference.predict import predict as run
 
     jobs = collect(inputs, out)
     where = pick_device(device)
-    segmenter, header = load_segmenter(_checkpoint(ckpt), where)
+    segmenter, header = load_for_inference(_checkpoint(ckpt), where)
     options = PredictOptions(
         out=out,
         save=kinds,
