@@ -1,0 +1,58 @@
+"""The demo, small, through the real command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = ["--frames", "8", "--size", "128x64", "--iterations", "2", "--seconds", "0.12"]
+
+
+def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "iccld_cli", "demo", "--out", str(out), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    done = run_demo(out, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_leaves_scores_page_video_and_runs(demo: Path) -> None:
+    summary = json.loads((demo / "summary.json").read_text())
+    assert set(summary) == {"source_only", "stage1", "stage2", "seconds"}
+    assert all(0 <= summary[k] <= 100 for k in ("source_only", "stage1", "stage2"))
+    assert summary["seconds"] > 0
+    page = (demo / "index.html").read_text()
+    (video,) = (demo / "predictions").rglob("*.mp4")
+    assert video.relative_to(demo).as_posix() in page
+    for run, model in (("source-only", "stage1"), ("adapted", "stage1"), ("adapted", "stage2")):
+        assert (demo / "runs" / run / f"{model}.safetensors").is_file()
+        assert (demo / "runs" / run / "curves.png").is_file()
+
+
+def test_a_finished_demo_is_not_run_again(demo: Path) -> None:
+    model = demo / "runs" / "adapted" / "stage2.safetensors"
+    before = model.stat().st_mtime_ns
+    again = run_demo(demo, *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert model.stat().st_mtime_ns == before
+
+
+def test_other_options_and_other_folders_are_refused(demo: Path, tmp_path: Path) -> None:
+    other = run_demo(demo, *SMALL, "--seed", "1")
+    assert other.returncode == 1
+    assert "other options" in other.stderr
+    assert other.stderr.count("\n") == 1
+    (tmp_path / "mine.txt").write_text("keep me")
+    foreign = run_demo(tmp_path, *SMALL)
+    assert foreign.returncode == 1
+    assert "is no demo" in foreign.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
