@@ -8,6 +8,7 @@ Every part leaves its result in the demo folder and is skipped when that is whol
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -152,12 +153,16 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
                 options.out / "data",
                 name,
                 Options(),
-                lambda n, of, t=task, b=bar: b.update(t, completed=n, total=of),
+                functools.partial(_show, bar, task),
             )
         counts = ", ".join(f"{n} {split}" for split, n in dataset.info.splits.items())
         console.print(f"{'rendered' if fresh else 'found'} {name}: {counts}")
         opened.append(dataset)
     return opened[0], opened[1]
+
+
+def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
 
 
 def _train(

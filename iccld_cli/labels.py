@@ -34,9 +34,7 @@ class LabelSpace:
         if len(self.names) != len(self.colors) or len(set(self.names)) != len(self.names):
             raise IccldError(f"label space {self.name!r} needs one colour and one unique name per class")
         if not 1 <= len(self.names) <= IGNORE:
-            raise IccldError(
-                f"label space {self.name!r} has {len(self.names)} classes, expected 1 to {IGNORE}"
-            )
+            raise IccldError(f"label space {self.name!r} has {len(self.names)} classes, expected 1 to {IGNORE}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,9 +48,7 @@ class LabelSpace:
         try:
             return self.names.index(name)
         except ValueError:
-            raise IccldError(
-                f"unknown class {name!r} in {self.name!r}", did_you_mean(name, self.names)
-            ) from None
+            raise IccldError(f"unknown class {name!r} in {self.name!r}", did_you_mean(name, self.names)) from None
 
     def ids_of(self, names: Iterable[str]) -> tuple[int, ...]:
         """Sorted trainIds of several class names."""
@@ -164,7 +160,5 @@ def shared_classes(known: Sequence[Iterable[int] | None], total: int) -> tuple[i
         if ids is not None:
             common &= set(ids)
     if not common:
-        raise IccldError(
-            "the data sets have no class in common", "check their label maps with `iccld inspect`"
-        )
+        raise IccldError("the data sets have no class in common", "check their label maps with `iccld inspect`")
     return tuple(sorted(common))

@@ -88,7 +88,8 @@ class _Generator(nn.Module):
         z_0, skip = model.encoder(images)
         with torch.no_grad():  # the adversarial loss trains the UNet, not E
             z_target, _ = model.encoder(target)
-        clean, weight = clean_latent(z_0, shares, *means, self.strength)
+        prototypes, known = means
+        clean, weight = clean_latent(z_0, shares, prototypes, known, self.strength)
         start = torch.cat([clean, z_target.float()])
         z_t = add_noise(model.scheduler, start, noise, timesteps).to(z_0.dtype)
         estimate = model.denoiser(z_t, timesteps, torch.cat([z_0, z_target]))

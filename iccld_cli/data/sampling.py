@@ -58,7 +58,7 @@ class RareClassSampler:
         self._count = len(frames)
         self._temperature = temperature
         total = counts.sum(axis=0)
-        present = np.flatnonzero(total)
+        present = [int(i) for i in np.flatnonzero(total)]
         self.classes = tuple(int(classes[i]) for i in present)
         share = total[present] / max(total.sum(), 1)
         weight = np.exp((1 - share) / max(temperature, 1e-6) - ((1 - share) / max(temperature, 1e-6)).max(initial=0))

@@ -71,9 +71,7 @@ class ConfusionMatrix:
         total = len(self.counts)
         for name, values in (("prediction", prediction), ("label", label)):
             if values.size and not 0 <= int(values.min()) <= int(values.max()) < total:
-                raise ValueError(
-                    f"{name} value {int(values.max())} is outside the label space of {total} classes"
-                )
+                raise ValueError(f"{name} value {int(values.max())} is outside the label space of {total} classes")
         # bincount on the host: with deterministic algorithms its CUDA twin is far slower than the copy.
         pairs = label.astype(np.int64) * total + prediction
         self.counts += np.bincount(pairs, minlength=total * total).reshape(total, total)

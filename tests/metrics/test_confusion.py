@@ -49,9 +49,7 @@ def test_subset_ignores_other_labels_and_keeps_other_predictions_as_errors():
         matrix.update(prediction, label)
         masked = np.where(np.isin(label, subset), label, 255)
         reference.update(torch.from_numpy(prediction).long(), torch.from_numpy(masked).long())
-    np.testing.assert_allclose(
-        matrix.scores(subset).iou, reference.compute().numpy()[list(subset)], rtol=1e-6
-    )
+    np.testing.assert_allclose(matrix.scores(subset).iou, reference.compute().numpy()[list(subset)], rtol=1e-6)
 
 
 def test_predictions_outside_the_subset_lower_the_score():
