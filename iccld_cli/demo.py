@@ -23,6 +23,8 @@ from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.inference.evaluation import Evaluation
 
