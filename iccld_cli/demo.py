@@ -53,7 +53,7 @@ class DemoOptions:
     out: Path
     frames: int = 160
     size: tuple[int, int] = (384, 192)
-    iterations: int = 1200
+    iterations: int = 800
     seconds: float = 4.0
     seed: int = 0
     device: str = "auto"

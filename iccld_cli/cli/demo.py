@@ -19,7 +19,7 @@ def demo(
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of a frame.")] = "384x192",
     iterations: Annotated[
         int, typer.Option(min=1, help="Training steps of source-only and stage 1; stage 2 takes half as many.")
-    ] = 1200,
+    ] = 800,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the video.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the town and of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
