@@ -19,7 +19,6 @@ from iccld_cli.adapt.trackers import check_trackers
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches
 from iccld_cli.errors import IccldError
-from iccld_cli.models.segmenter import Segmenter
 
 _HEADROOM = 0.85  # share of the memory to fill: fragments and later, larger layers need the rest
 _LARGEST = {"cuda": 64, "cpu": 16}  # a CPU gains nothing from more samples at once
@@ -59,12 +58,12 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
     )
 
 
-def compile_stage(network: nn.Module, teacher: Segmenter, accelerator: Accelerator) -> None:
-    """Compile what trains and what labels, for the fixed shapes of training crops."""
-    parts = [accelerator.unwrap_model(network), teacher.encoder, teacher.decoder, teacher.denoiser]
-    for part in parts:
-        if part is not None:
-            part.compile(dynamic=False)
+def compile_network(network: nn.Module, accelerator: Accelerator) -> None:
+    """Compile what trains, for the fixed shapes of training crops.
+
+    The teacher is left as it is: it also validates, on frames of any size, and each size would be compiled anew.
+    """
+    accelerator.unwrap_model(network).compile(dynamic=False)
 
 
 def check_batch_size(

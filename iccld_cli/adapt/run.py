@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from iccld_cli.adapt.devices import build_accelerator, check_batch_size, compile_stage
+from iccld_cli.adapt.devices import build_accelerator, check_batch_size, compile_network
 from iccld_cli.adapt.inputs import TrainingData, open_data
 from iccld_cli.adapt.loop import LoopHooks, Trainer
 from iccld_cli.adapt.memory import checkpoint_activations
@@ -177,7 +177,7 @@ def _run(
     if config.run.checkpointing:
         checkpoint_activations(stage.student)
     if config.run.compile:
-        compile_stage(stage.network, stage.teacher.model, accelerator)
+        compile_network(stage.network, accelerator)
     facts = {
         "config": _facts_of(config),
         "data": data.facts() | more_facts,
