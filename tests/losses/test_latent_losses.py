@@ -117,7 +117,7 @@ def test_latent_loss_without_weight_is_zero_and_not_nan():
     estimate = torch.randn(1, 2, 3, 3, requires_grad=True)
     loss = latent_loss(estimate, torch.randn(1, 2, 3, 3), torch.zeros(1, 1, 3, 3))
     loss.backward()
-    assert float(loss) == 0 and (estimate.grad == 0).all()
+    assert loss.item() == 0 and (estimate.grad == 0).all()
 
 
 @settings(max_examples=25, deadline=None)

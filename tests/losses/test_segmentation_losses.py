@@ -41,7 +41,7 @@ def test_pixels_of_no_weight_count_in_the_mean(logits, labels):
                 if labels[b, y, x] != IGNORE:
                     count += 1
                     total -= float(weights[b, y, x] * logits[b, :, y, x].log_softmax(0)[labels[b, y, x]])
-    assert float(segmentation_loss(logits, labels, weights)) == pytest.approx(total / count, rel=1e-5)
+    assert segmentation_loss(logits, labels, weights).item() == pytest.approx(total / count, rel=1e-5)
 
 
 def test_coarse_logits_are_upsampled(labels):
@@ -54,7 +54,7 @@ def test_coarse_logits_are_upsampled(labels):
 def test_nothing_labelled_is_zero_and_not_nan(logits, weights):
     loss = segmentation_loss(logits, torch.full((2, 6, 8), IGNORE), weights)
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert (logits.grad == 0).all()
 
 
@@ -97,7 +97,7 @@ def test_feature_distance_without_things_is_zero_and_not_nan():
     labels = torch.zeros(1, 12, 16, dtype=torch.int64)
     loss = feature_distance(features, torch.randn(1, 5, 3, 4), labels, torch.tensor([False, True]))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert (features.grad == 0).all()
 
 
@@ -108,5 +108,5 @@ def test_feature_distance_at_equal_features_has_a_finite_gradient():
     labels = torch.ones(1, 12, 16, dtype=torch.int64)
     loss = feature_distance(features, reference, labels, torch.tensor([False, True]))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert torch.isfinite(features.grad).all()
