@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
-from iccld_cli.adapt.ranks import mean_over_ranks, share_batch_norm, sum_over_ranks
+from iccld_cli.adapt.ranks import mean_over_ranks, sum_over_ranks
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
@@ -43,6 +43,7 @@ from iccld_cli.losses.adversarial import discriminator_loss, generator_loss, gra
 from iccld_cli.losses.diffusion import class_shares, clean_latent, latent_loss, prototype_sums
 from iccld_cli.losses.segmentation import segmentation_loss
 from iccld_cli.models.build import build_discriminator
+from iccld_cli.models.encoder import keep_statistics
 from iccld_cli.models.segmenter import Segmenter
 
 _PROTOTYPE_MEMORY = 0.99
@@ -123,7 +124,10 @@ class AdvStage:
         self.accelerator = accelerator
         device = accelerator.device
         self.student = student.to(device, memory_format=torch.channels_last).train()
-        share_batch_norm(self.student, device)
+        # E and D hand on what stage 1 measured: here D meets z_0 and z̄_0, source, mixed and target images in turn, and
+        # statistics of such a blend would fit none of them.
+        keep_statistics(self.student.encoder)
+        keep_statistics(self.student.decoder)
         self.teacher = Teacher(self.student, ema_decay(adv.ema_horizon, self.iterations))
         self.gate = ConfidenceGate(config.seg, len(space)).to(device)
         self.prototypes = Prototypes(len(space), config.model.latent_channels).to(device)

@@ -20,6 +20,20 @@ from torch import Tensor
 from iccld_cli.labels import IGNORE
 
 
+def normalise_latent(latent: Tensor) -> Tensor:
+    """Give every cell zero mean and unit variance over its channels.
+
+    Args:
+        latent: (B, C_z, h, w).
+
+    Returns:
+        float32 (B, C_z, h, w).
+    """
+    # In float32 whatever the autocast precision: the diffusion adds noise of exactly this scale.
+    cells = F.layer_norm(latent.permute(0, 2, 3, 1).float(), latent.shape[1:2])
+    return cells.permute(0, 3, 1, 2)
+
+
 def class_shares(labels: Tensor, classes: int, size: tuple[int, int]) -> Tensor:
     """How much of each cell each class covers.
 
@@ -72,7 +86,7 @@ def clean_latent(
     weight = shares.sum(dim=1, keepdim=True)
     semantics = torch.einsum("bkhw,kc->bchw", shares, prototypes)
     blend = (1 - strength * weight) * latent + strength * semantics
-    return F.group_norm(blend, latent.shape[1] // 4), weight
+    return normalise_latent(blend), weight
 
 
 def latent_loss(estimate: Tensor, clean: Tensor, weight: Tensor, count: Tensor | None = None) -> Tensor:

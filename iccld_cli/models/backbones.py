@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from iccld_cli.errors import IccldError
-from iccld_cli.models.encoder import PYRAMID_STRIDES
+from iccld_cli.models.encoder import PYRAMID_STRIDES, keep_statistics
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -77,6 +77,16 @@ class HuggingFaceBackbone(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
         self.picks, self.channels = self._probe()
+
+    def train(self, mode: bool = True) -> HuggingFaceBackbone:
+        """Switch to training, but keep the batch norms' pretrained statistics.
+
+        A few crops, chosen for their rare classes, tell less of the statistics of driving scenes than what the encoder
+        came with; 2 mIoU in trials (benchmarks/RESULTS.md). Their weights and biases are trained.
+        """
+        super().train(mode)
+        keep_statistics(self)
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) in [0, 1], sides multiples of 32 -> four maps at 1/4, 1/8, 1/16 and 1/32."""

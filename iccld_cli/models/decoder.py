@@ -6,16 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class _ConvBlock(nn.Sequential):
-    # Group norm, not batch norm: D meets z_0 and z̄_0, source, mixed and target images in one network, and
-    # running statistics over such a blend would fit none of them.
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.GroupNorm(8, out_channels),
-            nn.ReLU(inplace=True),
-        )
+from iccld_cli.models.encoder import ConvNormAct
 
 
 class Decoder(nn.Module):
@@ -32,9 +23,9 @@ class Decoder(nn.Module):
         """
         super().__init__()
         self.skip_channels = skip
-        self.coarse = _ConvBlock(latent, channels)
-        self.merge = _ConvBlock(channels + skip, channels)
-        self.refine = _ConvBlock(channels, channels)
+        self.coarse = ConvNormAct(latent, channels)
+        self.merge = ConvNormAct(channels + skip, channels)
+        self.refine = ConvNormAct(channels, channels)
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def forward(self, z: Tensor, skip: Tensor | None, keep_skip: Tensor | None = None) -> Tensor:

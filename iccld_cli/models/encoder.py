@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iccld_cli.losses.diffusion import normalise_latent
+
 PYRAMID_STRIDES = (4, 8, 16, 32)
+
+
+def keep_statistics(module: nn.Module) -> None:
+    """Let the batch norms of a module use their running statistics, and leave them as they are, while it trains."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.eval()
 
 
 class ConvNormAct(nn.Sequential):
@@ -64,8 +73,10 @@ class TinyBackbone(nn.Module):
 class Encoder(nn.Module):
     """E: backbone pyramid -> (z_0, inter-coder features).
 
-    The pyramid is fused at 1/8 and normalised without affine parameters, so that the latent has unit variance
+    The pyramid is fused at 1/8 and every cell is normalised over its channels, so that the latent has unit variance
     without a measured scale factor (latent diffusion needs one elsewhere: Rombach et al. 2022, section G).
+    No norm here looks at the rest of an image while predicting: statistics of a whole frame are not those of the
+    training crops, in which rare classes are frequent, and a group norm loses just these classes for it.
     """
 
     def __init__(self, backbone: nn.Module, channels: tuple[int, ...], latent: int, fuse: int, skip: int) -> None:
@@ -82,14 +93,11 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.laterals = nn.ModuleList(nn.Conv2d(c, fuse, 1) for c in channels)
         self.fusion = nn.Sequential(
-            nn.GroupNorm(8, 4 * fuse),
+            nn.BatchNorm2d(4 * fuse),
             nn.ReLU(inplace=True),
-            nn.Conv2d(4 * fuse, 2 * fuse, 1, bias=False),
-            nn.GroupNorm(8, 2 * fuse),
-            nn.ReLU(inplace=True),
+            ConvNormAct(4 * fuse, 2 * fuse, kernel=1),
             nn.Conv2d(2 * fuse, latent, 3, padding=1),
         )
-        self.normalise = nn.GroupNorm(latent // 4, latent, affine=False)
         self.skip = nn.Conv2d(channels[0], skip, 1) if skip else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -99,8 +107,8 @@ class Encoder(nn.Module):
             images: (B, 3, H, W), RGB in [0, 1], sides multiples of 32.
 
         Returns:
-            z_0 (B, C_z, H/8, W/8) of zero mean and unit variance per channel group, and the inter-coder features
-            (B, S, H/4, W/4) or None.
+            z_0 (B, C_z, H/8, W/8), each cell of zero mean and unit variance over its channels, and the inter-coder
+            features (B, S, H/4, W/4) or None.
         """
         pyramid = self.backbone(images)
         size = (images.shape[-2] // 8, images.shape[-1] // 8)
@@ -112,5 +120,5 @@ class Encoder(nn.Module):
             elif x.shape[-2:] != size:
                 x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             parts.append(x)
-        z_0 = self.normalise(self.fusion(torch.cat(parts, dim=1)))
+        z_0 = normalise_latent(self.fusion(torch.cat(parts, dim=1)))
         return z_0, None if self.skip is None else self.skip(pyramid[0])
