@@ -28,6 +28,9 @@ def evaluate(
     ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file.")],
     data: Annotated[Path, typer.Option(metavar="DATA/SET", help="Prepared data set with labels.")],
     split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    classes: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Score these classes only (default: all that both know).")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Noise seeds to average.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
@@ -45,7 +48,7 @@ def evaluate(
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.files import write_json
     from iccld_cli.inference.device import load_for_inference, pick_device
-    from iccld_cli.inference.evaluate import check_label_space, labelled_frames, scored_classes
+    from iccld_cli.inference.evaluate import check_label_space, chosen_classes, labelled_frames, scored_classes
     from iccld_cli.inference.evaluate import evaluate as run
 
     for path in (json_path, report):
@@ -56,13 +59,14 @@ def evaluate(
     where = pick_device(device)
     segmenter, header = load_for_inference(ckpt, where)
     check_label_space(header.label_space, dataset)
-    classes = scored_classes(header.classes, dataset)
+    known = scored_classes(header.classes, dataset)
+    scored = known if classes is None else chosen_classes(classes, known, header.label_space)
     with progress_bar(f"evaluate {dataset.info.name}/{split}", "images") as progress:
         result = run(
             segmenter,
             dataset,
             split,
-            classes=classes,
+            classes=scored,
             steps=steps,
             seed=seed,
             samples=samples,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from iccld_cli.data.prepared import Frame, PreparedDataset
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.inference.evaluation import Evaluation, FrameScore
 from iccld_cli.inference.images import auto_batch_size, normalised_entropy, to_tensor
 from iccld_cli.inference.pipeline import group, prefetch
@@ -74,6 +74,29 @@ def scored_classes(model_classes: Sequence[int], dataset: PreparedDataset) -> tu
         IccldError: They have no class in common.
     """
     return shared_classes([model_classes, dataset.info.known_ids()], len(dataset.info.label_space))
+
+
+def chosen_classes(names: str, known: Sequence[int], space: LabelSpace) -> tuple[int, ...]:
+    """Read the names of the classes to score.
+
+    Pixels with other labels are left out; the model may still answer any class it knows, and is wrong where it
+    answers one of the others.
+
+    Args:
+        names: Class names, separated by commas.
+        known: TrainIds that can be scored.
+        space: Label space of both.
+
+    Raises:
+        IccldError: A name is not among the classes that can be scored.
+    """
+    possible = {space.names[i]: i for i in known}
+    chosen = set()
+    for name in (part.strip() for part in names.split(",")):
+        if name not in possible:
+            raise IccldError(f"class {name!r} cannot be scored here", did_you_mean(name, possible))
+        chosen.add(possible[name])
+    return tuple(sorted(chosen))
 
 
 def check_label_space(space: LabelSpace, dataset: PreparedDataset) -> None:

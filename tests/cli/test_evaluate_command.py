@@ -67,6 +67,7 @@ def test_split_steps_and_limit(iccld, model, data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--classes", "road,bus"], "'bus' cannot be scored"),
         (["--split", "tset"], "no frames in split 'tset'"),
         (["--data", "gone"], "no prepared data set at gone"),
         (["--ckpt", "gone.safetensors"], "no model file"),
@@ -84,6 +85,18 @@ def test_wrong_use_is_one_line(iccld, model, data, tmp_path, options, words):
     assert words in err
     assert err.count("\n") == 1
     assert not (tmp_path / "e.json").exists()
+
+
+def test_chosen_classes_are_scored_alone(iccld, model, data, tmp_path):
+    scores = {}
+    for name, options in {"all": [], "some": ["--classes", "sky, road"]}.items():
+        status, *_ = iccld("evaluate", "--ckpt", model, "--data", data, "--json", tmp_path / f"{name}.json", *options)
+        assert status == 0
+        scores[name] = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    assert scores["some"]["subset"] == ["road", "sky"]
+    for name in ("road", "sky"):  # the other labels' pixels are left out, so nothing can be worse
+        assert scores["some"]["classes"][name]["iou"] >= scores["all"]["classes"][name]["iou"]
+        assert scores["some"]["classes"][name]["pixels"] == scores["all"]["classes"][name]["pixels"]
 
 
 def test_unlabelled_data_is_refused(iccld, model, tmp_path):
