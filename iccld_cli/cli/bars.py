@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -32,6 +33,9 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.{1 if speed >= 1 else 2}f} {self.unit}/s", style="cyan")
 
 
+_UPDATE_SECONDS = 0.1
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time to go on the error stream, gone from piped output.
@@ -55,4 +59,14 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+        shown = 0.0
+
+        def update(done: int, total: int) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown < _UPDATE_SECONDS and done != total:
+                return  # an update costs as much as a small frame; a million of them were a sixth of the work
+            shown = now
+            progress.update(task, completed=done, total=total or None)
+
+        yield update

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.options import parse_size
 from iccld_cli.data.adapters import ADAPTERS
 from iccld_cli.errors import IccldError
@@ -174,26 +175,11 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
 
 
 def _run(source: Source, out: Path, name: str, options: Options) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from iccld_cli.data.prepare import BadFilesError, prepare
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
     try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task(name, total=None, rate="")
-
-            def progress(done: int, total: int) -> None:
-                speed = bar.tasks[task].speed
-                bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
-
+        with progress_bar(name, "frames") as progress:
             data, fresh = prepare(source, out, name, options, progress)
     except BadFilesError as error:
         _print_bad(error, console)
