@@ -76,13 +76,19 @@ def own_warnings(info: DatasetInfo) -> list[str]:
     """What a data set by itself gives reason to warn about."""
     found = []
     rows = {row["name"]: row for row in class_rows(info)}
-    for name, row in rows.items():
-        if name != "ignore" and row["pixels"] == 0:
-            found.append(f"{info.name}: {name} is in the label map but in no frame")
-        elif name != "ignore" and row["share"] < TINY_SHARE:
-            found.append(f"{info.name}: {name} is tiny, {100 * row['share']:.3f} % of the pixels")
-        if name != "ignore" and 0 < row["frames"] < RARE_FRAMES:
-            found.append(f"{info.name}: {name} is in {row['frames']} frames only")
+    classes = {name: row for name, row in rows.items() if name != "ignore"}
+    absent = [name for name, row in classes.items() if row["pixels"] == 0]
+    tiny = [f"{name} {100 * row['share']:.3f} %" for name, row in classes.items() if 0 < row["share"] < TINY_SHARE]
+    few = info.extra.get("labelled", 0) < RARE_FRAMES
+    rare = [f"{name} {row['frames']}" for name, row in classes.items() if 0 < row["frames"] < RARE_FRAMES and not few]
+    if absent:
+        found.append(f"{info.name}: in the label map but in no frame: {', '.join(absent)}")
+    if tiny:
+        found.append(f"{info.name}: tiny share of the pixels: {', '.join(tiny)}")
+    if few and classes:
+        found.append(f"{info.name}: only {info.extra.get('labelled', 0)} labelled frames")
+    if rare:
+        found.append(f"{info.name}: in fewer than {RARE_FRAMES} frames: {', '.join(rare)}")
     ignored = rows.get("ignore", {}).get("share", 0.0)
     if ignored > 0.5:
         found.append(f"{info.name}: {100 * ignored:.0f} % of the labelled pixels are ignored")
@@ -90,7 +96,8 @@ def own_warnings(info: DatasetInfo) -> list[str]:
     if twins:
         found.append(f"{info.name}: {twins} frames look the same as one of another split (see dataset.json)")
     if info.skipped:
-        found.append(f"{info.name}: {len(info.skipped)} frames were left out (see dataset.json)")
+        left_out = "1 frame was" if len(info.skipped) == 1 else f"{len(info.skipped)} frames were"
+        found.append(f"{info.name}: {left_out} left out (see dataset.json)")
     return found
 
 

@@ -22,7 +22,7 @@ def make(root: Path, classes: tuple[str, ...] | None, pixels: dict[str, int], **
             "name": root.name,
             "classes_known": classes,
             "splits": {"train": 2, "val": 1},
-            "extra": {"pixels": pixels, "frames": frames} if classes else {},
+            "extra": {"pixels": pixels, "frames": frames, "labelled": 3} if classes else {},
             **fields,
         }
     )
@@ -42,10 +42,15 @@ def test_one_data_set(tmp_path):
     report = inspect(data)
     assert report.sizes == [[((20, 10), 2), ((30, 10), 1)]]
     text = "\n".join(report.warnings)
-    assert "bus is in the label map but in no frame" in text
-    assert "sky is tiny, 0.007 %" in text
+    assert "in the label map but in no frame: bus" in text
+    assert "tiny share of the pixels: sky 0.007 %" in text
+    assert "only 3 labelled frames" in text
+    many = make(
+        tmp_path / "b", ("road",), {"road": 1}, extra={"pixels": {"road": 9}, "frames": {"road": 3}, "labelled": 99}
+    )
+    assert inspect(many).warnings == ["b: in fewer than 20 frames: road 3"]
     assert "67 % of the labelled pixels are ignored" in text
-    assert "1 frames were left out" in text
+    assert "1 frame was left out" in text
 
 
 def test_a_target_without_labels(tmp_path):
