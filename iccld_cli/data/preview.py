@@ -15,7 +15,7 @@ from iccld_cli.labels import IGNORE, LabelSpace
 
 PREVIEW_NAME = "preview.jpg"
 PAGE_NAME = "index.html"
-_TILE = (320, 180)
+_TILE_WIDTH = 320
 _COLUMNS = 4
 _MOST = 16
 _IGNORED = 0.35
@@ -34,7 +34,8 @@ background: #5b8; min-width: 1px } img { max-width: 100%; height: auto } .warn {
 <p>{{ count }} frames{% if info.size %}, {{ info.size[0] }}×{{ info.size[1] }}{% endif %}:
 {% for split, n in info.splits.items() %}{{ split }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
 From {{ info.source.adapter }}, {{ info.source.path }}.
-Mean {{ info.extra.mean }}, standard deviation {{ info.extra.std }} (R, G, B in [0, 1]).</p>
+Mean {% for v in info.extra.mean %}{{ "%.3f" | format(v) }} {% endfor %}and standard deviation
+{% for v in info.extra.std %}{{ "%.3f" | format(v) }} {% endfor %}of R, G, B in [0, 1].</p>
 {% for text in warnings %}<p class="warn">{{ text }}</p>{% endfor %}
 <p><img src="{{ preview }}" alt="Frames with their labels"></p>
 {% if classes %}<h2>Classes</h2>
@@ -91,15 +92,18 @@ def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
         space: Colours of the classes.
     """
     tiles = []
+    # As high as the middle frame's shape asks, so that frames of one camera have no bars beside them.
+    shapes = sorted(frame.height / frame.width for frame in frames)
+    size = (_TILE_WIDTH, round(_TILE_WIDTH * min(shapes[len(shapes) // 2], 1.0)))
     for frame in frames:
         image = cv2.imread(str(root / frame.image), cv2.IMREAD_COLOR_RGB)
-        tile = _fit(image, cv2.INTER_AREA)
+        tile = _fit(image, size, cv2.INTER_AREA)
         tiles.append(tile)
         if frame.label is not None:
             label = cv2.imread(str(root / frame.label), cv2.IMREAD_UNCHANGED)
-            mask = _fit(label, cv2.INTER_NEAREST_EXACT, IGNORE)
+            mask = _fit(label, size, cv2.INTER_NEAREST_EXACT, IGNORE)
             tiles.append(overlay(tile, mask, space))
-    blank = np.full((_TILE[1], _TILE[0], 3), 255, np.uint8)
+    blank = np.full((size[1], size[0], 3), 255, np.uint8)
     tiles += [blank] * (-len(tiles) % _COLUMNS)
     sheet = np.vstack([np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)])
     done, data = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
@@ -108,14 +112,14 @@ def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def _fit(pixels: np.ndarray, how: int, border: int = 24) -> np.ndarray:
-    """Scale into a tile, keeping the shape."""
+def _fit(pixels: np.ndarray, tile: tuple[int, int], how: int, border: int = 24) -> np.ndarray:
+    """Scale into a tile (width, height), keeping the shape."""
     height, width = pixels.shape[:2]
-    scale = min(_TILE[0] / width, _TILE[1] / height)
+    scale = min(tile[0] / width, tile[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels, size, interpolation=how)
-    left, top = (_TILE[0] - size[0]) // 2, (_TILE[1] - size[1]) // 2
-    sides = top, _TILE[1] - size[1] - top, left, _TILE[0] - size[0] - left
+    left, top = (tile[0] - size[0]) // 2, (tile[1] - size[1]) // 2
+    sides = top, tile[1] - size[1] - top, left, tile[0] - size[0] - left
     return cv2.copyMakeBorder(small, *sides, cv2.BORDER_CONSTANT, value=[border] * 3)
 
 

@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
+
+
+class _CellNorm(nn.Module):
+    """Normalises each cell over its channels, in place of a group norm.
+
+    A group norm's statistics span the image, and those of a whole frame are not those of the training crops
+    (see `models.encoder.Encoder`).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> the same shape."""
+        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias).movedim(-1, 1)
+
+
+def _norm_cells(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, _CellNorm(child.num_channels))
+        else:
+            _norm_cells(child)
 
 
 class Denoiser(nn.Module):
@@ -39,6 +65,7 @@ class Denoiser(nn.Module):
             attention_head_dim=8,
             add_attention=attention,
         )
+        _norm_cells(self.unet)
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
 
