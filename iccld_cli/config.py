@@ -98,6 +98,8 @@ class DataConfig(_Section):
         rare_class_pixels: Pixels of the drawn class that a crop should show.
         ignore_rows_top: Share of target rows at the top without pseudo-labels.
         ignore_rows_bottom: Share of target rows at the bottom without pseudo-labels (ego bonnet).
+        fold_classes: Whether source classes that the target's labels do not tell apart are trained as the one that
+            takes them in there (trucks as cars for CamVid) instead of being ignored.
     """
 
     crop: tuple[int, int] = (256, 128)
@@ -109,6 +111,7 @@ class DataConfig(_Section):
     rare_class_pixels: int = Field(200, ge=0)
     ignore_rows_top: float = Field(0.0, ge=0, lt=1)
     ignore_rows_bottom: float = Field(0.0, ge=0, lt=1)
+    fold_classes: bool = True
 
     @field_validator("crop")
     @classmethod

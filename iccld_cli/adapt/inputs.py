@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ class TrainingData:
         targets: Real data sets, whose labels training never reads; empty for the source-only baseline.
         space: Their common label space.
         classes: TrainIds trained and scored: those that all of them know.
+        folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because a target's labels
+            make no difference between the two (truck and car, say).
     """
 
     sources: list[PreparedDataset]
     targets: list[PreparedDataset]
     space: LabelSpace
     classes: tuple[int, ...]
+    folds: dict[int, int] = field(default_factory=dict)
 
     def describe(self) -> list[dict[str, Any]]:
         """What model files say about the data."""
@@ -37,7 +40,9 @@ class TrainingData:
     def facts(self) -> dict[str, Any]:
         """What a resumed run must find unchanged, by a name that a message can show."""
         rows = {f"{role} {n} ({d.info.name})": d.digest for n, (role, d) in enumerate(self._with_roles())}
-        return {**rows, "classes": list(self.space.names_of(self.classes))}
+        names = self.space.names
+        folded = [f"{names[fine]} as {names[coarse]}" for fine, coarse in sorted(self.folds.items())]
+        return {**rows, "classes": [*self.space.names_of(self.classes), *folded]}
 
     def held_back(self) -> PreparedDataset | None:
         """The first target with labels in a `val` split: training shows its score and never learns from it."""
@@ -82,4 +87,12 @@ def open_data(sources: list[Path], targets: list[Path], also: list[PreparedDatas
     for dataset in opened_sources:  # several sources complete each other
         known |= set(dataset.info.known_ids() or ())
     others = [d.info.known_ids() for d in [*opened_targets, *(also or [])]]
-    return TrainingData(opened_sources, opened_targets, first, shared_classes([known, *others], len(first)))
+    classes = shared_classes([known, *others], len(first))
+    ids = {name: i for i, name in enumerate(first.names)}
+    folds = {
+        ids[fine]: ids[coarse]
+        for dataset in [*opened_targets, *(also or [])]
+        for fine, coarse in dataset.info.covers.items()
+        if ids[fine] not in classes and ids[coarse] in classes
+    }
+    return TrainingData(opened_sources, opened_targets, first, classes, folds)

@@ -255,6 +255,7 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
         accelerator.process_index,
         accelerator.num_processes,
         config.run.accumulate,
+        data.folds if config.data.fold_classes else None,
     )
 
 

@@ -6,8 +6,8 @@ A step's whole batch is `world` ranks x `accumulate` micro-batches x `batch_size
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,17 @@ class Pool:
         return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
 
 
+def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
+    """A frame whose pixel counts stand under the classes that its labels are trained as."""
+    if not folds or not frame.pixels or folds.keys().isdisjoint(frame.pixels):
+        return frame
+    counts: dict[int, int] = {}
+    for train_id, count in frame.pixels.items():
+        train_id = folds.get(train_id, train_id)
+        counts[train_id] = counts.get(train_id, 0) + count
+    return replace(frame, pixels=counts)
+
+
 class TrainingBatches(Dataset):
     """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
 
@@ -76,6 +87,7 @@ class TrainingBatches(Dataset):
         rank: int = 0,
         world: int = 1,
         accumulate: int = 1,
+        folds: Mapping[int, int] | None = None,
     ) -> None:
         """Prepare drawing.
 
@@ -88,17 +100,23 @@ class TrainingBatches(Dataset):
             rank: Number of this process.
             world: Number of processes; each draws `batch_size` samples of a micro-batch.
             accumulate: Micro-batches a step.
+            folds: TrainId of a source label -> the one of `classes` that it is trained as.
         """
+        folds = folds or {}
         self.config = config
         self.seed = seed
         self.source, self.target = source, target
         self.rank, self.world = rank, world
         self.accumulate = accumulate
         self.sampler = RareClassSampler(
-            [f for _, f in source.frames], classes, config.rare_class_temperature, config.rare_class_pixels
+            [fold_counts(f, folds) for _, f in source.frames],
+            classes,
+            config.rare_class_temperature,
+            config.rare_class_pixels,
         )
         self._lut = np.full(256, IGNORE, np.uint8)
         self._lut[list(classes)] = list(classes)
+        self._lut[list(folds)] = list(folds.values())
         self._reference = target.median_height() if target else None
 
     def __len__(self) -> int:

@@ -122,5 +122,8 @@ def _compare(report: Report, source: DatasetInfo, target: DatasetInfo) -> None:
         if name not in source.classes_known:
             report.warnings.append(f"{name} is unknown to the source {source.name}: it cannot be learned from it")
     for name in source.classes_known:
-        if name not in target.classes_known:
+        if name not in target.classes_known and target.covers.get(name) not in report.scored:
             report.warnings.append(f"{name} is unknown to the target {target.name}: it is not scored")
+    folded = [f"{fine} as {coarse}" for fine, coarse in target.covers.items() if fine in source.classes_known]
+    if folded:
+        report.warnings.append(f"{target.name} does not tell some classes apart; trained there: {', '.join(folded)}")

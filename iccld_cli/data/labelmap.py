@@ -7,6 +7,9 @@ channel = 0                # which channel holds the ids, 0 = red or grey
 7 = "road"
 255 = "ignore"
 
+[covers]                   # classes that a coarser one takes in here: as a target, source trucks count as cars
+truck = "car"
+
 [label_space]              # only for classes of one's own; without it they are those of Cityscapes
 name = "harbour"
 classes = [{ name = "quay", color = [128, 64, 128] }, { name = "crane", color = [70, 70, 70] }]
@@ -17,7 +20,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +35,7 @@ else:  # pragma: no cover
 if TYPE_CHECKING:
     import numpy as np
 
-_KEYS = ("unknown", "channel", "ids", "colors", "label_space")
+_KEYS = ("unknown", "channel", "ids", "colors", "covers", "label_space")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class LabelMap:
         colors: (R, G, B) -> class name, None = ignore; None where `ids` are given.
         channel: Channel that holds the ids.
         strict: Whether an id or colour that the map lacks makes the frame a bad one.
+        covers: Class name -> the class of the map that its pixels carry.
     """
 
     space: LabelSpace
@@ -52,6 +56,7 @@ class LabelMap:
     colors: Mapping[tuple[int, int, int], str | None] | None = None
     channel: int = 0
     strict: bool = True
+    covers: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         """Classes that the map names, in the order of the label space."""
@@ -129,9 +134,22 @@ def parse_label_map(raw: Mapping[str, Any]) -> LabelMap:
     space = LabelSpace.from_json(raw["label_space"]) if "label_space" in raw else CITYSCAPES
     if "ids" in raw:
         ids = {_parse_id(key): _class(name, space) for key, name in raw["ids"].items()}
-        return LabelMap(space, ids, channel=channel, strict=unknown == "error")
-    colors = {_parse_color(key): _class(name, space) for key, name in raw["colors"].items()}
-    return LabelMap(space, None, colors, strict=unknown == "error")
+        table = LabelMap(space, ids, channel=channel, strict=unknown == "error")
+    else:
+        colors = {_parse_color(key): _class(name, space) for key, name in raw["colors"].items()}
+        table = LabelMap(space, None, colors, strict=unknown == "error")
+    return replace(table, covers=_covers(raw.get("covers", {}), table))
+
+
+def _covers(raw: Mapping[str, Any], table: LabelMap) -> dict[str, str]:
+    named = table.names()
+    for fine, coarse in raw.items():
+        table.space.id_of(fine)
+        if coarse not in named:
+            raise IccldError(f"[covers] {fine} = {coarse!r} is no class of this map", did_you_mean(str(coarse), named))
+        if fine in named:
+            raise IccldError(f"[covers] {fine!r} is a class of this map itself", "only classes it lacks can be covered")
+    return dict(raw)
 
 
 def _class(name: Any, space: LabelSpace) -> str | None:

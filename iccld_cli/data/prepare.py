@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ class Source(Loader, Protocol):
     """What is prepared: an adapter, the virtual town or a video."""
 
     label_space: LabelSpace
+    covers: Mapping[str, str]
 
     def scan(self) -> Iterator[RawFrame]:
         """List the frames."""
@@ -265,6 +266,7 @@ def _write_set(
         source=origin,
         tool_version=__version__,
         skipped=tuple(journal.bad()),
+        covers=dict(source.covers) if totals.labelled else {},
         extra={
             **totals.to_json(source.label_space),
             "duplicates": {"frames": twins, "examples": examples},

@@ -84,6 +84,8 @@ class DatasetInfo:
         source: Where it came from: at least `adapter` and `path`, and the options used.
         tool_version: Version of iccld that wrote it.
         skipped: Files left out, each with `file` and `reason`.
+        covers: Class name -> name of the known class that its pixels carry here, such as truck -> car where
+            every vehicle is labelled car.
         extra: Further facts of the adapter or the statistics (mean, std, ...).
     """
 
@@ -95,6 +97,7 @@ class DatasetInfo:
     source: dict[str, Any] = field(default_factory=dict)
     tool_version: str = ""
     skipped: tuple[dict[str, str], ...] = ()
+    covers: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,6 +113,7 @@ class DatasetInfo:
             "source": self.source,
             "tool_version": self.tool_version,
             "skipped": list(self.skipped),
+            **({"covers": self.covers} if self.covers else {}),
             **self.extra,
         }
 
@@ -127,6 +131,7 @@ class DatasetInfo:
             "source",
             "tool_version",
             "skipped",
+            "covers",
         }
         if raw["format_version"] != FORMAT_VERSION:
             raise IccldError(f"data set format {raw['format_version']} is not supported", "prepare it again")
@@ -140,6 +145,7 @@ class DatasetInfo:
             source=raw["source"],
             tool_version=raw["tool_version"],
             skipped=tuple(raw["skipped"]),
+            covers=dict(raw.get("covers", {})),
             extra={k: v for k, v in raw.items() if k not in own},
         )
 

@@ -303,6 +303,9 @@ def test_camvid_segnet_layout(tmp_path):
         *("road", "sidewalk", "building", "fence", "pole", "traffic sign"),
         *("vegetation", "sky", "person", "rider", "car"),
     )
+    covers = json.loads((data.root / "dataset.json").read_text())["covers"]
+    assert (covers["truck"], covers["traffic light"], covers["bicycle"]) == ("car", "traffic sign", "rider")
+    assert set(covers) | set(data.info.classes_known) == set(data.info.label_space.names)
 
 
 CAMVID_32 = {

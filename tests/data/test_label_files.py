@@ -122,6 +122,11 @@ def test_label_map_that_ignores_what_it_lacks(tmp_path):
     assert label[0, :3].tolist() == [IGNORE, 0, IGNORE]
 
 
+def test_label_map_whose_classes_take_in_others():
+    table = parse_label_map({"ids": {"1": "car"}, "covers": {"truck": "car"}})
+    assert table.covers == {"truck": "car"}
+
+
 def test_label_map_with_colours_and_classes_of_its_own(tmp_path):
     path = tmp_path / "map.toml"
     path.write_text(
@@ -148,6 +153,9 @@ def test_label_map_with_colours_and_classes_of_its_own(tmp_path):
         ({"ids": {"1": "road"}, "unknown": "maybe"}, "error or ignore"),
         ({"ids": {"1": "road"}, "channel": 9}, "0, 1, 2 or 3"),
         ({"ids": {"1": "road"}, "label_space": {"name": "x"}}, "label space"),
+        ({"ids": {"1": "car"}, "covers": {"truk": "car"}}, "did you mean 'truck'"),
+        ({"ids": {"1": "car"}, "covers": {"truck": "bus"}}, "no class of this map"),
+        ({"ids": {"1": "car", "2": "truck"}, "covers": {"truck": "car"}}, "itself"),
     ],
 )
 def test_wrong_label_maps(raw, message):

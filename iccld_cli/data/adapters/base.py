@@ -91,6 +91,8 @@ class Adapter:
         label_space: Classes that its labels are mapped to.
         ids: Raw id in the label file -> class name, or None where it is to be ignored. An id that is not in
             the table makes the frame a bad one, so that a wrong layout is noticed instead of learned.
+        covers: Class -> the class of `ids` that its pixels carry in these labels, where they are coarser than the
+            label space.
         options: Values of `choices`, defaults filled in.
         tree: The files it reads.
         labelled: Whether the labels are wanted.
@@ -101,6 +103,7 @@ class Adapter:
     choices: ClassVar[Mapping[str, Choice]] = {}
     label_space: LabelSpace = CITYSCAPES
     ids: Mapping[int, str | None] = {}
+    covers: Mapping[str, str] = {}
 
     def __init__(self, tree: Tree, options: Mapping[str, str] | None = None, labelled: bool = True) -> None:
         """Bind the adapter to its files.

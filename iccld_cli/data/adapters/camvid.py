@@ -65,6 +65,18 @@ CAMVID_COLORS: dict[tuple[int, int, int], str | None] = {
 }
 """The 32 colours of `label_colors.txt`, grouped as the SegNet layout groups them, so that both give equal labels."""
 
+CAMVID_COVERS = {
+    "wall": "building",
+    "traffic light": "traffic sign",
+    "terrain": "vegetation",
+    "truck": "car",
+    "bus": "car",
+    "train": "car",
+    "motorcycle": "rider",
+    "bicycle": "rider",
+}
+"""Classes of the label space that CamVid's eleven groups take in, by the table above."""
+
 _ORIGINAL = ("701_StillsRaw_full", "LabeledApproved_full")
 
 
@@ -80,6 +92,7 @@ class CamVid(Adapter):
     name = "camvid"
     help = "CamVid, SegNet layout or original 32 colours."
     ids = SEGNET_IDS
+    covers = CAMVID_COVERS
 
     def scan(self) -> Iterator[RawFrame]:
         """List the frames of the three splits."""

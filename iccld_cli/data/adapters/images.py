@@ -52,6 +52,7 @@ class Images(Adapter):
         super().__init__(tree, labelled=masks is not None)
         self.map = label_map or LabelMap(CITYSCAPES, train_ids(CITYSCAPES))
         self.label_space = self.map.space
+        self.covers = self.map.covers
         self.template, self.masks = template or "", masks
         self.by_template = bool(_PLACEHOLDER.search(self.template))
         names = _PLACEHOLDER.findall(self.template)
@@ -100,6 +101,8 @@ class Images(Adapter):
         if self.labelled:
             table = self.map.ids if self.map.ids is not None else self.map.colors or {}
             options["label_map"] = {str(key): name for key, name in table.items()}  # type: ignore[assignment]
+            if self.covers:
+                options["covers"] = dict(self.covers)  # type: ignore[assignment]
         return {"adapter": self.name, "path": self.tree.describe(), "options": options}
 
 

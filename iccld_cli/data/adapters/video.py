@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ class Video:
 
     name = "video"
     label_space: LabelSpace = CITYSCAPES
+    covers: Mapping[str, str] = {}
 
     def __init__(self, path: Path, fps: float) -> None:
         """Open a video.

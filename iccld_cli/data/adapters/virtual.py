@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from iccld_cli.data.adapters.base import RawFrame
@@ -23,6 +23,7 @@ class VirtualTown:
 
     name = "virtual"
     label_space: LabelSpace = CITYSCAPES
+    covers: Mapping[str, str] = {}
 
     def __init__(self, look: str, frames: int, size: tuple[int, int], seed: int) -> None:
         """Describe the frames to render.
