@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -99,6 +99,16 @@ class ModelHeader:
             tool_version=raw["tool_version"],
             sha256=raw["sha256"],
         )
+
+
+def without_paths(header: ModelHeader) -> ModelHeader:
+    """A header that names data sets and a local encoder without saying where they lie, for files to hand on."""
+    datasets = [{key: value for key, value in row.items() if key != "path"} for row in header.datasets]
+    encoder = Path(header.config.model.encoder)
+    tree = header.config.model_dump(mode="json")
+    if encoder.is_absolute():
+        tree["model"]["encoder"] = encoder.name
+    return replace(header, config=config_from_dict(tree), datasets=datasets)
 
 
 def tensors_digest(tensors: dict[str, Tensor]) -> str:

@@ -134,6 +134,8 @@ def data_of_header(header: ModelHeader, path: Path) -> tuple[list[Path], list[Pa
         raise IccldError(f"{path} is a stage-2 model", "give the stage1.safetensors that `iccld adapt-seg` wrote")
     folders: dict[str, list[Path]] = {"source": [], "target": []}
     for row in header.datasets:
+        if "path" not in row:
+            continue  # a file that was handed on
         folders.get(row["role"], []).append(Path(row["path"]))
     return folders["source"], folders["target"]
 

@@ -1,4 +1,4 @@
-"""`iccld export`: a model for ONNX Runtime or OpenVINO."""
+"""`iccld export`: a model for ONNX Runtime or OpenVINO, or a small model file to hand on."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from iccld_cli.errors import IccldError, did_you_mean
 
 def export(
     ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file.")],
-    format_: Annotated[str, typer.Option("--format", help="onnx or openvino.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .onnx, or .xml for openvino.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx, openvino or half.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write: .onnx, .xml for openvino, .safetensors for half.")
+    ],
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the images it will take.")] = "1024x512",
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps (default: the model's).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed; the noise becomes part of the file.")] = 0,
     opset: Annotated[int, typer.Option(min=14, help="ONNX operator set.")] = 18,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Write a model that runs without this program: image (1, 3, H, W) in [0, 1] to probabilities (1, K, H, W)."""
-    formats = ("onnx", "openvino")
+    """Write a model that runs without this program: image (1, 3, H, W) in [0, 1] to probabilities (1, K, H, W).
+
+    `--format half` writes a model file of half the size instead, to hand on: weights in fp16, and names of data
+    sets and encoder without the paths of this machine.
+    """
+    formats = ("onnx", "openvino", "half")
     if format_ not in formats:
         raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
     wanted = parse_size(size)
@@ -31,10 +37,16 @@ def export(
     if out.exists() and not overwrite:
         raise IccldError(f"{out} exists", "give another --out, or --overwrite")
 
-    from iccld_cli.checkpoint import load_segmenter
+    from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
     from iccld_cli.inference.export import export as run
 
     segmenter, header = load_segmenter(ckpt)
+    if format_ == "half":
+        save_segmenter(out, segmenter, without_paths(header), half=True)
+        Console(highlight=False, soft_wrap=True).print(
+            f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, fp16", markup=False
+        )
+        return
     done = run(segmenter, header, out, format_, size=wanted, steps=steps, seed=seed, opset=opset)
     Console(highlight=False, soft_wrap=True).print(
         f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps; probabilities differ by at most "

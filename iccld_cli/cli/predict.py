@@ -91,11 +91,17 @@ def predict(
 def _checkpoint(given: Path | None) -> Path:
     from iccld_cli.inference.shipped import default_checkpoint
 
-    path = given or default_checkpoint()
+    if given is not None:
+        return given
+    path = default_checkpoint()
     if path is None:
         raise IccldError(
             "this installation comes without a model file", "name one with --ckpt, such as RUN/stage2.safetensors"
         )
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"using the model that comes with iccld, {path.name}: for research, see {path.stem}.md; --ckpt takes another",
+        markup=False,
+    )
     return path
 
 

@@ -1,5 +1,6 @@
 """`iccld export`: the exported file answers as this program does, or is not written."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -13,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model
 
 from iccld_cli.__main__ import main
-from iccld_cli.checkpoint import load_segmenter
+from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
 from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.inference import export as export_module
 
@@ -95,6 +96,34 @@ def test_the_sampler_as_numbers_is_the_sampler(models, steps):
     for t, of_clean, of_noisy in export_module.linear_updates(scheduler, steps):
         z = of_clean * (0.3 * z + target * (t + 1) / 1000) + of_noisy * z
     torch.testing.assert_close(z, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_half_is_small_answers_alike_and_tells_no_paths(iccld, models, tmp_path):
+    segmenter, header = load_segmenter(models["stage2"])
+    datasets = [{"role": "source", "name": "a", "path": str(tmp_path / "secret"), "digest": "1"}]
+    header = dataclasses.replace(header, datasets=datasets)
+    save_segmenter(tmp_path / "full.safetensors", segmenter, header)
+    status, said, _ = iccld(
+        "export", "--ckpt", tmp_path / "full.safetensors", "--format", "half", "--out", tmp_path / "m.safetensors"
+    )
+    assert status == 0
+    assert "fp16" in said
+    assert b"secret" not in (tmp_path / "m.safetensors").read_bytes()
+    small, its_header = load_segmenter(tmp_path / "m.safetensors")
+    assert its_header.datasets == [{"role": "source", "name": "a", "digest": "1"}]
+    weights = sum(t.numel() * t.element_size() for t in segmenter.state_dict().values())
+    saved = (tmp_path / "full.safetensors").stat().st_size - (tmp_path / "m.safetensors").stat().st_size
+    assert saved == pytest.approx(weights / 2, rel=0.05)
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    ours, its = (s.segment(image, steps=1, seed=0).probabilities for s in (segmenter, small))
+    torch.testing.assert_close(its, ours, rtol=0, atol=0.02)
+
+
+def test_a_local_encoder_is_named_without_its_folder(models):
+    _, header = load_segmenter(models["stage2"])
+    for encoder, told in {"/home/me/mobilenet": "mobilenet", "google/mobilenet": "google/mobilenet"}.items():
+        config = header.config.model_copy(update={"model": header.config.model.model_copy(update={"encoder": encoder})})
+        assert without_paths(dataclasses.replace(header, config=config)).config.model.encoder == told
 
 
 @needs_onnx

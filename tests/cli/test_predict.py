@@ -1,6 +1,7 @@
 """`iccld predict` through the command itself: what it leaves on disk and what it says."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,10 +188,23 @@ def test_an_unknown_kind_is_wrong_usage(iccld, models, photos, tmp_path):
 
 
 def test_without_a_model_the_option_is_named(iccld, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    monkeypatch.setattr(shipped, "ASSETS", (tmp_path,))
     status, _, err = iccld("predict", photos, "--out", tmp_path / "out")
     assert status == 1
     assert "--ckpt" in err
+
+
+def test_without_a_name_the_shipped_model_is_used_and_named(iccld, models, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "ASSETS", (tmp_path / "none", tmp_path))
+    shutil.copy(models["stage2"], tmp_path / "iccld-small.safetensors")
+    for name, options in {"shipped": [], "named": ["--ckpt", models["stage2"]]}.items():
+        status, _, err = iccld("predict", photos, "--out", tmp_path / name, "--save", "color", *options)
+        assert status == 0
+        assert ("iccld-small.safetensors" in err) == (name == "shipped")
+    written = sorted(p.relative_to(tmp_path / "named") for p in (tmp_path / "named").rglob("*.png"))
+    assert written
+    for path in written:
+        assert (tmp_path / "shipped" / path).read_bytes() == (tmp_path / "named" / path).read_bytes()
 
 
 def test_a_result_never_replaces_its_input(iccld, models, tmp_path):
