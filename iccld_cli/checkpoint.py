@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -152,7 +153,14 @@ def save_segmenter(path: Path | str, segmenter: Segmenter, header: ModelHeader, 
     )
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(written.to_json(), ensure_ascii=False)})
+        temporary.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
     return written
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def read_header(path: Path | str) -> ModelHeader:

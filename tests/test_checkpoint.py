@@ -12,6 +12,7 @@ from iccld_cli import __version__
 from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter, tensors_digest
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import LabelSpace
+from iccld_cli.models.backbones import BackboneSpec
 
 SPACE = LabelSpace("five", ("road", "sky", "car", "tree", "pole"), tuple((i, i, i) for i in range(5)))
 
@@ -254,3 +255,15 @@ def test_digest_sees_names_types_shapes_and_values():
 def test_a_transposed_view_is_its_values():
     x = torch.rand(3, 4)
     assert tensors_digest({"a": x.t()}) == tensors_digest({"a": x.t().contiguous()})
+
+
+def test_the_file_can_be_read_by_those_who_may_read_new_files(saved, tmp_path):
+    (tmp_path / "new").touch()
+    assert saved.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_the_file_does_not_say_where_the_encoder_came_from():
+    spec = BackboneSpec(
+        "mobilenet_v2", {"_name_or_path": "/home/me/weights", "depth_multiplier": 1.0}, (0.5,) * 3, (0.5,) * 3
+    )
+    assert "/home/me" not in json.dumps(spec.to_json())

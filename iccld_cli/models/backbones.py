@@ -48,8 +48,9 @@ class BackboneSpec:
     std: tuple[float, float, float]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description."""
-        return {"model_type": self.model_type, "config": self.config, "mean": self.mean, "std": self.std}
+        """A JSON-ready description, without the place that the weights came from."""
+        config = {key: value for key, value in self.config.items() if key != "_name_or_path"}
+        return {"model_type": self.model_type, "config": config, "mean": self.mean, "std": self.std}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> BackboneSpec:
