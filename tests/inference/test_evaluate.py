@@ -66,7 +66,9 @@ def test_result_does_not_depend_on_batch_size(segmenter, dataset):
     assert one.ece == pytest.approx(many.ece, abs=1e-5)
 
 
-def test_samples_add_the_disagreement(segmenter, dataset):
+def test_samples_add_the_disagreement(dataset, tmp_path):
+    # A model that is right in places and wrong in others; with one answer everywhere there is nothing to detect.
+    segmenter, _ = load_segmenter(make_model(tmp_path / "m.safetensors", seed=4))
     one = evaluate(segmenter, dataset, "val", limit=1)
     three = evaluate(segmenter, dataset, "val", limit=1, samples=3)
     assert one.auroc_disagreement is None
