@@ -268,6 +268,8 @@ class RunConfig(_Section):
         accumulate: Micro-batches of `data.batch_size` that make one optimizer step.
         checkpointing: Whether to compute activations again in the backward pass instead of keeping them: less
             memory, about a third more time.
+        shard: Whether several processes share parameters, gradients and optimizer state, each keeping its part, instead
+            of holding all of them; for encoders that fill a device.
         compile: Whether to run the networks through torch.compile.
         trackers: Where the log goes besides `log.jsonl`: any of `tensorboard`, `wandb` and `mlflow`.
     """
@@ -283,6 +285,7 @@ class RunConfig(_Section):
     overlay_every: int = Field(1000, ge=0)
     accumulate: int = Field(1, ge=1)
     checkpointing: bool = False
+    shard: bool = False
     compile: bool = False
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
 

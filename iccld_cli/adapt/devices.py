@@ -13,7 +13,8 @@ from rich.console import Console
 from torch import nn
 
 from iccld_cli.adapt.memory import available_bytes, format_bytes, is_out_of_memory, peak_bytes
-from iccld_cli.adapt.ranks import refuse_sharding
+from iccld_cli.adapt.ranks import refuse_launcher_sharding
+from iccld_cli.adapt.sharding import check_sharding
 from iccld_cli.adapt.stage import Stage, to_device
 from iccld_cli.adapt.trackers import check_trackers
 from iccld_cli.config import Config
@@ -36,7 +37,7 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
         IccldError: The device does not exist or lacks the precision, or something is not installed or not supported.
     """
     device, precision = config.run.device, config.run.precision
-    refuse_sharding()
+    refuse_launcher_sharding()
     if config.run.compile and config.run.checkpointing:
         raise IccldError("run.compile and run.checkpointing exclude each other", "choose one of them")
     if device.startswith("cuda"):
@@ -53,9 +54,11 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
     handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     mixed = "no" if precision == "fp32" else precision
     trackers = check_trackers(config)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=mixed, cpu=on_cpu, kwargs_handlers=[handler], log_with=trackers or None, project_dir=str(run)
     )
+    check_sharding(config, accelerator.mixed_precision)  # only now is it known how many processes there are
+    return accelerator
 
 
 def compile_network(network: nn.Module, accelerator: Accelerator) -> None:

@@ -27,6 +27,7 @@ from iccld_cli.adapt.window import LogWindow
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches, read_steps
 from iccld_cli.errors import IccldError
+from iccld_cli.models.segmenter import Segmenter
 
 _SMALLER = (
     "lower --batch-size (or leave it to --batch-size auto) or --crop, keep the whole batch with "
@@ -37,17 +38,17 @@ _SECOND_SIGNAL_AFTER = 1.0  # seconds; launchers repeat a terminal's Ctrl-C at o
 
 @dataclass
 class LoopHooks:
-    """What happens beside the steps, on rank 0.
+    """What happens to the teacher beside the steps, on rank 0.
 
     Attributes:
-        validate: Scores the teacher; its numbers join the log line.
-        draw: Draws sample overlays of the teacher at a step.
-        keep_best: Keeps the teacher of a step, whose mIoU in percent is the best so far.
+        validate: Scores it; the numbers join the log line.
+        draw: Draws sample overlays of it at a step.
+        keep_best: Keeps that of a step whose mIoU is the best so far.
     """
 
-    validate: Callable[[], dict[str, float]] | None = None
-    draw: Callable[[int], None] | None = None
-    keep_best: Callable[[int, float], None] | None = None
+    validate: Callable[[Segmenter], dict[str, float]] | None = None
+    draw: Callable[[Segmenter, int], None] | None = None
+    keep_best: Callable[[Segmenter, int], None] | None = None
 
 
 @dataclass
@@ -169,25 +170,31 @@ class Trainer:
         settings, final = self.config.run, done == self.stage.iterations
         log = final or _due(done, settings.log_every, settings.validate_every)
         save = final or stop or _due(done, settings.save_every)
-        validate = (final or _due(done, settings.validate_every)) and (final or not stop)
-        draw = self.hooks.draw is not None and (final or _due(done, settings.overlay_every))
+        validate = (final or (_due(done, settings.validate_every) and not stop)) and self.hooks.validate is not None
+        draw = (final or _due(done, settings.overlay_every)) and self.hooks.draw is not None
         if log or save:
             self._window.collect()
+        teacher = self.stage.result() if validate or draw else None
         if log:
-            self._write_line(done, validate, bar)
+            self._write_line(done, teacher if validate else None, bar)
         bar.advance()
-        if draw and self._main and self.hooks.draw is not None:
-            self.hooks.draw(done)
-        if save and self._main:
-            save_state(self.run, self.stage.name, done, self._contents(), settings.keep_states)
+        if draw and self._main and self.hooks.draw is not None and teacher is not None:
+            self.hooks.draw(teacher, done)
+        del teacher
+        # Rank 0 alone has validated and drawn. The others wait for it here, and not inside a collective, whose
+        # patience is short.
+        if validate or draw:
+            self._ranks.wait()
+        if save:
+            save_state(self.run, self.stage.name, done, self._contents(), settings.keep_states, write=self._main)
             if self._log is not None and self._log.path.is_file():
                 self._log.plot()
-        if validate or draw or save:
-            self._ranks.wait()  # the others would otherwise wait inside a collective, whose patience is short
+            self._ranks.wait()
         if log or save or draw:
             self._began, self._timed = time.perf_counter(), 0
 
-    def _write_line(self, done: int, validate: bool, bar: TrainingProgress) -> None:
+    def _write_line(self, done: int, teacher: Segmenter | None, bar: TrainingProgress) -> None:
+        """Write a line of the log, with scores of the teacher where one is given."""
         row: dict[str, Any] = {
             "step": done,
             **self._window.close(),
@@ -200,14 +207,14 @@ class Trainer:
             row["adversarial"] = verdict.text
             if self._health.news(verdict):
                 self.console.print(f"warning: step {done}: {verdict.text}", soft_wrap=True)
-        if validate and self._main and self.hooks.validate is not None:
-            scores = self.hooks.validate()
+        if teacher is not None and self._main and self.hooks.validate is not None:
+            scores = self.hooks.validate(teacher)
             row |= scores
             self.validation |= scores
             if scores["miou"] > self.validation.get("best_miou", -1.0):
                 self.validation["best_miou"] = scores["miou"]
                 if self.hooks.keep_best is not None:
-                    self.hooks.keep_best(done, scores["miou"])
+                    self.hooks.keep_best(teacher, done)
         if self._log is not None:
             self._log.write(row)
         if self._trackers is not None:

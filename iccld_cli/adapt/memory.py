@@ -93,22 +93,22 @@ def checkpoint_activations(segmenter: Segmenter) -> None:
     Applied to the encoder's blocks, its fusion, the UNet's blocks and the decoder, of a network that trains. It costs
     about a third more computing, changes no number, and names of parameters stay as they are.
     """
-    parts = [*_blocks(segmenter.encoder.backbone), segmenter.encoder.fusion, segmenter.decoder]
+    parts = [*layer_blocks(segmenter.encoder.backbone), segmenter.encoder.fusion, segmenter.decoder]
     for part in parts:
         part.forward = _checkpointed(part, part.forward)  # type: ignore[method-assign]
     if segmenter.denoiser is not None:
         segmenter.denoiser.unet.enable_gradient_checkpointing()
 
 
-def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The elements of the outermost lists of layers, whatever the architecture calls them."""
+def layer_blocks(module: nn.Module) -> list[nn.Module]:
+    """The elements of the outermost lists of layers of a network, whatever the architecture calls them."""
     found: list[nn.Module] = []
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             for element in child:
-                found += _blocks(element) if isinstance(element, nn.ModuleList) else [element]
+                found += layer_blocks(element) if isinstance(element, nn.ModuleList) else [element]
         else:
-            found += _blocks(child)
+            found += layer_blocks(child)
     if isinstance(module, nn.ModuleList):
         return [e for e in module if not isinstance(e, nn.ModuleList)] or found
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -18,17 +17,15 @@ _FRAMES = 4
 
 
 @torch.inference_mode()
-def draw_overlays(
-    model: Callable[[], Segmenter], data: TrainingData, run: Path, stage: str, device: torch.device, step: int
-) -> None:
+def draw_overlays(data: TrainingData, run: Path, stage: str, device: torch.device, model: Segmenter, step: int) -> None:
     """Write `RUN/overlays/<stage>-<step>.jpg`: frames on the left, what the teacher says of them on the right.
 
     Args:
-        model: Gives the teacher.
         data: The frames are evenly spread over the first target's held-back split, where it has one.
         run: The run folder.
         stage: Name of the stage.
         device: Where the teacher is.
+        model: The teacher.
         step: Steps done.
     """
     dataset = (data.targets or data.sources)[0]
@@ -38,7 +35,7 @@ def draw_overlays(
     for frame in chosen:
         image = dataset.read_image(frame)
         pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float().div(255).unsqueeze(0)
-        labels = model().segment(pixels).probabilities[0].argmax(0).to(torch.uint8).cpu().numpy()
+        labels = model.segment(pixels).probabilities[0].argmax(0).to(torch.uint8).cpu().numpy()
         row = np.hstack([image, draw_overlay(image, labels, data.space)])
         rows.append(row if not rows else cv2.resize(row, rows[0].shape[1::-1]))
     with atomic_path(run / "overlays" / f"{stage}-{step:07d}.jpg") as temporary:

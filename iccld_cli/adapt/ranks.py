@@ -1,9 +1,9 @@
 """Several processes, one training: sums over ranks, one batch norm, one decision to stop.
 
-Every rank must hold the same networks, averages and counts after each step; then the state that rank 0 writes is
-everybody's, and B samples on each of N ranks train as N x B samples on one. Gradients are averaged by data
-parallelism. What this module adds are the other numbers that depend on the whole batch. Without several
-processes every function here does nothing.
+Every rank must hold the same networks, averages and counts after each step (of networks in shards, its part of the
+same, see `adapt.sharding`); then the state that rank 0 writes is everybody's, and B samples on each of N ranks train
+as N x B samples on one. Gradients are averaged by data parallelism. What this module adds are the other numbers that
+depend on the whole batch. Without several processes every function here does nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ _PATIENCE = timedelta(hours=6)
 def world_size() -> int:
     """Number of processes of this training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is rank 0, the one that writes."""
+    return world_size() == 1 or dist.get_rank() == 0
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -139,8 +144,8 @@ def share_batch_norm(module: nn.Module, device: torch.device) -> None:
                 child.__class__ = _RankBatchNorm2d
 
 
-def refuse_sharding() -> None:
-    """Refuse launcher settings under which a rank does not hold the whole networks.
+def refuse_launcher_sharding() -> None:
+    """Refuse launcher settings that would cut the networks in places that nothing else here knows of.
 
     Raises:
         IccldError: FSDP or DeepSpeed is configured.
@@ -148,6 +153,6 @@ def refuse_sharding() -> None:
     for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
             raise IccldError(
-                f"{name} is configured, but every process must hold the whole networks here",
-                "launch with plain multi-GPU, and use --set run.checkpointing=true for large encoders",
+                f"{name} is configured in the launcher, which does not know these networks",
+                "launch with plain multi-GPU, and use --set run.shard=true for large encoders",
             )

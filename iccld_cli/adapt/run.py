@@ -17,6 +17,7 @@ from iccld_cli.adapt.inputs import TrainingData, open_data
 from iccld_cli.adapt.loop import LoopHooks, Trainer
 from iccld_cli.adapt.memory import checkpoint_activations
 from iccld_cli.adapt.pictures import draw_overlays
+from iccld_cli.adapt.sharding import is_sharded
 from iccld_cli.adapt.stage_adv import AdvStage
 from iccld_cli.adapt.stage_seg import SegStage
 from iccld_cli.adapt.state import list_states, read_record
@@ -38,7 +39,7 @@ MODEL_NAMES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensor
 _FREE_SETTINGS = {
     "run": (
         "device", "log_every", "save_every", "keep_states", "validate_every", "validate_frames", "overlay_every",
-        "checkpointing", "trackers",
+        "checkpointing", "shard", "trackers",
     ),
     "data": ("workers",),
 }  # fmt: skip
@@ -187,10 +188,10 @@ def _run(
         "precision": accelerator.mixed_precision,
     }
     batches = _batches(config, data, accelerator, with_target=stage.name != "source_only")
-    hooks = LoopHooks(draw=functools.partial(draw_overlays, stage.result, data, run, stage.name, device))
+    hooks = LoopHooks(draw=functools.partial(draw_overlays, data, run, stage.name, device))
     trainer = Trainer(stage, config, batches, run, accelerator, facts, hooks, console)
 
-    def write(path: Path, step: int) -> None:
+    def write(path: Path, model: Segmenter, step: int) -> None:
         header = ModelHeader(
             stage=stage.name,  # type: ignore[arg-type]
             config=config,
@@ -200,13 +201,13 @@ def _run(
             iterations=step,
             metrics={"validation": dict(trainer.validation)} if trainer.validation else {},
         )
-        save_segmenter(path, stage.result(), header)
+        save_segmenter(path, model, header)
 
     held_back = data.held_back()
     path = run / MODEL_NAMES[stage.name]
     if held_back is not None:
-        hooks.validate = functools.partial(_validate, stage, config, data, held_back, device)
-        hooks.keep_best = lambda step, _: write(path.with_suffix(".best.safetensors"), step)
+        hooks.validate = functools.partial(_validate, config, data, held_back, device)
+        hooks.keep_best = functools.partial(write, path.with_suffix(".best.safetensors"))
     start = trainer.resume() if options.resume else 0
     if start == stage.iterations and path.exists():
         console.print(f"{stage.name} in {run} is complete", soft_wrap=True)
@@ -215,14 +216,18 @@ def _run(
         for name in (CONFIG_NAME, f"config-{stage.name}.toml"):
             write_text(run / name, config.to_toml())
     names = ", ".join(data.space.names_of(data.classes))
+    if config.run.shard and not is_sharded(config):
+        console.print("run.shard: a single process has nobody to share its parameters with and keeps them whole")
+    shards = ", parameters in shards" if is_sharded(config) else ""
     console.print(
-        f"{stage.name} on {accelerator.num_processes} x {device} ({accelerator.mixed_precision}), "
+        f"{stage.name} on {accelerator.num_processes} x {device} ({accelerator.mixed_precision}){shards}, "
         f"{len(data.classes)} classes: {names}",
         soft_wrap=True,
     )
     trainer.train(start)
-    if accelerator.is_main_process:
-        write(path, stage.iterations)
+    model = stage.result()
+    if accelerator.is_main_process and model is not None:
+        write(path, model, stage.iterations)
         console.print(f"wrote {path}", soft_wrap=True)
     accelerator.wait_for_everyone()
     return path
@@ -262,10 +267,10 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
 
 
 def _validate(
-    stage: AnyStage, config: Config, data: TrainingData, held_back: PreparedDataset, device: torch.device
+    config: Config, data: TrainingData, held_back: PreparedDataset, device: torch.device, model: Segmenter
 ) -> dict[str, float]:
     limit = config.run.validate_frames or None
-    found = evaluate(stage.result(), held_back, "val", classes=data.classes, limit=limit, device=device)
+    found = evaluate(model, held_back, "val", classes=data.classes, limit=limit, device=device)
     return {"miou": round(found.miou, 3)}
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from iccld_cli.adapt.ranks import sum_over_ranks, world_size
+from iccld_cli.adapt.sharding import clip_shards
 from iccld_cli.config import Config, OptimConfig
 from iccld_cli.data.augment import Jitter, draw_jitter, jitter_images, style_align
 from iccld_cli.data.classmix import classmix
@@ -46,8 +48,12 @@ class Stage(Protocol):
         """
         ...
 
-    def result(self) -> Segmenter:
-        """The model to validate and to save: the teacher."""
+    def result(self) -> Segmenter | None:
+        """The model to validate and to save: the teacher, whole; all ranks together.
+
+        Returns:
+            The model on rank 0; elsewhere it may be None.
+        """
         ...
 
 
@@ -204,11 +210,23 @@ def apply_gradients(
         return {}
     parameters = [p for p in network.parameters() if p.grad is not None]
     if world_size() > 1 and not isinstance(network, nn.parallel.DistributedDataParallel):
-        for p in parameters:
-            p.grad = sum_over_ranks(p.grad).div_(world_size())
-    norm = accelerator.clip_grad_norm_(parameters, clip if clip > 0 else float("inf"))
+        _average([p.grad for p in parameters if not isinstance(p.grad, DTensor)])  # shards are averaged on their way
+    limit = clip if clip > 0 else float("inf")
+    if any(isinstance(p, DTensor) for p in parameters):
+        norm = clip_shards(parameters, limit)
+    else:
+        norm = accelerator.clip_grad_norm_(parameters, limit)
     optimizer.step()
     return {"grad_norm": torch.as_tensor(norm).detach()}
+
+
+def _average(gradients: list[Tensor]) -> None:
+    """Replace gradients by their means over ranks, with a single message."""
+    if not gradients:
+        return
+    flat = sum_over_ranks(torch.cat([g.flatten() for g in gradients])).div_(world_size())
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def thing_mask(space_names: tuple[str, ...], things: tuple[str, ...]) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
 from iccld_cli.adapt.ranks import mean_over_ranks, sum_over_ranks
+from iccld_cli.adapt.sharding import is_sharded, prepare, shard_networks
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
@@ -123,12 +124,16 @@ class AdvStage:
         self.iterations = adv.iterations
         self.accelerator = accelerator
         device = accelerator.device
-        self.student = student.to(device, memory_format=torch.channels_last).train()
+        shards = is_sharded(config)
+        self.student = (student if shards else student.to(device, memory_format=torch.channels_last)).train()
         # E and D hand on what stage 1 measured: here D meets z_0 and z̄_0, source, mixed and target images in turn, and
         # statistics of such a blend would fit none of them.
         keep_statistics(self.student.encoder)
         keep_statistics(self.student.decoder)
         self.teacher = Teacher(self.student, ema_decay(adv.ema_horizon, self.iterations))
+        if shards:
+            self.teacher.expect_shards()
+            shard_networks([self.student, self.teacher.model], accelerator)
         self.gate = ConfidenceGate(config.seg, len(space)).to(device)
         self.prototypes = Prototypes(len(space), config.model.latent_channels).to(device)
         self.critic = build_discriminator(config).to(device)
@@ -148,7 +153,7 @@ class AdvStage:
             [{"params": list(self.critic.parameters()), "lr": adv.discriminator_lr, "base_lr": adv.discriminator_lr}],
             betas=(0.9, 0.99),
         )
-        self.network, self.optimizer = accelerator.prepare(self.generator, self.optimizer)
+        self.network, self.optimizer = prepare(accelerator, self.generator, self.optimizer, config)
         # Not wrapped for data parallelism, which would wait for ranks whose batch has nothing for the discriminator.
         self.critic_optimizer = accelerator.prepare(self.critic_optimizer)
         self.modules: dict[str, nn.Module] = {
@@ -160,9 +165,9 @@ class AdvStage:
         }
         self.optimizers = {"student": self.optimizer, "discriminator": self.critic_optimizer}
 
-    def result(self) -> Segmenter:
-        """The teacher."""
-        return self.teacher.model
+    def result(self) -> Segmenter | None:
+        """The teacher, whole, on rank 0; all ranks together."""
+        return self.teacher.whole()
 
     def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
         """One step, as the head of this file tells it."""

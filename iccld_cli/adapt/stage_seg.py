@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from iccld_cli.adapt.pseudo import ConfidenceGate, PseudoLabels, pseudo_label
 from iccld_cli.adapt.ranks import mean_over_ranks, share_batch_norm
+from iccld_cli.adapt.sharding import is_sharded, prepare, shard_networks
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
@@ -63,19 +64,23 @@ class SegStage:
         self.iterations = config.seg.iterations
         self.accelerator = accelerator
         device = accelerator.device
-        self.student = student.to(device, memory_format=torch.channels_last).train()
+        shards = is_sharded(config)
+        self.student = (student if shards else student.to(device, memory_format=torch.channels_last)).train()
         share_batch_norm(self.student, device)
         self.teacher = Teacher(self.student, ema_decay(config.seg.ema_horizon, self.iterations))
         self.gate = ConfidenceGate(config.seg, len(space)).to(device)
         self.burn_in = self.iterations if source_only else round(config.seg.burn_in * self.iterations)
         pretrained = config.model.encoder != "tiny"
+        self.reference = self._frozen_backbone() if config.seg.feature_distance_weight > 0 and pretrained else None
+        if shards:
+            self.teacher.expect_shards()
+            shard_networks([self.student, self.teacher.model, self.reference], accelerator)
         lr, head_lr = config.optim.lr, config.optim.lr * config.optim.head_lr_factor
         self.optimizer = optimizer_of(
             [(student.encoder.backbone, lr if pretrained else head_lr), (student, head_lr)], config.optim, device
         )
-        self.reference = self._frozen_backbone() if config.seg.feature_distance_weight > 0 and pretrained else None
         self.things = thing_mask(space.names, THINGS).to(device)
-        self.network, self.optimizer = accelerator.prepare(self.student, self.optimizer)
+        self.network, self.optimizer = prepare(accelerator, self.student, self.optimizer, config)
         self.modules: dict[str, nn.Module] = {
             "student": self.student,
             "teacher": self.teacher.model,
@@ -83,9 +88,9 @@ class SegStage:
         }
         self.optimizers = {"student": self.optimizer}
 
-    def result(self) -> Segmenter:
-        """The teacher."""
-        return self.teacher.model
+    def result(self) -> Segmenter | None:
+        """The teacher, whole, on rank 0; all ranks together."""
+        return self.teacher.whole()
 
     def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
         """One step, as the head of this file tells it."""

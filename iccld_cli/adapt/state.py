@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from iccld_cli.adapt.sharding import cut_like, join_tensors
 from iccld_cli.checkpoint import tensors_digest
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
@@ -83,8 +84,8 @@ def remove_leftovers(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int) -> Path:
-    """Write a state and remove those beyond the newest `keep` of the same stage.
+def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, write: bool = True) -> Path:
+    """Write a state and remove those beyond the newest `keep` of the same stage; all ranks together.
 
     Args:
         run: The run folder.
@@ -92,11 +93,18 @@ def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int) 
         step: Steps done.
         contents: What to write.
         keep: States kept.
+        write: Whether this rank writes; the others hand over their parts of what is cut.
+
+    Returns:
+        Its folder.
 
     Raises:
         IccldError: A tensor is not finite, or the disk is full or not writable; older states are untouched then.
     """
-    tensors, groups = _flatten(contents)
+    final = run / "state" / f"{stage}-{step:08d}"
+    tensors, groups = _flatten(contents, write)
+    if not write:
+        return final
     broken = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
     if broken is not None:
         raise IccldError(
@@ -111,7 +119,6 @@ def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int) 
         "param_groups": groups,
         "sha256": tensors_digest(tensors),
     }
-    final = run / "state" / f"{stage}-{step:08d}"
     temporary = _part_path(run)
     try:
         temporary.mkdir(parents=True)
@@ -164,10 +171,12 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
     try:
         for name, module in contents.modules.items():
             prefix = f"module/{name}/"
-            module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+            values = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            own = module.state_dict()
+            module.load_state_dict({k: cut_like(v, own[k]) if k in own else v for k, v in values.items()})
         for name, optimizer in contents.optimizers.items():
             _restore_optimizer(optimizer, f"optimizer/{name}/", tensors, record["param_groups"][name])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise IccldError(
             f"training state {saved.path} does not fit these networks ({str(error).splitlines()[0]})",
             "it was written by another version of iccld; start anew in another --out",
@@ -194,7 +203,7 @@ def read_record(saved: SavedState) -> dict[str, Any]:
     return record
 
 
-def _flatten(contents: Contents) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _flatten(contents: Contents, keep: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     groups: dict[str, Any] = {}
     for name, module in contents.modules.items():
@@ -204,17 +213,18 @@ def _flatten(contents: Contents) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for index, entry in state["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{k}": v for k, v in entry.items() if isinstance(v, Tensor)}
         groups[name] = state["param_groups"]
-    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, groups
+    return join_tensors(tensors, keep), groups
 
 
 def _restore_optimizer(
     optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
         if key.startswith(prefix):
             index, field = key[len(prefix) :].split("/", 1)
-            state.setdefault(int(index), {})[field] = value
+            state.setdefault(int(index), {})[field] = cut_like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -9,6 +9,8 @@ import copy
 
 import torch
 
+from iccld_cli.adapt.ranks import is_first
+from iccld_cli.adapt.sharding import blueprint, forget_forwards, join_segmenter, local
 from iccld_cli.models.segmenter import Segmenter
 
 
@@ -39,6 +41,19 @@ class Teacher:
     def __init__(self, student: Segmenter, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(student).requires_grad_(False).eval()
+        self._plan: Segmenter | None = None
+
+    def expect_shards(self) -> None:
+        """Note what a whole copy looks like; before the model is cut."""
+        self._plan = blueprint(self.model)
+
+    def whole(self) -> Segmenter | None:
+        """The teacher on one device; all ranks together.
+
+        Returns:
+            The model itself, or where it is cut a copy on rank 0 and None elsewhere.
+        """
+        return self.model if self._plan is None else join_segmenter(self.model, self._plan, wanted=is_first())
 
     @torch.no_grad()
     def update(self, student: Segmenter, step: int) -> None:
@@ -52,7 +67,9 @@ class Teacher:
         mine, other = [*self.model.parameters(), *self.model.buffers()], [*student.parameters(), *student.buffers()]
         pairs = list(zip(mine, other, strict=True))
         floats = [(a, b) for a, b in pairs if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+        torch._foreach_lerp_([local(a) for a, _ in floats], [local(b) for _, b in floats], 1 - decay)
         for a, b in pairs:
             if not a.is_floating_point():
                 a.copy_(b)
+        if self._plan is not None:
+            forget_forwards(self.model)

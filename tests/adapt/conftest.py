@@ -20,3 +20,11 @@ def stage1(world):
         world / "stage1"
     )
     return world / "stage1"
+
+
+@pytest.fixture(scope="session")
+def pair(world):
+    """The run folder of a finished stage 1 on two processes: six steps without an interruption."""
+    out = world / "pair"
+    assert training_runs.run(training_runs.seg_arguments(world, out), ranks=2) == [0, 0], training_runs.said(out, 1)
+    return out

@@ -79,6 +79,64 @@ def test_a_signal_ends_the_step_saves_and_leaves_with_130(world, tmp_path, numbe
         assert process.exitcode == 130, runs.said(out)
         assert "go on with --resume" in runs.said(out)
     (state,) = list_states(out)
-    assert state.step < 4000
+    assert state.step < 3000
     logged = [row["step"] for row in runs.numbers(out)]
     assert all(step % 3 == 0 for step in logged), "an interruption must not shift the lines of the log"
+
+
+def test_stage_1_on_two_ranks_killed_equals_the_uninterrupted_run_to_the_bit(world, pair, tmp_path):
+    command = runs.seg_arguments(world, tmp_path / "run", "--save-every", "2")
+    processes = runs.start(command, ranks=2)
+    wait_for_lines(tmp_path / "run", 3, processes)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert runs.run([*command, "--resume"], ranks=2) == [0, 0], runs.said(tmp_path / "run", 1)
+    assert runs.numbers(tmp_path / "run") == runs.numbers(pair)
+    same_tensors(tmp_path / "run" / "stage1.safetensors", pair / "stage1.safetensors")
+
+
+def test_stage_2_killed_equals_the_uninterrupted_run_to_the_bit(stage1, tmp_path):
+    def command(name, *more):
+        return runs.adv_arguments(stage1 / "stage1.safetensors", tmp_path / name, *more, batch=1)
+
+    assert runs.run(command("whole")) == [0], runs.said(tmp_path / "whole")
+    (process,) = runs.start(command("run", "--save-every", "2"))
+    wait_for_lines(tmp_path / "run", 3, [process])
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert runs.run(command("run", "--save-every", "2", "--resume")) == [0], runs.said(tmp_path / "run")
+    assert runs.numbers(tmp_path / "run") == runs.numbers(tmp_path / "whole")
+    same_tensors(tmp_path / "run" / "stage2.safetensors", tmp_path / "whole" / "stage2.safetensors")
+
+
+@pytest.mark.parametrize("shard", ["false", "true"])
+def test_a_signal_to_one_of_two_ranks_stops_both_with_all_saved(world, tmp_path, shard):
+    out = tmp_path / "run"
+    command = runs.seg_arguments(world, out, f"run.shard={shard}", "--save-every", "0", steps=30, batch=1)
+    processes = runs.start(command, ranks=2)
+    wait_for_lines(out, 1, processes)
+    os.kill(processes[1].pid, signal.SIGTERM)  # as a node's scheduler does; the other rank hears of it from this one
+    for process in processes:
+        process.join(100)
+    assert [p.exitcode for p in processes] == [130, 130], runs.said(out) + runs.said(out, 1)
+    (state,) = list_states(out)
+    assert state.step < 30
+    assert runs.run([*command, "--resume"], ranks=2) == [0, 0], runs.said(out, 1)
+    assert [row["step"] for row in runs.numbers(out)] == list(range(1, 31))
+    assert f"resuming stage1 after step {state.step}" in runs.said(out)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory as Linux does")
+def test_too_little_memory_ends_with_a_line_that_names_what_to_lower(world, tmp_path):
+    out = tmp_path / "run"
+    command = runs.seg_arguments(world, out, "--crop", "1024x1024", batch=8)
+    (process,) = runs.start(command, room=600 * 2**20)
+    process.join(100)
+    said = runs.said(out)
+    assert process.exitcode == 1, said
+    (line,) = [row for row in said.splitlines() if "error:" in row]
+    assert "ran out of memory in step 1 of stage1" in line
+    for option in ("--batch-size", "--crop", "run.accumulate", "run.checkpointing"):
+        assert option in line
+    assert "Traceback" not in said

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from iccld_cli.data.prepared import DatasetInfo, Frame
 from iccld_cli.labels import CITYSCAPES
@@ -79,21 +81,31 @@ def _sets(values):
     return [part for value in values for part in (["--set", value] if "=" in value else [value])]
 
 
-def start(arguments, ranks=1):
+def start(arguments, ranks=1, room=None):
     """Run the command line in fresh processes, which share one start of Python; returns them.
 
-    Each prints into `OUT.<rank>.txt` beside the run folder.
+    Each prints into `OUT.<rank>.txt` beside the run folder. `room` is how many bytes each may take besides what its
+    libraries have taken.
     """
+    said = Path(arguments[arguments.index("--out") + 1])
+    return _start(_main, (arguments, room), said, ranks)
+
+
+def call(function, out, *arguments, ranks=2, timeout=120):
+    """Call `function(out, rank, *arguments)` in processes of one training; returns the exit statuses."""
+    return _finish(_start(_call, (function, str(out), arguments), Path(out), ranks), timeout)
+
+
+def _start(target, arguments, said, ranks):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["iccld_cli.adapt.run", "iccld_cli.__main__"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    said = Path(arguments[arguments.index("--out") + 1])
     processes = []
     for rank in range(ranks):
         out = said.with_name(f"{said.name}.{rank}.txt")
-        process = context.Process(target=_main, args=(arguments, rank, ranks, port, str(out)))
+        process = context.Process(target=target, args=(*arguments, rank, ranks, port, str(out)))
         process.start()
         processes.append(process)
     return processes
@@ -101,25 +113,49 @@ def start(arguments, ranks=1):
 
 def run(arguments, ranks=1, timeout=120):
     """Run the command line to its end; returns the exit statuses."""
-    processes = start(arguments, ranks)
+    return _finish(start(arguments, ranks), timeout)
+
+
+def _finish(processes, timeout):
     for process in processes:
         process.join(timeout)
     return [p.exitcode for p in processes]
 
 
-def _main(arguments, rank, ranks, port, said):
+def _join(rank, ranks, port, said):
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if ranks > 1:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), **address}
     import torch
 
-    from iccld_cli.__main__ import main
-
     torch.set_num_threads(1)
     with open(said, "a", encoding="utf-8", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
+
+def _call(function, out, arguments, rank, ranks, port, said):
+    _join(rank, ranks, port, said)
+    try:
+        function(Path(out), rank, *arguments)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def _main(arguments, room, rank, ranks, port, said):
+    from iccld_cli.__main__ import main
+
+    _join(rank, ranks, port, said)
+    if room is not None:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     sys.argv = ["iccld", *arguments]
     try:
         main()
@@ -139,3 +175,13 @@ def numbers(out):
     """Lines of a run's log without what a clock says."""
     rows = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
+
+
+def same_within_rounding(one, other, rel=2e-3):
+    """The same losses at the same steps."""
+    keys = ("loss", "loss_source", "loss_mixed", "loss_feature", "loss_latent", "loss_decoded", "loss_adversarial")
+    assert [row["step"] for row in one] == [row["step"] for row in other]
+    for a, b in zip(one, other, strict=True):
+        for key in (*keys, "disc_loss"):
+            if key in a:
+                assert b[key] == pytest.approx(a[key], rel=rel), (a["step"], key)
