@@ -28,6 +28,8 @@ from iccld_cli.adapt.memory import layer_blocks
 from iccld_cli.adapt.ranks import sum_over_ranks, world_size
 from iccld_cli.config import Config
 from iccld_cli.errors import IccldError
+from iccld_cli.models.backbones import HuggingFaceBackbone
+from iccld_cli.models.encoder import Encoder
 from iccld_cli.models.segmenter import Segmenter
 
 _LEAST_SHARE = 0.005  # of a network's parameters; gathering smaller blocks one by one costs more than it saves
@@ -90,6 +92,9 @@ def shard_networks(networks: Iterable[Segmenter | nn.Module | None], accelerator
     for network in networks:
         if network is None:
             continue
+        for module in network.modules():
+            if isinstance(module, Encoder | HuggingFaceBackbone):
+                module.register_forward_hook(_copied)
         parts = [network.encoder.backbone, network.denoiser] if isinstance(network, Segmenter) else [network]
         for part in parts:
             if part is None:
@@ -98,7 +103,6 @@ def shard_networks(networks: Iterable[Segmenter | nn.Module | None], accelerator
                 cut(block, half if accelerator.mixed_precision == "bf16" else whole)
             cut(part)
         if isinstance(network, Segmenter):
-            network.encoder.register_forward_hook(_copied)
             cut(network.encoder)
             cut(network.decoder)
 
@@ -208,9 +212,10 @@ def forget_forwards(segmenter: Segmenter) -> None:
             part.reset_iter_state()
 
 
-def _copied(encoder: nn.Module, images: Any, result: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """The latent as a tensor of its own: FSDP hangs a hook on it, which a view may lose."""
-    return result[0].clone(), result[1]
+def _copied(module: nn.Module, images: Any, result: Any) -> Any:
+    """Results as tensors of their own: FSDP hangs hooks on them, which a view may lose."""
+    own = [t.clone() if isinstance(t, Tensor) and t._is_view() else t for t in result]
+    return type(result)(own)
 
 
 def _large_blocks(network: nn.Module) -> list[nn.Module]:

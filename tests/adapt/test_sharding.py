@@ -1,5 +1,6 @@
 """Networks in shards train as whole ones do, and leave files that anyone can read."""
 
+import copy
 import json
 import shutil
 
@@ -12,7 +13,8 @@ from accelerate.state import AcceleratorState
 
 from iccld_cli.adapt.inputs import open_data
 from iccld_cli.adapt.memory import checkpoint_activations
-from iccld_cli.adapt.sharding import check_sharding, local
+from iccld_cli.adapt.ranks import mean_over_ranks
+from iccld_cli.adapt.sharding import check_sharding, joined, local, shard_networks
 from iccld_cli.adapt.stage import to_device
 from iccld_cli.adapt.stage_seg import SegStage
 from iccld_cli.adapt.state import list_states
@@ -158,6 +160,46 @@ def test_each_rank_holds_half_and_bf16_trains_as_with_whole_networks(world, enco
         assert held["losses"]["true"] == pytest.approx(held["losses"]["false"], rel=0.02)
         for part in ("student", "teacher", "moments", "memory"):
             assert held[part] == pytest.approx(0.5, abs=0.08), part
+
+
+def gradients_both_ways(out, rank, folders):
+    """Two ranks: gradients of a whole segmenter and of its cut copy, with blocks of every kind run twice."""
+    accelerator = Accelerator(cpu=True)
+    for folder in folders:
+        config = load_config("tiny", assignments=[*runs.SMALL, f"model.encoder={folder}"])
+        whole = build_segmenter(config, 3, denoiser=True, seed=0).train()
+        shards = copy.deepcopy(whole)
+        shard_networks([shards], accelerator)
+        images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(rank))
+        for network in (whole, shards):
+            torch.manual_seed(rank)  # stochastic depth
+            z_0, skip = network.encoder(images)
+            estimate = network.denoiser(z_0, torch.zeros(2, dtype=torch.int64), z_0)
+            features = network.encoder.backbone(images)[-1]
+            decoded = (network.decoder(z, skip) for z in (estimate, z_0))
+            (features.square().mean() + sum(d.square().mean() for d in decoded)).backward()
+        for (name, a), b in zip(whole.named_parameters(), shards.parameters(), strict=True):
+            assert (a.grad is None) == (b.grad is None), name
+            if a.grad is not None:
+                expected, found = mean_over_ranks(a.grad), joined(b.grad)
+                if found is b.grad:  # a vector, which is averaged before the optimizer's step
+                    found = mean_over_ranks(found)
+                assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6), (folder, name)
+
+
+def test_gradients_of_cut_encoders_are_those_of_whole_ones(encoder, tmp_path):
+    pyramid = dict(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1])
+    models = {
+        "segformer": transformers.SegformerModel(
+            transformers.SegformerConfig(**pyramid, num_attention_heads=[1, 1, 2, 4])
+        ),
+        "convnextv2": transformers.ConvNextV2Model(transformers.ConvNextV2Config(**pyramid)),
+        "mobilenet": transformers.MobileNetV2Model(transformers.MobileNetV2Config(depth_multiplier=0.25)),
+    }
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+    folders = [encoder, *(str(tmp_path / name) for name in models)]
+    assert runs.call(gradients_both_ways, tmp_path / "run", folders) == [0, 0], runs.said(tmp_path / "run", 1)
 
 
 def test_a_single_process_says_that_it_has_nobody_to_share_with(world, tmp_path):
