@@ -11,6 +11,7 @@ the sorted list of frames.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -236,7 +237,7 @@ def _process(source: Source, journal: Journal, root: Path, options: Options, pro
 def _refuse_bad(journal: Journal, work: Path, name: str, options: Options) -> None:
     count, total = journal.count(BAD), journal.count()
     if count and not options.skip_bad:
-        files = [entry for entry, _ in zip(journal.bad(), range(1000), strict=False)]
+        files = list(itertools.islice(journal.bad(), 1000))
         first = "; ".join(f"{entry['file']} {entry['reason']}" for entry in files[:3])
         raise BadFilesError(
             f"{count} of {total} frames of {name} cannot be used ({first}{' ...' if count > 3 else ''})",

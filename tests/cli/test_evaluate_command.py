@@ -10,8 +10,6 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_dataset, make_model
 
-from iccld_cli.__main__ import main
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -21,22 +19,6 @@ def model(tmp_path_factory):
 @pytest.fixture
 def data(tmp_path):
     return make_dataset(tmp_path / "data/camvid")
-
-
-@pytest.fixture
-def iccld(monkeypatch, capsys):
-    """A function: arguments -> (exit status, standard output, error output)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def test_table_json_and_report(iccld, model, data, tmp_path):

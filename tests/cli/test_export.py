@@ -13,7 +13,6 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model
 
-from iccld_cli.__main__ import main
 from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
 from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.inference import export as export_module
@@ -28,22 +27,6 @@ needs_onnx = pytest.mark.skipif(
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {stage: make_model(folder / f"{stage}.safetensors", stage) for stage in ("stage1", "stage2")}
-
-
-@pytest.fixture
-def iccld(monkeypatch, capsys):
-    """A function: arguments -> (exit status, standard output, error output)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @needs_onnx

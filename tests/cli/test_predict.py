@@ -21,8 +21,6 @@ from iccld_cli.inference.images import read_image
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model, make_video, scene
 
-from iccld_cli.__main__ import main
-
 REAL = os.environ.get("ICCLD_REAL_DATA")
 
 
@@ -30,22 +28,6 @@ REAL = os.environ.get("ICCLD_REAL_DATA")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {stage: make_model(folder / f"{stage}.safetensors", stage) for stage in ("stage1", "stage2")}
-
-
-@pytest.fixture
-def iccld(monkeypatch, capsys):
-    """A function: arguments -> (exit status, standard output, error output)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
