@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from iccld_cli.data.decoder import damage_reports
 from iccld_cli.errors import IccldError
 
 MAX_PIXELS = 128 * 1024 * 1024
@@ -80,15 +83,28 @@ def check_jpeg_end(data: bytes) -> None:
         raise IccldError("is truncated")
 
 
-def decode_image(data: bytes) -> tuple[np.ndarray, str, bool]:
+@dataclass(frozen=True)
+class Photograph:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8 (H, W, 3) RGB, upright.
+        format: As Pillow names it (`JPEG`, `PNG`, ...).
+        keep: Whether the file may be kept as it is, that is, whether every reader will see these pixels.
+        doubt: What the decoder remarked though it may be harmless; empty where it had nothing to say.
+    """
+
+    pixels: np.ndarray
+    format: str
+    keep: bool
+    doubt: str = ""
+
+
+def decode_image(data: bytes) -> Photograph:
     """Check and decode a photograph.
 
     Args:
         data: The file's content.
-
-    Returns:
-        uint8 (H, W, 3) RGB, upright; its format (`JPEG`, `PNG`, ...); whether the file may be kept as it is,
-        that is, whether every reader will see these pixels.
 
     Raises:
         IccldError: Damaged, truncated, or too large to decode.
@@ -98,13 +114,16 @@ def decode_image(data: bytes) -> tuple[np.ndarray, str, bool]:
         check_png(data)
     elif form == "JPEG":
         check_jpeg_end(data)
-    try:
+    image = None
+    with damage_reports(form == "JPEG") as reports, contextlib.suppress(cv2.error):
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        image = None
     if image is None:
         raise IccldError("cannot be decoded")
-    return image, form, form in ("JPEG", "PNG") and orientation == 1
+    for report in reports:
+        # A flipped bit leads to surplus bytes, and so do cameras that pad their files: a doubt, no verdict.
+        if "extraneous bytes" not in report:
+            raise IccldError(f"is damaged ({report})")
+    return Photograph(image, form, form in ("JPEG", "PNG") and orientation == 1, "; ".join(reports))
 
 
 def check_content(mean: np.ndarray, std: np.ndarray) -> None:

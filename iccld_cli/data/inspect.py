@@ -95,6 +95,12 @@ def own_warnings(info: DatasetInfo) -> list[str]:
     twins = info.extra.get("duplicates", {}).get("frames", 0)
     if twins:
         found.append(f"{info.name}: {twins} frames look the same as one of another split (see dataset.json)")
+    doubtful = info.extra.get("doubtful", {}).get("frames", 0)
+    if doubtful:
+        images = "1 image" if doubtful == 1 else f"{doubtful} images"
+        found.append(
+            f"{info.name}: {images} may be damaged, look at them: the decoder met surplus bytes (see dataset.json)"
+        )
     if info.skipped:
         left_out = "1 frame was" if len(info.skipped) == 1 else f"{len(info.skipped)} frames were"
         found.append(f"{info.name}: {left_out} left out (see dataset.json)")

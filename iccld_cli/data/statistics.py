@@ -12,6 +12,9 @@ from iccld_cli.data.prepared import Frame
 from iccld_cli.files import atomic_path
 from iccld_cli.labels import IGNORE, LabelSpace
 
+MOST_DOUBTS = 100
+"""Doubtful files that are listed by name."""
+
 
 @dataclass
 class Totals:
@@ -24,9 +27,12 @@ class Totals:
     area: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 3)
     squares: list[float] = field(default_factory=lambda: [0.0] * 3)
+    doubtful: int = 0
+    doubts: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, frame: Frame, mean: list[float], std: list[float]) -> None:
-        """Take in a frame; `mean` and `std` are per channel, in [0, 255]."""
+    def add(self, frame: Frame, record: dict[str, Any]) -> None:
+        """Take in a frame and its record, see `iccld_cli.data.worker.process`."""
+        mean, std = record["mean"], record["std"]
         self.splits[frame.split] = self.splits.get(frame.split, 0) + 1
         for train_id, count in (frame.pixels or {}).items():
             self.pixels[train_id] = self.pixels.get(train_id, 0) + count
@@ -37,13 +43,18 @@ class Totals:
         for channel in range(3):
             self.sums[channel] += mean[channel] * area
             self.squares[channel] += (std[channel] ** 2 + mean[channel] ** 2) * area
+        if "doubt" in record:
+            self.doubtful += 1
+            if len(self.doubts) < MOST_DOUBTS:
+                self.doubts.append(record["doubt"])
 
     def to_json(self, space: LabelSpace) -> dict[str, Any]:
         """Further fields of `dataset.json`.
 
         Returns:
             `mean` and `std` per channel R, G, B over all pixels, of values in [0, 1]; `labelled` frames; and,
-            where there are any, `pixels` and `frames` per class name ("ignore" for 255).
+            where there are any, `pixels` and `frames` per class name ("ignore" for 255); and `doubtful`, with how many
+            `frames` the decoder remarked something about, and `examples`, where it did.
         """
         means = [total / max(1, self.area) for total in self.sums]
         variances = [s / max(1, self.area) - m * m for s, m in zip(self.squares, means, strict=True)]
@@ -55,6 +66,8 @@ class Totals:
         if self.labelled:
             extra["pixels"] = {_name(i, space): self.pixels[i] for i in sorted(self.pixels)}
             extra["frames"] = {_name(i, space): self.frames_with[i] for i in sorted(self.frames_with)}
+        if self.doubtful:
+            extra["doubtful"] = {"frames": self.doubtful, "examples": self.doubts}
         return extra
 
 
@@ -72,7 +85,7 @@ def write_index(path: Path, records: Iterable[tuple[str, str, dict]], totals: To
     """
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for frame, record in _frames(records):
-            totals.add(frame, record["mean"], record["std"])
+            totals.add(frame, record)
             file.write(frame.to_json() + "\n")
 
 

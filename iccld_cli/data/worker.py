@@ -49,7 +49,8 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
 
     Returns:
         The frame's record: paths and sizes of the `files` written, `width`, `height`, `pixels` per trainId,
-        `mean` and `std` per channel in [0, 255], perceptual `hash`; or `file` and `reason` when it is bad.
+        `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
+        decoder remarked something; or `file` and `reason` when it is bad.
     """
     try:
         if isinstance(ready, str):
@@ -62,10 +63,8 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
 
 
 def _write(job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None) -> dict[str, Any]:
-    if isinstance(raw, bytes):
-        image, form, keep = checks.decode_image(raw)
-    else:
-        image, form, keep = raw, "", False
+    photo = checks.decode_image(raw) if isinstance(raw, bytes) else checks.Photograph(raw, "", keep=False)
+    image, form, keep = photo.pixels, photo.format, photo.keep
     height, width = image.shape[:2]
     if label is not None and label.shape != (height, width):
         reason = f"is {label.shape[1]}x{label.shape[0]}, its image is {width}x{height}"
@@ -76,6 +75,8 @@ def _write(job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray
     mean, std = (values.ravel() for values in cv2.meanStdDev(image))
     checks.check_content(mean, std)
     record: dict[str, Any] = {"hash": f"{checks.perceptual_hash(image):016x}"}
+    if photo.doubt:
+        record["doubt"] = {"file": frame.image, "reason": photo.doubt}
     suffix = ".png" if form not in ("JPEG", "") else ".jpg"
     path = f"images/{frame.split}/{frame.key}{suffix}"
     data = raw if keep and isinstance(raw, bytes) else _encode(image, suffix)

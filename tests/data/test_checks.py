@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from raw_files import photo, png
 
 from iccld_cli.data import checks, duplicates
+from iccld_cli.data.decoder import damage_reports
 from iccld_cli.errors import IccldError
 
 
@@ -30,6 +32,30 @@ def test_a_flipped_bit_in_a_png_is_noticed(tmp_path):
         checks.decode_image(bytes(data))
 
 
+def test_a_jpeg_with_a_hole_is_refused_though_it_keeps_its_end_marker(tmp_path, capfd):
+    data = bytearray(photo(tmp_path / "a.jpg", shape=(240, 320)).read_bytes())
+    middle = len(data) // 2
+    del data[middle : middle + len(data) // 4]
+    with pytest.raises(IccldError, match=r"is damaged \(.*premature end"):
+        checks.decode_image(bytes(data))
+    assert capfd.readouterr().err == ""
+
+
+def test_surplus_bytes_in_a_jpeg_are_remarked_on(tmp_path):
+    data = photo(tmp_path / "a.jpg", shape=(240, 320)).read_bytes()
+    padded = data[:-2] + bytes(50) + data[-2:]
+    photograph = checks.decode_image(padded)
+    assert "50 extraneous bytes" in photograph.doubt
+    assert (photograph.pixels == checks.decode_image(data).pixels).all()
+
+
+def test_other_words_on_stderr_are_passed_on(capfd):
+    with damage_reports() as reports:
+        os.write(2, b"something else\nCorrupt JPEG data: bad Huffman code\n")
+    assert reports == ["bad Huffman code"]
+    assert capfd.readouterr().err == "something else\n"
+
+
 def test_a_bomb_is_refused_by_its_header():
     data = png(60000, 60000, 8, 2, b"\0" * 5000)
     with pytest.raises(IccldError, match="too large"):
@@ -46,10 +72,10 @@ def test_formats(form):
     pixels = np.random.default_rng(0).integers(0, 256, (10, 12, 3)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, **({"lossless": True} if form == "WEBP" else {}))
-    image, found, keep = checks.decode_image(file.getvalue())
-    assert (found, keep) == (form, form in ("PNG", "JPEG"))
+    photograph = checks.decode_image(file.getvalue())
+    assert (photograph.format, photograph.keep, photograph.doubt) == (form, form in ("PNG", "JPEG"), "")
     if form != "JPEG":
-        assert (image == pixels).all()
+        assert (photograph.pixels == pixels).all()
 
 
 def test_a_rotated_photo_is_set_upright():
@@ -59,9 +85,9 @@ def test_a_rotated_photo_is_set_upright():
     exif[0x0112] = 6
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", exif=exif)
-    image, _, keep = checks.decode_image(file.getvalue())
-    assert image.shape == (16, 8, 3)
-    assert not keep
+    photograph = checks.decode_image(file.getvalue())
+    assert photograph.pixels.shape == (16, 8, 3)
+    assert not photograph.keep
 
 
 def test_single_colours():

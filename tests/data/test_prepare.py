@@ -20,6 +20,7 @@ from raw_files import all_ids, grey, photo, png
 
 from iccld_cli.data.adapters.camvid import CamVid
 from iccld_cli.data.adapters.images import Images
+from iccld_cli.data.inspect import own_warnings
 from iccld_cli.data.pool import default_workers
 from iccld_cli.data.prepare import BadFilesError, Options, prepare
 from iccld_cli.data.prepared import PreparedDataset
@@ -161,6 +162,20 @@ def test_bad_files_stop_the_run_with_their_list_and_can_be_skipped(tmp_path):
     assert {entry["file"] for entry in data.info.skipped} == wanted.keys()
     page = (data.root / "index.html").read_text()
     assert "single colour" in page
+
+
+def test_doubtful_files_are_kept_and_named(tmp_path):
+    root = camvid(tmp_path / "raw")
+    whole = photo(root / "train/f000.jpg", shape=(24, 40))
+    (root / "train/f000.png").unlink()
+    data = whole.read_bytes()
+    whole.write_bytes(data[:-2] + bytes(9) + data[-2:])
+    info = run(root, tmp_path / "out").info
+    assert info.extra["doubtful"]["frames"] == 1
+    (example,) = info.extra["doubtful"]["examples"]
+    assert example["file"] == "train/f000.jpg"
+    assert "extraneous" in example["reason"]
+    assert any("1 image may be damaged" in warning for warning in own_warnings(info))
 
 
 def test_mended_files_are_looked_at_again(tmp_path):
