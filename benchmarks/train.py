@@ -2,7 +2,8 @@
 
     python benchmarks/train.py --source DATA/carla --target DATA/camvid --json results.json
 
-Every row is measured in a process of its own, in turn, several times; the median counts:
+Every row is measured in a process of its own, the rows in turn and the turn several times (`--rounds`), so that what
+else the machine does meets all rows alike; the median of all steps counts:
 
     stage1, stage2          the whole step on real data, as `adapt-seg` and `adapt-adv` run it
     ... cached              the same step on one batch that lies on the device already: what loading costs
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -55,16 +56,26 @@ def main() -> None:
     if options.row:
         print(json.dumps(_measure(options)))
         return
-    rows = []
-    for name in options.only or ROWS:
-        command = [sys.executable, __file__, *sys.argv[1:], "--row", name]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        found = rows[-1]
-        spread = f"(from {found['fastest']:.3f} to {found['slowest']:.3f})"
-        print(f"{name:14s} {found['seconds']:8.3f} s/step {spread}  {found['peak_gib']:6.2f} GiB", flush=True)
+    names = options.only or ROWS
+    times: dict[str, list[float]] = {name: [] for name in names}
+    peaks = dict.fromkeys(names, 0.0)
+    for number in range(1, options.rounds + 1):
+        print(f"round {number} of {options.rounds}", flush=True)
+        for name in names:
+            found = _in_a_process(name)
+            times[name] += found["times"]
+            peaks[name] = max(peaks[name], found["peak_gib"])
+            print(f"  {name:14s} {median(found['times']):8.3f} s/step", flush=True)
+    rows = [_row(name, times[name], peaks[name]) for name in names]
+    ratios = {}
+    for row in rows:
+        spread = f"(quarters {row['quarters'][0]:.3f} to {row['quarters'][1]:.3f})"
+        print(f"{row['name']:14s} {row['seconds']:8.3f} s/step {spread}  {row['peak_gib']:6.2f} GiB")
+        for kind in ("cached", "bare"):
+            if other := times.get(f"{row['name']} {kind}"):
+                ratios[f"{row['name']} / {kind}"] = row["seconds"] / median(other)
+    for name, ratio in ratios.items():
+        print(f"{name:20s} {ratio:.2f}")
     result = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -75,9 +86,31 @@ def main() -> None:
         },
         "options": {k: str(v) for k, v in vars(options).items() if k not in ("row", "json")},
         "rows": rows,
+        "ratios": ratios,
     }
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _in_a_process(row: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--row", row]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{row} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _row(name: str, times: list[float], peak_gib: float) -> dict[str, Any]:
+    middle = median(times)
+    first, _, third = quantiles(times, n=4)
+    return {
+        "name": name,
+        "seconds": middle,
+        "steps_per_second": 1 / middle,
+        "quarters": [first, third],
+        "steps": len(times),
+        "peak_gib": peak_gib,
+    }
 
 
 def _options() -> argparse.Namespace:
@@ -88,7 +121,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--encoder", help="Encoder, where the preset's own is not at hand.")
     parser.add_argument("--crop", default="128x128", metavar="WxH")
     parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=12, help="Measured steps of a row.")
+    parser.add_argument("--steps", type=int, default=12, help="Measured steps of a row in a round.")
+    parser.add_argument("--rounds", type=int, default=3, help="How often all rows are measured.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--only", nargs="+", choices=ROWS, help="Measure these rows only.")
@@ -117,14 +151,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         accelerator = build_accelerator(config, Path(folder))
         times = _time(_steps_of(options, config, accelerator), accelerator.device, options.steps)
-    return {
-        "name": options.row,
-        "seconds": median(times),
-        "steps_per_second": 1 / median(times),
-        "fastest": min(times),
-        "slowest": max(times),
-        "peak_gib": peak_bytes(accelerator.device) / 2**30,
-    }
+    return {"times": times, "peak_gib": peak_bytes(accelerator.device) / 2**30}
 
 
 def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelerator) -> Iterator[None]:
