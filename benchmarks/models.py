@@ -57,7 +57,7 @@ def estimate(preset: str, threads: int) -> dict:
     """What `--dry-run` says that training a preset takes, at the preset's own batch and in float32."""
     from iccld_cli.adapt.describe import estimate_memory
 
-    weights, activations = estimate_memory(*build(preset, threads))
+    weights, activations = estimate_memory(*build(preset, threads), adversarial=True)
     return {
         "preset": preset,
         "weights_gib": round(weights / 2**30, 1),
@@ -88,7 +88,7 @@ def measure(preset: str, threads: int) -> dict:
     untouched = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     parts = {"encoder": model.encoder, "decoder": model.decoder, "denoiser": model.denoiser}
-    parts["discriminator"] = build_discriminator(config)
+    parts["discriminator"] = build_discriminator(config, 19)
     return {
         "preset": preset,
         "encoder": load_config(preset).model.encoder,

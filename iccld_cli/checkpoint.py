@@ -208,8 +208,9 @@ def load_segmenter(path: Path | str, device: str | torch.device = "cpu") -> tupl
     if not all(torch.isfinite(t).all() for t in tensors.values()):
         raise IccldError(f"{path} holds values that are not finite", "train it again")
     try:
+        generates = header.stage == "stage2" and header.config.adv.generate
         segmenter = build_segmenter(
-            header.config, len(header.label_space), denoiser=header.stage == "stage2", backbone=header.backbone
+            header.config, len(header.label_space), denoiser=generates, backbone=header.backbone
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IccldError(

@@ -233,6 +233,12 @@ class AdvConfig(_Section):
         direct_weight: Weight of the cross-entropy of D(z_0), which keeps `--steps 0` meaningful.
         terminal_probability: Probability of training on pure noise (t = T), the case that one step meets.
         adversarial_weight: Weight of the adversarial loss on mixed and target estimates.
+        adversary: What the discriminator sees: `latent`, the estimates z̄_0, or `output`, the class probabilities
+            that D makes of them (AdaptSegNet, Tsai et al. 2018, section 3).
+        align_encoder: Whether the adversarial loss also trains E, through z_0 of target images.
+        generate: Whether the UNet generates the latent. Without it stage 2 is adversarial learning of E and D, the
+            baseline of the field, and the model has no UNet; `align_encoder` then holds by itself.
+        self_training: Whether mixed images with pseudo-labels are trained on, besides the source.
         discriminator_lr: Learning rate of the discriminator.
         gradient_penalty: Weight of the R1 penalty on source estimates; 0 switches it off.
         ema_horizon: As in stage 1.
@@ -247,6 +253,10 @@ class AdvConfig(_Section):
     direct_weight: float = Field(0.5, ge=0)
     terminal_probability: float = Field(0.5, ge=0, le=1)
     adversarial_weight: float = Field(0.01, ge=0)
+    adversary: Literal["latent", "output"] = "latent"
+    align_encoder: bool = False
+    generate: bool = True
+    self_training: bool = True
     discriminator_lr: float = Field(1e-4, gt=0)
     gradient_penalty: float = Field(0.0, ge=0)
     ema_horizon: float = Field(0.1, gt=0, le=1)

@@ -15,25 +15,30 @@ from iccld_cli.models.build import build_discriminator, build_segmenter
 from iccld_cli.models.segmenter import Segmenter
 
 
-def print_plan(config: Config, data: TrainingData, *, denoiser: bool, backbone: dict[str, Any] | None = None) -> None:
+def print_plan(
+    config: Config, data: TrainingData, *, adversarial: bool, backbone: dict[str, Any] | None = None
+) -> None:
     """Print the resolved configuration, the classes, the parameter counts and an estimate of the memory.
 
     Args:
         config: The configuration.
         data: The data sets.
-        denoiser: Whether the run has the UNet (stage 2).
+        adversarial: Whether it is stage 2.
         backbone: Encoder description of the model file that the run starts from.
     """
     console = Console(highlight=False)
-    model = build_segmenter(config, len(data.space), denoiser=denoiser, backbone=backbone)
+    classes = len(data.space)
+    model = build_segmenter(config, classes, denoiser=adversarial and config.adv.generate, backbone=backbone)
     print(config.to_toml())
     parts: list[tuple[str, nn.Module]] = [("encoder", model.encoder), ("decoder", model.decoder)]
-    if denoiser and model.denoiser is not None:
-        parts += [("denoising UNet", model.denoiser), ("discriminator", build_discriminator(config))]
+    if model.denoiser is not None:
+        parts.append(("denoising UNet", model.denoiser))
+    if adversarial:
+        parts.append(("discriminator", build_discriminator(config, classes)))
     for name, part in parts:
         console.print(f"# {name}: {_count(part) / 1e6:.2f} M parameters")
     console.print(f"# classes: {', '.join(data.space.names_of(data.classes))}", soft_wrap=True)
-    weights, activations = estimate_memory(config, model)
+    weights, activations = estimate_memory(config, model, adversarial)
     console.print(
         f"# memory: about {format_bytes(weights + activations)} besides the libraries' own: {format_bytes(weights)} "
         f"weights, gradients, optimizer and teacher, {format_bytes(activations)} activations of a batch "
@@ -42,7 +47,7 @@ def print_plan(config: Config, data: TrainingData, *, denoiser: bool, backbone: 
     )
 
 
-def estimate_memory(config: Config, model: Segmenter) -> tuple[int, int]:
+def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tuple[int, int]:
     """Memory of a training step at fp32, without what the libraries themselves take.
 
     Weights, gradients, two moments and the teacher are five copies of the trained parameters. Activations are counted
@@ -51,6 +56,7 @@ def estimate_memory(config: Config, model: Segmenter) -> tuple[int, int]:
     Args:
         config: The configuration.
         model: Networks of that configuration; they are used up.
+        adversarial: Whether it is stage 2.
 
     Returns:
         Bytes of weights, and bytes of activations.
@@ -70,12 +76,16 @@ def estimate_memory(config: Config, model: Segmenter) -> tuple[int, int]:
         estimate = model.denoiser(torch.randn_like(z_0), torch.zeros(len(z_0), dtype=torch.int64), z_0)
         return logits.float().mean() + model.decoder(estimate, skip).float().mean()
 
-    return weights, saved_for_backward(forward) // 2 * _images(config, adversarial=model.denoiser is not None)
+    return weights, saved_for_backward(forward) // 2 * _images(config, adversarial)
 
 
 def _images(config: Config, adversarial: bool) -> int:
-    """Images of a micro-batch that pass with a gradient: source, mixed, and masked targets."""
-    copies = 3 if not adversarial and config.seg.masked_weight > 0 else 2
+    """Images of a micro-batch that pass with a gradient: source, mixed, and masked or judged targets."""
+    if adversarial:
+        adv = config.adv
+        copies = 1 + adv.self_training + (adv.align_encoder or not adv.generate or adv.adversary == "output")
+    else:
+        copies = 2 + (config.seg.masked_weight > 0)
     return copies * config.data.batch_size
 
 

@@ -61,6 +61,15 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
     return accelerator
 
 
+def precision_warning(accelerator: Accelerator) -> str | None:
+    """What to say of a precision that the processor can only imitate."""
+    if accelerator.device.type != "cpu" or accelerator.mixed_precision != "bf16":
+        return None
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return "this processor has no bf16 instructions, so bf16 is many times slower here than --precision fp32"
+
+
 def compile_network(network: nn.Module, accelerator: Accelerator) -> None:
     """Compile what trains, for the fixed shapes of training crops.
 

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from iccld_cli.adapt.devices import build_accelerator, check_batch_size, compile_network
+from iccld_cli.adapt.devices import build_accelerator, check_batch_size, compile_network, precision_warning
 from iccld_cli.adapt.inputs import TrainingData, open_data
 from iccld_cli.adapt.loop import LoopHooks, Trainer
 from iccld_cli.adapt.memory import checkpoint_activations
@@ -119,7 +119,8 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoin
     def make(config: Config) -> AdvStage:
         coder, _ = load_segmenter(checkpoint)
         torch.manual_seed(config.run.seed)
-        student = Segmenter(coder.encoder, coder.decoder, build_denoiser(config), config)
+        denoiser = build_denoiser(config) if config.adv.generate else None
+        student = Segmenter(coder.encoder, coder.decoder, denoiser, config)
         return AdvStage(config, data.space, student, accelerator)
 
     return _run(make, config, data, options, accelerator, {"stage 1 model": header.sha256})
@@ -162,6 +163,8 @@ def _begin(config: Config, options: RunOptions, stage: str) -> Accelerator:
     accelerator = build_accelerator(config, run)
     if not accelerator.is_main_process:
         options.console = Console(quiet=True)
+    if warning := precision_warning(accelerator):
+        options.console.print(f"warning: {warning}", soft_wrap=True)
     return accelerator
 
 

@@ -13,6 +13,10 @@ One step:
 
 The adversarial term sees only estimates made from pure noise, the ones that inference makes; elsewhere the noised
 clean latent would give the domain away.
+
+Variants for comparison, all off by default: the discriminator may see D's class probabilities instead of z̄_0
+(`adv.adversary`), its gradient may reach E (`adv.align_encoder`), the UNet may be left out (`adv.generate`; z̄_0 is then
+z_0, steps 3 to 5 fall away), and so may the mixed images (`adv.self_training`).
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from iccld_cli.adapt.stage import (
     set_learning_rate,
 )
 from iccld_cli.adapt.teacher import Teacher, ema_decay
-from iccld_cli.config import Config
+from iccld_cli.config import AdvConfig, Config
 from iccld_cli.data.augment import jitter_images
 from iccld_cli.diffusion.schedule import add_noise, terminal_timestep
 from iccld_cli.labels import LabelSpace
@@ -76,33 +80,36 @@ class Prototypes(nn.Module):
 class _Generator(nn.Module):
     """One call per step through everything with a gradient, as data parallelism wants it."""
 
-    def __init__(self, segmenter: Segmenter, strength: float) -> None:
+    def __init__(self, segmenter: Segmenter, config: AdvConfig) -> None:
         super().__init__()
         self.segmenter = segmenter
-        self.strength = strength
+        self.config = config
+        self.aligns = config.align_encoder or not config.generate
 
     def forward(
         self, images: Tensor, target: Tensor, noise: Tensor, timesteps: Tensor, keep: Tensor, shares: Tensor, means: Any
     ) -> dict[str, Tensor]:
-        """`images` are source and mixed (2B), `target` (B); `noise` and `timesteps` are for all three (3B)."""
+        """`images` are the labelled ones, source and mixed; `noise` and `timesteps` are for them and `target`."""
         model, count = self.segmenter, len(images)
-        assert model.denoiser is not None
         z_0, skip = model.encoder(images)
-        with torch.no_grad():  # the adversarial loss trains the UNet, not E
-            z_target, _ = model.encoder(target)
-        prototypes, known = means
-        clean, weight = clean_latent(z_0, shares, prototypes, known, self.strength)
-        start = torch.cat([clean, z_target.float()])
-        z_t = add_noise(model.scheduler, start, noise, timesteps).to(z_0.dtype)
-        estimate = model.denoiser(z_t, timesteps, torch.cat([z_0, z_target]))
-        return {
-            "latent": z_0,
-            "clean": clean,
-            "weight": weight,
-            "estimate": estimate,
-            "decoded": model.decoder(estimate[:count], skip, keep),
-            "direct": model.decoder(z_0, skip, keep),
-        }
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.aligns):
+            z_target, skip_target = model.encoder(target)
+        out = {"latent": z_0, "direct": model.decoder(z_0, skip, keep)}
+        estimate = torch.cat([z_0, z_target])
+        if model.denoiser is not None:
+            prototypes, known = means
+            out["clean"], out["weight"] = clean_latent(z_0, shares, prototypes, known, self.config.label_strength)
+            start = torch.cat([out["clean"], z_target.float()])
+            z_t = add_noise(model.scheduler, start, noise, timesteps).to(z_0.dtype)
+            out["estimate"] = estimate = model.denoiser(z_t, timesteps, estimate)
+            out["decoded"] = model.decoder(estimate[:count], skip, keep)
+        if self.config.adversary == "latent":
+            out["judged"] = estimate
+        else:
+            on_target = model.decoder(estimate[count:], skip_target)
+            logits = torch.cat([out["direct"] if model.denoiser is None else out["decoded"], on_target])
+            out["judged"] = logits.float().softmax(dim=1)
+        return out
 
 
 class AdvStage:
@@ -116,11 +123,12 @@ class AdvStage:
         Args:
             config: The configuration.
             space: Classes of the output.
-            student: Stage 1's teacher with a fresh UNet.
+            student: Stage 1's teacher with a fresh UNet, or without one where `adv.generate` is off.
             accelerator: Device, precision and gradient sync.
         """
-        assert student.denoiser is not None
+        assert (student.denoiser is not None) == config.adv.generate
         self.config, adv = config, config.adv
+        self.domains = ("source", "mixed", "target") if adv.self_training else ("source", "target")
         self.iterations = adv.iterations
         self.accelerator = accelerator
         device = accelerator.device
@@ -136,13 +144,14 @@ class AdvStage:
             shard_networks([self.student, self.teacher.model], accelerator)
         self.gate = ConfidenceGate(config.seg, len(space)).to(device)
         self.prototypes = Prototypes(len(space), config.model.latent_channels).to(device)
-        self.critic = build_discriminator(config).to(device)
-        self.generator = _Generator(self.student, adv.label_strength)
+        self.critic = build_discriminator(config, len(space)).to(device)
+        self.generator = _Generator(self.student, adv)
         lr, head_lr = config.optim.lr * adv.coder_lr_factor, config.optim.lr * config.optim.head_lr_factor
         coder_lr = head_lr * adv.coder_lr_factor
+        unet = [] if student.denoiser is None else [(student.denoiser, adv.unet_lr)]
         self.optimizer = optimizer_of(
             [
-                (student.denoiser, adv.unet_lr),
+                *unet,
                 (student.encoder.backbone, lr if config.model.encoder != "tiny" else coder_lr),
                 (student, coder_lr),
             ],
@@ -176,28 +185,26 @@ class AdvStage:
         set_learning_rate(self.critic_optimizer, step, self.iterations, warmup)
         assert batch.target is not None and batch.trusted is not None
         size = (batch.label.shape[-2] // 8, batch.label.shape[-1] // 8)
-        with self.accelerator.autocast():
-            pseudo = pseudo_label(self.teacher.model, self.gate, batch.target, batch.trusted, steps=1, seed=step)
-        mixed, mixed_labels, weights = mix(batch, pseudo.labels, pseudo.weights)
-        images = torch.cat([jitter_images(batch.source, batch.jitter_source), mixed])
-        labels = torch.cat([batch.label, mixed_labels])
-        weights = torch.cat([torch.ones_like(weights), weights])
+        images, labels, weights = self._labelled(step, batch)
         shares = class_shares(labels, len(self.gate.histogram), size)
         means = self._means(step, batch, shares)
         noise, timesteps, pure = self._draw_noise(batch, size)
-        keep = draw_keep_skip(batch, self.config.model.skip_dropout, 2)
+        keep = draw_keep_skip(batch, self.config.model.skip_dropout, len(self.domains) - 1)
         out = self.network(images, batch.target, noise, timesteps, keep, shares, means)
-        believed = out["weight"] * nn.functional.adaptive_avg_pool2d(weights.unsqueeze(1), size)
-        clean_count = mean_over_ranks(believed.sum())
-        count = None if batch.labelled is None else batch.labelled + batch.label.numel()  # mixed images have no gaps
-        stats = {
-            "loss_latent": latent_loss(out["estimate"][: len(images)], out["clean"], believed, clean_count),
-            "loss_decoded": segmentation_loss(out["decoded"], labels, weights, count),
-            "loss_direct": segmentation_loss(out["direct"], labels, weights, count),
-        }
-        loss = adv.latent_weight * stats["loss_latent"] + adv.decoded_weight * stats["loss_decoded"]
-        loss = loss + adv.direct_weight * stats["loss_direct"]
-        parts = [e.index_select(0, p) for e, p in zip(out["estimate"].chunk(3), pure, strict=True)]
+        count = batch.labelled
+        if count is not None and adv.self_training:
+            count = count + batch.label.numel()  # mixed images have no gaps
+        stats = {"loss_direct": segmentation_loss(out["direct"], labels, weights, count)}
+        loss = adv.direct_weight * stats["loss_direct"]
+        if adv.generate:
+            believed = out["weight"] * nn.functional.adaptive_avg_pool2d(weights.unsqueeze(1), size)
+            cells = mean_over_ranks(believed.sum())
+            stats["loss_latent"] = latent_loss(out["estimate"][: len(images)], out["clean"], believed, cells)
+            stats["loss_decoded"] = segmentation_loss(out["decoded"], labels, weights, count)
+            loss = loss + adv.latent_weight * stats["loss_latent"] + adv.decoded_weight * stats["loss_decoded"]
+        parts = list(out["judged"].chunk(len(self.domains)))
+        if adv.generate:
+            parts = [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]
         if adv.adversarial_weight > 0:
             self.critic.requires_grad_(False)
             scores = self.critic(torch.cat(parts[1:]))
@@ -213,8 +220,21 @@ class AdvStage:
         self.prototypes.update(out["latent"][: len(batch.label)].detach(), shares[: len(batch.label)])
         if batch.completes:
             self.teacher.update(self.student, step)
-        stats["pseudo_believed"] = pseudo.weights.mean()
+        if adv.self_training:
+            stats["pseudo_believed"] = weights[len(batch.label) :].mean()
         return {"loss": loss.detach(), **{k: v.detach() for k, v in stats.items()}}
+
+    def _labelled(self, step: int, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and pixel weights of the source, and of the mixed images where they are trained on."""
+        source, certain = jitter_images(batch.source, batch.jitter_source), torch.ones_like(batch.label).float()
+        if not self.config.adv.self_training:
+            return source, batch.label, certain
+        assert batch.target is not None and batch.trusted is not None
+        with self.accelerator.autocast():
+            steps = int(self.config.adv.generate)
+            pseudo = pseudo_label(self.teacher.model, self.gate, batch.target, batch.trusted, steps=steps, seed=step)
+        mixed, labels, weights = mix(batch, pseudo.labels, pseudo.weights)
+        return torch.cat([source, mixed]), torch.cat([batch.label, labels]), torch.cat([certain, weights])
 
     def _means(self, step: int, batch: DeviceBatch, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Prototypes; before the first step they come from the teacher's view of the first source batch."""
@@ -225,11 +245,14 @@ class AdvStage:
         return self.prototypes.means()
 
     def _draw_noise(self, batch: DeviceBatch, size: tuple[int, int]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Noise (3B, C_z, h, w) and time steps (3B,) of source, mixed and target, and which of each are pure."""
+        """Noise (N, C_z, h, w) and time steps (N,) of all domains in turn, and which rows of each are pure noise."""
         shape = (self.config.model.latent_channels, *size)
         last, chance = terminal_timestep(self.student.scheduler), self.config.adv.terminal_probability
-        noise = np.stack([rng.standard_normal(shape, np.float32) for _ in range(3) for rng in batch.rngs])
-        steps = [[last if rng.random() < chance else int(rng.integers(last)) for rng in batch.rngs] for _ in range(2)]
+        noise = np.stack([rng.standard_normal(shape, np.float32) for _ in self.domains for rng in batch.rngs])
+        steps = [
+            [last if rng.random() < chance else int(rng.integers(last)) for rng in batch.rngs]
+            for _ in self.domains[:-1]
+        ]
         steps.append([last] * len(batch.rngs))
         device = batch.label.device
         pure = [torch.tensor(row).eq(last).nonzero().flatten().to(device, non_blocking=True) for row in steps]
@@ -237,7 +260,7 @@ class AdvStage:
         return torch.from_numpy(noise).to(device, non_blocking=True), timesteps, pure
 
     def _train_critic(self, parts: list[Tensor], micro: tuple[int, int]) -> dict[str, Tensor]:
-        """One discriminator step on detached estimates of source, mixed and target."""
+        """One discriminator step on what it judges, detached, one tensor a domain."""
         weight = self.config.adv.gradient_penalty
         source = parts[0].float().requires_grad_(weight > 0)
         other = torch.cat(parts[1:]).float()
@@ -247,7 +270,7 @@ class AdvStage:
         counts = mean_over_ranks(here)
         loss = discriminator_loss(on_source, on_other, counts)
         stats = {"disc_loss": loss}
-        for domain, scores in zip(("source", "mixed", "target"), by_domain, strict=True):
+        for domain, scores in zip(self.domains, by_domain, strict=True):
             if len(scores):
                 right = scores > 0.5 if domain == "source" else scores <= 0.5
                 stats[f"disc_acc_{domain}"] = right.float().mean()

@@ -11,12 +11,6 @@ from accelerate import Accelerator
 from iccld_cli.config import Config
 from iccld_cli.errors import IccldError
 
-_INSTALL = {
-    "tensorboard": ("tensorboard", 'pip install "iccld[tensorboard]"'),
-    "wandb": ("wandb", "pip install wandb"),
-    "mlflow": ("mlflow", "pip install mlflow"),
-}
-
 
 def check_trackers(config: Config) -> list[str]:
     """Names of the configured trackers.
@@ -25,9 +19,8 @@ def check_trackers(config: Config) -> list[str]:
         IccldError: One of them is not installed.
     """
     for name in config.run.trackers:
-        module, install = _INSTALL[name]
-        if importlib.util.find_spec(module) is None:
-            raise IccldError(f"run.trackers names {name}, which is not installed", install)
+        if importlib.util.find_spec(name) is None:
+            raise IccldError(f"run.trackers names {name}, which is not installed", f'pip install "iccld[{name}]"')
     return list(config.run.trackers)
 
 

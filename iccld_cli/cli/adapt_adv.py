@@ -50,7 +50,7 @@ def adapt_adv(
     if dry_run:
         from iccld_cli.adapt.describe import print_plan
 
-        print_plan(resolved, data, denoiser=True, backbone=header.backbone)
+        print_plan(resolved, data, adversarial=True, backbone=header.backbone)
         return
     options = RunOptions(out or ckpt.parent, resume, auto_batch=training.wants_auto(batch_size))
     adapt_adv(resolved, data, options, ckpt)

@@ -44,6 +44,6 @@ def adapt_seg(
     if dry_run:
         from iccld_cli.adapt.describe import print_plan
 
-        print_plan(resolved, data, denoiser=False)
+        print_plan(resolved, data, adversarial=False)
         return
     adapt_seg(resolved, data, RunOptions(out, resume, auto_batch=training.wants_auto(batch_size)), source_only)

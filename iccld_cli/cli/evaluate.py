@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iccld_cli.cli.bars import progress_bar
+from iccld_cli.cli.options import Flip, Scales, parse_scales
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Noise seeds to average.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
+    scales: Scales = "1",
+    flip: Flip = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a pass (default: by device).")] = None,
     limit: Annotated[
@@ -51,6 +54,7 @@ def evaluate(
     from iccld_cli.inference.evaluate import check_label_space, chosen_classes, labelled_frames, scored_classes
     from iccld_cli.inference.evaluate import evaluate as run
 
+    factors = parse_scales(scales)
     for path in (json_path, report):
         if path is not None and path.is_dir():
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
@@ -70,6 +74,8 @@ def evaluate(
             steps=steps,
             seed=seed,
             samples=samples,
+            scales=factors,
+            flip=flip,
             limit=limit,
             device=where,
             batch_size=batch_size,
@@ -131,6 +137,7 @@ def _report_sections(
         "model": f"{ckpt} ({header.stage}, {header.iterations} iterations)",
         "data": f"{dataset.info.name}/{result.split}, {result.images} images",
         "steps": f"{result.steps}, {result.samples} noise seed(s) from {result.seed}",
+        "scales": ", ".join(f"{scale:g}" for scale in result.scales) + (", and mirrored" if result.flip else ""),
         "weights": header.sha256[:16],
     }
     colors = dict(zip(header.label_space.names, header.label_space.colors, strict=True))
@@ -138,7 +145,9 @@ def _report_sections(
     rows = []
     for why, score in result.gallery(_GALLERY):
         image, label = dataset.read_image(score.frame), dataset.read_label(score.frame)
-        predicted = predict_labels(segmenter, image, label.shape, device, result.steps, result.seed, result.samples)
+        predicted = predict_labels(
+            segmenter, image, label.shape, device, result.steps, result.seed, result.samples, result.scales, result.flip
+        )
         if image.shape[:2] == label.shape:
             shown = draw_overlay(image, predicted, header.label_space)
         else:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from iccld_cli.cli.bars import progress_bar
+from iccld_cli.cli.options import Flip, Scales, parse_scales
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def predict(
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Noise seeds to average.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
+    scales: Scales = "1",
+    flip: Flip = False,
     save: Annotated[
         str, typer.Option(help="Any of overlay,labels,color,confidence,uncertainty, separated by commas.")
     ] = "overlay",
@@ -49,6 +52,7 @@ def predict(
     """Segment images and videos. Results go to DIR/<kind>/<name>, with the folders of the inputs kept."""
     from iccld_cli.inference.outputs import KINDS
 
+    factors = parse_scales(scales)
     kinds = tuple(dict.fromkeys(word.strip() for word in save.split(",") if word.strip()))
     if not kinds or not set(kinds) <= set(KINDS):
         raise typer.BadParameter(f"{save!r}: choose of {', '.join(KINDS)}", param_hint="--save")
@@ -67,6 +71,8 @@ def predict(
         steps=steps,
         samples=samples,
         seed=seed,
+        scales=factors,
+        flip=flip,
         alpha=alpha,
         legend=legend,
         height=height,

@@ -124,6 +124,8 @@ def evaluate(
     steps: int | None = None,
     seed: int = 0,
     samples: int = 1,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
     limit: int | None = None,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
@@ -139,6 +141,8 @@ def evaluate(
         steps: Sampling steps; None for the model's default, 0 decodes the latent directly.
         seed: Noise seed.
         samples: Noise seeds to average; 2 or more also give `auroc_disagreement`.
+        scales: Factors on the images' size to average over, see `Segmenter.segment`.
+        flip: Whether to average with the mirrored images.
         limit: Score only this many frames, evenly spread over the split; None or 0 for all.
         device: Where the model is.
         batch_size: Frames of equal size per pass; None chooses 1 on a CPU and by size on a GPU.
@@ -166,7 +170,9 @@ def evaluate(
             started = time.perf_counter()
             labels = [label for _, _, label in batch]
             images = to_tensor([image for _, image, _ in batch], device)  # (B, 3, H, W)
-            out = segmenter.segment(images, steps=steps, seed=seed, samples=samples, size=labels[0].shape)
+            out = segmenter.segment(
+                images, steps=steps, seed=seed, samples=samples, size=labels[0].shape, scales=scales, flip=flip
+            )
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds += time.perf_counter() - started
@@ -193,6 +199,8 @@ def evaluate(
         steps=steps,
         samples=samples,
         seed=seed,
+        scales=tuple(scales),
+        flip=flip,
         ece=scorer.calibration.value(),
         auroc=scorer.by_entropy.value(),
         auroc_disagreement=scorer.by_disagreement.value() if samples > 1 else None,
@@ -211,6 +219,8 @@ def predict_labels(
     steps: int | None = None,
     seed: int = 0,
     samples: int = 1,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> np.ndarray:
     """The labels of one image, as `evaluate` scores them.
 
@@ -222,11 +232,15 @@ def predict_labels(
         steps: Sampling steps; None for the model's default.
         seed: Noise seed.
         samples: Noise seeds to average.
+        scales: Factors on the image's size to average over.
+        flip: Whether to average with the mirrored image.
 
     Returns:
         uint8 (height, width) of trainIds.
     """
-    out = segmenter.segment(to_tensor([image], device), steps=steps, seed=seed, samples=samples, size=size)
+    out = segmenter.segment(
+        to_tensor([image], device), steps=steps, seed=seed, samples=samples, size=size, scales=scales, flip=flip
+    )
     return out.probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 

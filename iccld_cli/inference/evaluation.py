@@ -41,6 +41,8 @@ class Evaluation:
         steps: Sampling steps.
         samples: Noise seeds averaged.
         seed: First noise seed.
+        scales: Factors on the images' size that were averaged over.
+        flip: Whether mirrored images were averaged in.
         ece: Expected calibration error in [0, 1], 15 bins.
         auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
         auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.
@@ -58,6 +60,8 @@ class Evaluation:
     steps: int
     samples: int
     seed: int
+    scales: tuple[float, ...]
+    flip: bool
     ece: float
     auroc: float
     auroc_disagreement: float | None
@@ -108,6 +112,8 @@ class Evaluation:
             "steps": self.steps,
             "samples": self.samples,
             "seed": self.seed,
+            "scales": list(self.scales),
+            "flip": self.flip,
             "ece": _rounded(self.ece, 6),
             "auroc": _rounded(self.auroc, 6),
             "auroc_disagreement": _rounded(self.auroc_disagreement, 6),

@@ -83,7 +83,7 @@ class ExportGraph(nn.Module):
             assert model.denoiser is not None
             clean = model.denoiser(z, torch.full((1,), t, dtype=torch.int64), z_0)
             z = of_clean * clean + of_noisy * z
-        return model._resize(model.decoder(z, skip).float(), self.size, None).softmax(dim=1)
+        return model._resize(model.decoder(z, skip).float(), self.size, self.size).softmax(dim=1)
 
 
 def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, float, float]]:
@@ -142,7 +142,9 @@ def export(
     _require(format, path)
     steps = segmenter.default_steps if steps is None else steps
     if steps and segmenter.denoiser is None:
-        raise IccldError("this model file is of stage 1 and has no denoising UNet", "use --steps 0")
+        raise IccldError(
+            "this model has no denoising UNet: it is of stage 1, or was trained without one", "use --steps 0"
+        )
     image = torch.rand(1, 3, size[1], size[0], generator=torch.Generator().manual_seed(1))
     wanted = segmenter.segment(image, steps=steps, seed=seed).probabilities.numpy()
     graph = ExportGraph(segmenter, size, steps, seed).eval()

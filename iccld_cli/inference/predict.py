@@ -43,6 +43,8 @@ class PredictOptions:
         seed: First noise seed.
         alpha: Opacity of the colours in overlays.
         legend: Whether overlays name the classes.
+        scales: Factors on the size that the network sees; the results of all are averaged.
+        flip: Whether to average with the result of the mirrored input.
         height: Height at which the network sees the input; results keep the input's size. None for its own.
         batch_size: Images per pass; None chooses 1 on a CPU and by size on a GPU.
         limit: At most this many images, and frames of each video; None for all.
@@ -57,6 +59,8 @@ class PredictOptions:
     seed: int = 0
     alpha: float = DEFAULT_ALPHA
     legend: bool = True
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
     height: int | None = None
     batch_size: int | None = None
     limit: int | None = None
@@ -225,7 +229,13 @@ class _Run:
             batch = F.interpolate(batch, (options.height, width), mode="bilinear", antialias=True)
         try:
             out = self.segmenter.segment(
-                batch, steps=options.steps, seed=options.seed, samples=options.samples, size=size
+                batch,
+                steps=options.steps,
+                seed=options.seed,
+                samples=options.samples,
+                size=size,
+                scales=options.scales,
+                flip=options.flip,
             )
         except torch.OutOfMemoryError:
             raise IccldError(

@@ -10,7 +10,7 @@ from iccld_cli.config import Config
 from iccld_cli.models.backbones import BackboneSpec, HuggingFaceBackbone, load_backbone, rebuild_backbone
 from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
-from iccld_cli.models.discriminator import LatentDiscriminator
+from iccld_cli.models.discriminator import PatchDiscriminator
 from iccld_cli.models.encoder import Encoder, TinyBackbone
 from iccld_cli.models.segmenter import Segmenter
 
@@ -56,9 +56,10 @@ def build_denoiser(config: Config) -> Denoiser:
     return Denoiser(model.latent_channels, model.unet_channels, model.unet_layers, model.unet_attention)
 
 
-def build_discriminator(config: Config) -> LatentDiscriminator:
-    """The latent discriminator of a configuration, with random weights."""
-    return LatentDiscriminator(config.model.latent_channels, config.model.discriminator_channels)
+def build_discriminator(config: Config, classes: int) -> PatchDiscriminator:
+    """The discriminator of a configuration, with random weights; `classes` is K."""
+    channels = classes if config.adv.adversary == "output" else config.model.latent_channels
+    return PatchDiscriminator(channels, config.model.discriminator_channels)
 
 
 def backbone_spec(segmenter: Segmenter) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Latent discriminator: does an estimate z̄_0 come from the virtual source?"""
+"""Discriminator: does an estimate, or what is decoded from it, come from the virtual source?"""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-class LatentDiscriminator(nn.Sequential):
-    """A patch discriminator on latents; one score a patch of 8 x 8 cells.
+class PatchDiscriminator(nn.Sequential):
+    """One score a patch, strides of 4 cells, over latents or maps of class probabilities.
 
     Spectral norm bounds its gradient (Miyato et al. 2018), which keeps the adversarial term from drowning the
     segmentation losses when the discriminator is far ahead.
 
-    Input (B, C_z, h, w), output (B, 1, h/4, w/4) unbounded scores, high = source.
+    Input (B, C, h, w), output (B, 1, h/4, w/4) unbounded scores, high = source.
     """
 
-    def __init__(self, latent: int, channels: int) -> None:
+    def __init__(self, inputs: int, channels: int) -> None:
+        """Build it.
+
+        Args:
+            inputs: C, channels of what is judged.
+            channels: Width of the first two layers.
+        """
         super().__init__(
-            spectral_norm(nn.Conv2d(latent, channels, 3, padding=1)),
+            spectral_norm(nn.Conv2d(inputs, channels, 3, padding=1)),
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Conv2d(channels, channels, 4, stride=2, padding=1)),
             nn.LeakyReLU(0.2),
@@ -26,6 +32,6 @@ class LatentDiscriminator(nn.Sequential):
             spectral_norm(nn.Conv2d(2 * channels, 1, 3, padding=1)),
         )
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Score latents (B, C_z, h, w) -> (B, 1, h/4, w/4)."""
-        return super().forward(latents)
+    def forward(self, maps: Tensor) -> Tensor:
+        """Score latents or probabilities (B, C, h, w) -> (B, 1, h/4, w/4)."""
+        return super().forward(maps)

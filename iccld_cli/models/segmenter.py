@@ -14,6 +14,7 @@ With 0 steps D decodes z_0 itself: the stage-1 model, which every stage-2 file s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,9 @@ class Segmentation:
     """What `Segmenter.segment` returns.
 
     Attributes:
-        probabilities: float32 (B, K, h, w), mean over the noise seeds.
+        probabilities: float32 (B, K, h, w), mean over the noise seeds, scales and mirrored images.
         disagreement: float32 (B, h, w) in [0, 1]: mutual information between prediction and noise seed, divided
-            by log K; None with a single seed.
+            by log K, mean over scales and mirrored images; None with a single seed.
     """
 
     probabilities: Tensor
@@ -89,6 +90,8 @@ class Segmenter(nn.Module):
         seed: int = 0,
         samples: int = 1,
         size: tuple[int, int] | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
     ) -> Segmentation:
         """Segment images of any size.
 
@@ -101,6 +104,8 @@ class Segmenter(nn.Module):
             seed: Seed of the noise.
             samples: Number of noise seeds to average over.
             size: (height, width) of the result; None for the images' own.
+            scales: Factors on the images' size; the results of all are averaged.
+            flip: Whether to average with the result of the mirrored images.
 
         Raises:
             IccldError: Steps are asked of a model without UNet, or a number is out of range.
@@ -108,11 +113,35 @@ class Segmenter(nn.Module):
         steps = self.default_steps if steps is None else steps
         if steps < 0 or samples < 1:
             raise IccldError("steps must be 0 or more and samples 1 or more")
+        if not scales or not all(0.1 <= scale <= 8 for scale in scales):
+            raise IccldError(f"scales {list(scales)} are not possible", "each must lie between 0.1 and 8")
         if steps > 0 and self.denoiser is None:
             raise IccldError(
-                "this model file is of stage 1 and has no denoising UNet",
+                "this model has no denoising UNet: it is of stage 1, or was trained without one",
                 "use --steps 0, or a stage2.safetensors made by `iccld adapt-adv`",
             )
+        size = (images.shape[-2], images.shape[-1]) if size is None else size
+        views = []
+        for scale in scales:
+            view = images
+            if scale != 1:
+                wanted = [max(1, round(side * scale)) for side in images.shape[-2:]]
+                view = F.interpolate(images, wanted, mode="bilinear", align_corners=False, antialias=scale < 1)
+            views.append(self._segment_once(view, steps, seed, samples, size))
+            if flip:
+                mirrored = self._segment_once(view.flip(-1), steps, seed, samples, size)
+                gap = mirrored.disagreement
+                gap = None if gap is None else gap.flip(-1)
+                views.append(Segmentation(mirrored.probabilities.flip(-1), gap))
+        if len(views) == 1:
+            return views[0]
+        gaps = [view.disagreement for view in views if view.disagreement is not None]
+        return Segmentation(
+            torch.stack([view.probabilities for view in views]).mean(dim=0),
+            torch.stack(gaps).mean(dim=0) if gaps else None,
+        )
+
+    def _segment_once(self, images: Tensor, steps: int, seed: int, samples: int, size: tuple[int, int]) -> Segmentation:
         height, width = images.shape[-2:]
         z_0, skip = self.encoder(self.pad(images))
         total: Tensor | None = None
@@ -145,12 +174,12 @@ class Segmenter(nn.Module):
         down, right = -height % self.multiple, -width % self.multiple
         return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
 
-    def _resize(self, logits: Tensor, size: tuple[int, int], wanted: tuple[int, int] | None) -> Tensor:
+    def _resize(self, logits: Tensor, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
         """Logits of the padded image -> logits of the image at the wanted size."""
         full = (logits.shape[-2] * 4, logits.shape[-1] * 4)
         logits = F.interpolate(logits, size=full, mode="bilinear", align_corners=False)
         logits = logits[..., : size[0], : size[1]]
-        if wanted is not None and wanted != size:
+        if wanted != size:
             logits = F.interpolate(logits, size=wanted, mode="bilinear", align_corners=False)
         return logits
 

@@ -15,8 +15,8 @@ from iccld_cli.models.build import build_segmenter
 def make_stage(small_config):
     def make(*assignments, lively=True):
         config = small_config("optim.lr=1e-3", "adv.unet_lr=1e-3", "adv.iterations=40", *assignments)
-        student = build_segmenter(config, len(SPACE), denoiser=True, seed=0)
-        if lively:
+        student = build_segmenter(config, len(SPACE), denoiser=config.adv.generate, seed=0)
+        if lively and student.denoiser is not None:
             torch.nn.init.normal_(student.denoiser.unet.conv_out.weight, std=0.1)
         return AdvStage(config, SPACE, student, Accelerator(cpu=True))
 
@@ -74,6 +74,64 @@ def test_the_adversarial_gradient_reaches_the_unet_and_not_the_encoder(make_stag
     for part in (stage.student.encoder, stage.student.decoder):
         for name, p in part.named_parameters():
             assert p.grad is None or not p.grad.any(), name
+
+
+def reached(stage):
+    """Names of the parts that the last step's gradient reached."""
+    parts = {"E": stage.student.encoder, "D": stage.student.decoder, "UNet": stage.student.denoiser}
+    return {
+        name
+        for name, part in parts.items()
+        if part is not None and any(p.grad is not None and p.grad.any() for p in part.parameters())
+    }
+
+
+@pytest.mark.parametrize(
+    ("assignments", "parts"),
+    [
+        ([], {"UNet"}),
+        (["adv.align_encoder=true"], {"UNet", "E"}),
+        (["adv.adversary=output"], {"UNet", "D"}),
+        (["adv.adversary=output", "adv.align_encoder=true"], {"UNet", "D", "E"}),
+        (["adv.generate=false"], {"E"}),
+        (["adv.generate=false", "adv.adversary=output"], {"D", "E"}),
+    ],
+)
+def test_what_the_adversarial_gradient_reaches(make_stage, assignments, parts):
+    stage = adversarial_only(make_stage, *assignments)
+    stage.step(0, make_batch())
+    assert reached(stage) == parts
+
+
+def test_an_output_discriminator_sees_probabilities(make_stage):
+    stage = make_stage("adv.adversary=output", "adv.terminal_probability=1")
+    seen = []
+    stage._train_critic = lambda parts, micro: seen.extend(parts) or {}
+    stage.step(0, make_batch())
+    assert len(seen) == 3
+    for part in seen:
+        assert part.shape[1:] == (len(SPACE), 16, 16)
+        torch.testing.assert_close(part.sum(dim=1), torch.ones(len(part), 16, 16))
+
+
+def test_without_a_unet_the_losses_are_those_of_z0(make_stage):
+    stats = make_stage("adv.generate=false").step(0, make_batch())
+    assert {"loss_direct", "loss_adversarial", "disc_acc_mixed"} <= set(stats)
+    assert not {"loss_latent", "loss_decoded"} & set(stats)
+
+
+def test_without_self_training_pseudo_labels_change_nothing(make_stage):
+    runs = []
+    for scale in (1.0, 3.0):
+        stage = make_stage("adv.self_training=false", "adv.terminal_probability=1")
+        with torch.no_grad():
+            for p in stage.teacher.model.parameters():
+                p.mul_(scale)
+        stage.prototypes.counts.fill_(5.0)  # the teacher's view of the first source batch would show
+        stage._means = lambda *_, s=stage: s.prototypes.means()
+        runs.append(stage.step(0, make_batch()))
+    assert not {"pseudo_believed", "disc_acc_mixed"} & set(runs[0])
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
 
 
 def test_the_generator_pass_leaves_the_discriminator_alone(make_stage):

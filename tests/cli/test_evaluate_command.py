@@ -46,6 +46,16 @@ def test_split_steps_and_limit(iccld, model, data, tmp_path):
     assert (status, raw["images"], raw["split"], raw["steps"]) == (0, 1, "test", 0)
 
 
+def test_scales_and_flip_change_the_scores_and_are_noted(iccld, model, data, tmp_path):
+    found = []
+    for number, extra in enumerate(((), ("--scales", "1,1.5"), ("--scales", "1,1.5", "--flip"))):
+        path = tmp_path / f"{number}.json"
+        assert iccld("evaluate", "--ckpt", model, "--data", data, "--json", path, *extra)[0] == 0
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+    assert [(raw["scales"], raw["flip"]) for raw in found] == [([1.0], False), ([1.0, 1.5], False), ([1.0, 1.5], True)]
+    assert len({raw["ece"] for raw in found}) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -92,7 +92,7 @@ def test_a_model_that_knows_the_answer_scores_100(dataset):
         default_steps = 0
         frames = iter(dataset.frames("val"))
 
-        def segment(self, images, steps, seed, samples, size):
+        def segment(self, images, **options):
             label = dataset.read_label(next(self.frames)).astype(np.int64)
             onehot = torch.nn.functional.one_hot(torch.from_numpy(np.where(label == 255, 0, label)), 19)
             found = onehot.permute(2, 0, 1)[None].float()

@@ -98,7 +98,7 @@ def test_every_part_of_encoder_and_decoder_learns(small_segmenter, images):
 
 def test_discriminator_scores_patches_with_a_bounded_gradient(small_config):
     torch.manual_seed(0)
-    critic = build_discriminator(small_config())
+    critic = build_discriminator(small_config(), classes=19)
     for _ in range(20):  # lets the power iteration of the spectral norm settle
         critic(torch.randn(1, 8, 8, 8))
     critic.eval()

@@ -52,6 +52,28 @@ def test_padding_by_hand_gives_the_same(model, images, steps):
     torch.testing.assert_close(model.segment(part, steps=steps).probabilities, by_hand)
 
 
+def test_scales_and_mirrored_images_are_averaged(model, images):
+    part = images[:1, :, :50, :70]
+    larger = torch.nn.functional.interpolate(part, (75, 105), mode="bilinear")
+    plain, scaled, mirrored, both = (
+        model.segment(part, steps=1).probabilities,
+        model.segment(larger, steps=1, size=(50, 70)).probabilities,
+        model.segment(part.flip(-1), steps=1).probabilities.flip(-1),
+        model.segment(larger.flip(-1), steps=1, size=(50, 70)).probabilities.flip(-1),
+    )
+    torch.testing.assert_close(model.segment(part, scales=[1, 1.5]).probabilities, (plain + scaled) / 2)
+    torch.testing.assert_close(model.segment(part, flip=True).probabilities, (plain + mirrored) / 2)
+    everything = model.segment(part, scales=[1, 1.5], flip=True, samples=2)
+    assert everything.disagreement is not None and everything.disagreement.shape == (1, 50, 70)
+    assert not torch.allclose(everything.probabilities, (plain + scaled + mirrored + both) / 4)  # other seeds too
+
+
+@pytest.mark.parametrize("scales", [[], [0], [1, 9], [float("nan")]])
+def test_scales_that_are_not_possible(model, images, scales):
+    with pytest.raises(IccldError, match="scales"):
+        model.segment(images, scales=scales)
+
+
 def test_seeds(model, images):
     first, again, other = (model.segment(images, steps=1, seed=s).probabilities for s in (0, 0, 1))
     assert torch.equal(first, again)
@@ -78,7 +100,7 @@ def test_stage_1_has_no_steps(small_segmenter, images):
     stage1 = small_segmenter(denoiser=False)
     assert stage1.default_steps == 0
     assert torch.equal(stage1.segment(images).probabilities, stage1.segment(images, steps=0).probabilities)
-    with pytest.raises(IccldError, match="stage 1 and has no denoising UNet"):
+    with pytest.raises(IccldError, match="no denoising UNet"):
         stage1.segment(images, steps=1)
 
 
@@ -96,7 +118,7 @@ def test_default_steps_come_from_the_configuration(small_segmenter, images):
 
 def test_samples_are_averaged(model, images):
     draws = [
-        model._resize(model.decoder(model.denoise(z_0, 1, 7, draw), skip), (64, 96), None).softmax(dim=1)
+        model._resize(model.decoder(model.denoise(z_0, 1, 7, draw), skip), (64, 96), (64, 96)).softmax(dim=1)
         for z_0, skip in [model.encoder(images)]
         for draw in range(4)
     ]

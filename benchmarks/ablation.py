@@ -1,0 +1,296 @@
+"""Every row of the accuracy table in one command: trainings, evaluations, the table and the figure's models.
+
+    python benchmarks/ablation.py --source DATA/carla DATA/virtual-camera DATA/virtual-game --target DATA/camvid \\
+        --out runs/ablation --encoder MOBILENET_V2 --seeds 0 1 2 --device cuda --jobs 4
+    python benchmarks/ablation.py ... --rows stage1 stage2 --test    # `test` is touched only when it is asked for
+    python benchmarks/ablation.py ... --list                         # what there is, and the commands
+
+Each row is a training with the program's own commands, in OUT/<row>/seed<N>, and starts where its parent of the same
+seed ended. What is finished is not done again, a run that was stopped goes on, and OUT/results.json and OUT/table.md
+are written anew after every row. Settings are chosen on `val`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+NO_STYLE = ("augment.style_probability=0",)
+PLAIN_SELF_TRAINING = (*NO_STYLE, "seg.burn_in=0", "seg.confidence=threshold")
+NO_UNET = ("adv.generate=false",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        name: Of its folder.
+        title: What it is.
+        settings: Differences to the preset.
+        parent: Row whose stage-1 file stage 2 starts from; None for a training from the pretrained encoder.
+        source_only: Train on the source alone.
+        oracle: Train on the target's own labels.
+        first_source: Use the first source data set alone.
+        last_sources: Use all but the first.
+        longer: Factor on the iterations of the stage.
+        evaluations: Further evaluations by name: options of `iccld evaluate`.
+    """
+
+    name: str
+    title: str
+    settings: tuple[str, ...] = ()
+    parent: str | None = None
+    source_only: bool = False
+    oracle: bool = False
+    first_source: bool = False
+    last_sources: bool = False
+    longer: float = 1.0
+    evaluations: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+# A step of stage 2 costs as much as 2.2 of stage 1 (benchmarks/train.py, small, CPU).
+EQUAL_COMPUTE = 2.2
+SAMPLING = {
+    "0 steps": ("--steps", "0"),
+    "20 steps": ("--steps", "20"),
+    "8 noise seeds": ("--samples", "8"),
+    "scales and flip": ("--scales", "1,1.5", "--flip"),
+}
+ROWS = (
+    Row("oracle", "supervised oracle", source_only=True, oracle=True),
+    Row("source-only", "source only", source_only=True),
+    Row("source-only-no-style", "source only, no style alignment", NO_STYLE, source_only=True),
+    Row("self-training", "plain self-training (DACS, DAFormer)", PLAIN_SELF_TRAINING),
+    Row(
+        "adversarial",
+        "adversarial on outputs, no self-training (AdaptSegNet)",
+        (*NO_UNET, "adv.adversary=output", "adv.self_training=false"),
+        parent="source-only",
+        longer=EQUAL_COMPUTE,
+    ),
+    Row("stage1", "stage 1"),
+    Row("stage1-first", "stage 1, first source alone", first_source=True),
+    Row("stage1-others", "stage 1, the other sources alone", last_sources=True),
+    Row("stage1-no-burn-in", "stage 1, no burn-in", ("seg.burn_in=0",)),
+    Row("stage1-threshold", "stage 1, threshold for the whole image", ("seg.confidence=threshold",)),
+    Row("stage1-no-style", "stage 1, no style alignment", NO_STYLE),
+    Row("stage1-no-rare", "stage 1, no rare-class sampling", ("data.rare_class_temperature=0",)),
+    Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
+    Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
+    Row("stage1-masked", "stage 1, with masked consistency", ("seg.masked_weight=1",)),
+    Row("stage1-no-skip", "stage 1, no inter-coder connection", ("model.skip_channels=0",)),
+    Row(
+        "stage1-continued",
+        "stage 1 continued, equal compute",
+        (*NO_UNET, "adv.adversarial_weight=0"),
+        parent="stage1",
+        longer=EQUAL_COMPUTE,
+    ),
+    Row("stage2", "stage 2", parent="stage1", evaluations=SAMPLING),
+    Row("stage2-no-skip", "stage 2, no inter-coder connection", parent="stage1-no-skip"),
+    Row("stage2-no-adversary", "stage 2, no adversarial loss", ("adv.adversarial_weight=0",), parent="stage1"),
+    Row("stage2-no-unet", "stage 2, adversarial on z_0, no diffusion", NO_UNET, parent="stage1"),
+    Row("stage2-no-prototypes", "stage 2, clean latent is z_0", ("adv.label_strength=0",), parent="stage1"),
+    Row("stage2-prototypes", "stage 2, clean latent is prototypes alone", ("adv.label_strength=1",), parent="stage1"),
+    Row("stage2-output", "stage 2, discriminator on outputs", ("adv.adversary=output",), parent="stage1"),
+    Row("stage2-align", "stage 2, adversarial loss reaches E", ("adv.align_encoder=true",), parent="stage1"),
+    Row("stage2-strong", "stage 2, adversarial weight x 10", ("adv.adversarial_weight=0.1",), parent="stage1"),
+)
+BY_NAME = {row.name: row for row in ROWS}
+
+
+def main() -> None:
+    """Train and evaluate the chosen rows and write the table."""
+    options = _options()
+    rows = _with_parents(options.rows or list(BY_NAME))
+    if options.list:
+        for row in rows:
+            print(f"{row.name}: {row.title}\n    {shlex.join(training(row, options, 0))}")
+        return
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        ready: dict[tuple[str, int], concurrent.futures.Future] = {}
+        for seed in options.seeds:
+            for row in rows:  # parents stand before their children, so waiting for one never blocks all workers
+                parent = ready.get((row.parent or "", seed))
+                ready[row.name, seed] = pool.submit(_one, row, seed, options, parent)
+        failed = [error for future in ready.values() if (error := future.result()) is not None]
+    for error in failed:
+        print(error, file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, nargs="+", required=True, help="Prepared labelled data sets.")
+    parser.add_argument("--target", type=Path, required=True, help="Prepared target data set with val labels.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--encoder", help="Encoder, where the preset's own is not at hand.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", choices=BY_NAME, metavar="ROW", help="Only these, and their parents.")
+    parser.add_argument("--seg-iterations", type=int, default=2000)
+    parser.add_argument("--adv-iterations", type=int, default=1000)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="For every training.")
+    parser.add_argument("--classes", help="Score these classes only.")
+    parser.add_argument("--test", action="store_true", help="Also score `test`.")
+    parser.add_argument("--jobs", type=int, default=1, help="Trainings at once, on one device.")
+    parser.add_argument("--list", action="store_true", help="Print rows and commands, and stop.")
+    return parser.parse_args()
+
+
+def _with_parents(names: list[str]) -> list[Row]:
+    wanted = {parent for name in names if (parent := BY_NAME[name].parent)} | set(names)
+    return [row for row in ROWS if row.name in wanted]
+
+
+def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
+    """The command that trains a row."""
+    out = options.out / row.name / f"seed{seed}"
+    command = [sys.executable, "-m", "iccld_cli"]
+    if row.parent is None:
+        sources = options.source[:1] if row.first_source else options.source[1:] if row.last_sources else options.source
+        command += ["adapt-seg", "--preset", options.preset, "--target", str(options.target)]
+        command += [part for path in ([options.target] if row.oracle else sources) for part in ("--source", str(path))]
+        command += ["--encoder", options.encoder] if options.encoder else []
+        command += ["--source-only"] if row.source_only else []
+        iterations = options.seg_iterations
+    else:
+        command += ["adapt-adv", "--ckpt", str(options.out / row.parent / f"seed{seed}" / "stage1.safetensors")]
+        iterations = options.adv_iterations
+    command += ["--out", str(out), "--seed", str(seed), "--iterations", str(round(iterations * row.longer))]
+    command += ["--device", options.device, "--precision", options.precision]
+    return command + [part for setting in (*options.set, *row.settings) for part in ("--set", setting)]
+
+
+def _one(row: Row, seed: int, options: argparse.Namespace, parent: concurrent.futures.Future | None) -> str | None:
+    """Train and evaluate a row; what went wrong, or None."""
+    if parent is not None and parent.result() is not None:
+        return f"{row.name}, seed {seed}: its parent {row.parent} is missing"
+    folder = options.out / row.name / f"seed{seed}"
+    model = folder / ("stage1.safetensors" if row.parent is None else "stage2.safetensors")
+    try:
+        if not model.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            started = time.perf_counter()
+            resume = ["--resume"] if any((folder / "state").glob("*-*")) else []
+            _call(training(row, options, seed) + resume, folder / "train.log")
+            (folder / "seconds.txt").write_text(f"{time.perf_counter() - started:.0f}\n", encoding="utf-8")
+        for split in ("val", "test") if options.test else ("val",):
+            for name, extra in {"": (), **row.evaluations}.items():
+                _evaluate(model, folder / f"{split}{name and ' '}{name}.json".replace(" ", "-"), split, extra, options)
+    except subprocess.CalledProcessError as error:
+        return f"{row.name}, seed {seed}: {shlex.join(error.cmd)} ended with {error.returncode}, see {folder}"
+    with _writing:
+        found = collect(options.out)
+        _replace(options.out / "results.json", json.dumps(found, indent=2) + "\n")
+        _replace(options.out / "table.md", table(found))
+    print(f"{row.name}, seed {seed}: val {_miou(folder / 'val.json'):.1f}", flush=True)
+    return None
+
+
+_writing = threading.Lock()
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _evaluate(model: Path, path: Path, split: str, extra: tuple[str, ...], options: argparse.Namespace) -> None:
+    if path.exists():
+        return
+    command = [sys.executable, "-m", "iccld_cli", "evaluate", "--ckpt", str(model), "--data", str(options.target)]
+    command += ["--split", split, "--json", str(path), "--device", options.device, *extra]
+    _call(command + (["--classes", options.classes] if options.classes else []), path.with_suffix(".log"))
+
+
+def _call(command: list[str], log: Path) -> None:
+    with open(log, "a", encoding="utf-8") as file:
+        print(shlex.join(command), file=file, flush=True)
+        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=True)
+
+
+def collect(out: Path) -> dict[str, Any]:
+    """All evaluations under a folder: row -> evaluation -> mean, spread and seeds of mIoU and the like."""
+    found: dict[str, Any] = {}
+    for row in ROWS:
+        by_name: dict[str, dict[int, dict]] = {}
+        for path in sorted((out / row.name).glob("seed*/*.json")):
+            if path.stem.startswith(("val", "test")):
+                seed = int(path.parent.name.removeprefix("seed"))
+                by_name.setdefault(path.stem, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+        if by_name:
+            found[row.name] = {
+                "title": row.title,
+                "evaluations": {name: _summary(by_name[name]) for name in sorted(by_name)},
+            }
+    return found
+
+
+def _summary(by_seed: dict[int, dict]) -> dict[str, Any]:
+    raws = [by_seed[seed] for seed in sorted(by_seed)]
+    return {
+        "seeds": sorted(by_seed),
+        "miou": _mean_and_spread([raw["miou"] for raw in raws]),
+        "ece": _mean_and_spread([raw["ece"] for raw in raws]),
+        "auroc": _mean_and_spread([raw["auroc"] for raw in raws]),
+        "auroc_disagreement": _mean_and_spread([raw["auroc_disagreement"] for raw in raws]),
+        "classes": {
+            name: _mean_and_spread([raw["classes"][name]["iou"] for raw in raws]) for name in raws[0]["subset"]
+        },
+    }
+
+
+def _mean_and_spread(values: list[float | None]) -> list[float] | None:
+    known = [value for value in values if value is not None]
+    return [mean(known), stdev(known) if len(known) > 1 else 0.0] if known else None
+
+
+def table(found: dict[str, Any]) -> str:
+    """The results as a Markdown table."""
+    columns = [name for name in ("val", "test") if any(name in row["evaluations"] for row in found.values())]
+    classes = next((list(e["classes"]) for row in found.values() for e in row["evaluations"].values()), [])
+    head = ["row", "seeds", *(f"{name} mIoU" for name in columns), "calibration error", "AUROC", *classes]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in found.values():
+        for name in row["evaluations"]:
+            base, _, kind = name.partition("-")
+            if base != columns[-1]:
+                continue  # the last split is shown in full, the others as a number
+            last = row["evaluations"][name]
+            title = row["title"] + (f", {kind.replace('-', ' ')}" if kind else "")
+            scores = [row["evaluations"].get("-".join(filter(None, (column, kind)))) for column in columns]
+            cells = [title, str(len(last["seeds"])), *(_cell(score and score["miou"]) for score in scores)]
+            cells += [_cell(last["ece"], 3), _cell(last["auroc"], 3)]
+            cells += [_cell(last["classes"].get(name)) for name in classes]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: list[float] | None, digits: int = 1) -> str:
+    if value is None:
+        return "-"
+    return f"{value[0]:.{digits}f}" + (f" ± {value[1]:.{digits}f}" if value[1] else "")
+
+
+def _miou(path: Path) -> float:
+    return json.loads(path.read_text(encoding="utf-8"))["miou"]
+
+
+if __name__ == "__main__":
+    main()
