@@ -90,6 +90,7 @@ ROWS = (
     Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
     Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
     Row("stage1-masked", "stage 1, with masked consistency", ("seg.masked_weight=1",)),
+    Row("stage1-detail", "stage 1, two resolutions (HRDA)", ("model.detail=true",)),
     Row("stage1-no-skip", "stage 1, no inter-coder connection", ("model.skip_channels=0",)),
     Row(
         "stage1-continued",

@@ -48,6 +48,10 @@ class ModelConfig(_Section):
         unet_layers: Residual blocks a level.
         unet_attention: Whether the deepest level attends globally.
         discriminator_channels: Width of the latent discriminator.
+        detail: Whether every image is seen at two resolutions, as context at half size and as detail at full size, and
+            the two are fused by learned attention (HRDA, Hoyer et al. 2022). Training crops need sides that are
+            multiples of 64.
+        detail_weight: Weight of the detail's own loss; the fused one has the rest (HRDA's lambda_d).
     """
 
     encoder: str = "tiny"
@@ -61,6 +65,8 @@ class ModelConfig(_Section):
     unet_layers: int = Field(1, ge=1)
     unet_attention: bool = True
     discriminator_channels: int = Field(64, ge=8)
+    detail: bool = False
+    detail_weight: float = Field(0.1, ge=0, le=1)
 
     @field_validator("unet_channels")
     @classmethod
@@ -313,6 +319,14 @@ class Config(_Section):
     adv: AdvConfig = AdvConfig()
     run: RunConfig = RunConfig()
 
+    @field_validator("data")
+    @classmethod
+    def _views(cls, value: DataConfig, info: ValidationInfo) -> DataConfig:
+        model = info.data.get("model")
+        if model is not None and model.detail and any(side % 64 for side in value.crop):
+            raise ValueError("with model.detail the sides of data.crop must be multiples of 64")
+        return value
+
     def with_batch_size(self, size: int) -> Config:
         """The same configuration with another `data.batch_size`."""
         return self.model_copy(update={"data": self.data.model_copy(update={"batch_size": size})})
@@ -426,7 +440,10 @@ def _explain(error: ValidationError) -> IccldError:
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(path)
     if first["type"] != "extra_forbidden":
-        return IccldError(f"{dotted} = {first['input']!r} is not possible", first["msg"].removeprefix("Value error, "))
+        hint = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], dict):  # a whole section: the rule names what breaks it
+            return IccldError(hint, f"change {dotted} or what it does not go with")
+        return IccldError(f"{dotted} = {first['input']!r} is not possible", hint)
     model: type[BaseModel] = Config
     for part in path[:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]

@@ -121,6 +121,13 @@ def test_ranges_run_upwards():
             load_config("tiny", assignments=[text])
 
 
+def test_two_resolutions_need_crops_that_can_be_halved():
+    load_config("tiny", assignments=["model.detail=true", "data.crop=[128, 64]"])
+    for assignments in (["model.detail=true", "data.crop=[96, 64]"], ["data.crop=[96, 64]", "model.detail=true"]):
+        with pytest.raises(IccldError, match="multiples of 64"):
+            load_config("tiny", assignments=assignments)
+
+
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(IccldError, match="did you mean 'small'"):
         load_config("smal")

@@ -66,7 +66,8 @@ def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tupl
         checkpoint_activations(model)
     width, height = config.data.crop
     model.train()
-    images = torch.rand(2, 3, height, width)
+    views = 1 + config.model.detail
+    images = torch.rand(2 * views, 3, height // views, width // views)
 
     def forward() -> torch.Tensor:
         z_0, skip = model.encoder(images)

@@ -18,6 +18,8 @@ from iccld_cli.data.augment import Jitter, draw_jitter, jitter_images, style_ali
 from iccld_cli.data.classmix import classmix
 from iccld_cli.data.sampling import MODEL, sample_rng
 from iccld_cli.labels import IGNORE
+from iccld_cli.losses.segmentation import segmentation_loss
+from iccld_cli.models.detail import cut_windows, draw_windows
 from iccld_cli.models.segmenter import Segmenter
 
 
@@ -143,6 +145,43 @@ def draw_keep_skip(batch: DeviceBatch, dropout: float, copies: int) -> Tensor:
     """Which images keep their inter-coder features: bool (copies * B,)."""
     keep = [[rng.random() >= dropout for rng in batch.rngs] for _ in range(copies)]
     return torch.tensor(keep).flatten().to(batch.label.device, non_blocking=True)
+
+
+def draw_detail_windows(batch: DeviceBatch, config: Config, copies: int) -> Tensor | None:
+    """Detail windows of `copies` images a sample, (copies * B, 2); None where the model has one resolution."""
+    if not config.model.detail:
+        return None
+    size = (batch.label.shape[-2], batch.label.shape[-1])
+    return draw_windows(size, batch.rngs * copies).to(batch.label.device, non_blocking=True)
+
+
+def fused_loss(
+    found: dict[str, Tensor],
+    labels: Tensor,
+    weights: Tensor | None,
+    count: Tensor | None,
+    windows: Tensor | None,
+    config: Config,
+) -> Tensor:
+    """Cross-entropy of logits; with two resolutions that of the detail as well (HRDA, equations 10 and 11).
+
+    Args:
+        found: `logits` (B, K, h, w), and `detail` (B, K, h/2, w/2) with `windows`.
+        labels: (B, H, W).
+        weights: As for `segmentation_loss`.
+        count: As for `segmentation_loss`.
+        windows: (B, 2), or None.
+        config: Has the detail's share.
+    """
+    loss = segmentation_loss(found["logits"], labels, weights, count)
+    if windows is None:
+        return loss
+    share = config.model.detail_weight
+    inside = None if weights is None else cut_windows(weights, windows)
+    fine = segmentation_loss(
+        found["detail"], cut_windows(labels, windows), inside, None if count is None else count / 4
+    )
+    return (1 - share) * loss + share * fine
 
 
 def optimizer_of(groups: list[tuple[nn.Module, float]], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:

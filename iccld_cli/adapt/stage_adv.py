@@ -21,6 +21,8 @@ z_0, steps 3 to 5 fall away), and so may the mixed images (`adv.self_training`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,9 @@ from iccld_cli.adapt.sharding import is_sharded, prepare, shard_networks
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
+    draw_detail_windows,
     draw_keep_skip,
+    fused_loss,
     mix,
     optimizer_of,
     set_learning_rate,
@@ -48,6 +52,7 @@ from iccld_cli.losses.adversarial import discriminator_loss, generator_loss, gra
 from iccld_cli.losses.diffusion import class_shares, clean_latent, latent_loss, prototype_sums
 from iccld_cli.losses.segmentation import segmentation_loss
 from iccld_cli.models.build import build_discriminator
+from iccld_cli.models.detail import fuse, split_images, split_labels
 from iccld_cli.models.encoder import keep_statistics
 from iccld_cli.models.segmenter import Segmenter
 
@@ -89,7 +94,10 @@ class _Generator(nn.Module):
     def forward(
         self, images: Tensor, target: Tensor, noise: Tensor, timesteps: Tensor, keep: Tensor, shares: Tensor, means: Any
     ) -> dict[str, Tensor]:
-        """`images` are the labelled ones, source and mixed; `noise` and `timesteps` are for them and `target`."""
+        """`images` are the labelled ones, source and mixed; `noise` and `timesteps` are for them and `target`.
+
+        With two resolutions all of them are views (see `models.detail`), and so is what is returned.
+        """
         model, count = self.segmenter, len(images)
         z_0, skip = model.encoder(images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.aligns):
@@ -107,9 +115,30 @@ class _Generator(nn.Module):
             out["judged"] = estimate
         else:
             on_target = model.decoder(estimate[count:], skip_target)
-            logits = torch.cat([out["direct"] if model.denoiser is None else out["decoded"], on_target])
-            out["judged"] = logits.float().softmax(dim=1)
+            logits = torch.cat([out["direct"] if model.denoiser is None else out["decoded"], on_target]).float()
+            out["judged"] = (logits[:, :-1] if model.detail else logits).softmax(dim=1)
         return out
+
+
+@dataclass(frozen=True)
+class _Views:
+    """What passes the networks in a step.
+
+    Attributes:
+        images: Source and mixed images (N, 3, h, w).
+        target: Target images.
+        source: Source images without jitter.
+        labels: Labels of `images`.
+        weights: Weights of their pixels.
+        windows: Detail windows of source, mixed and target crops; None where the model has one resolution.
+    """
+
+    images: Tensor
+    target: Tensor
+    source: Tensor
+    labels: Tensor
+    weights: Tensor
+    windows: Tensor | None
 
 
 class AdvStage:
@@ -184,23 +213,34 @@ class AdvStage:
         set_learning_rate(self.optimizer, step, self.iterations, warmup)
         set_learning_rate(self.critic_optimizer, step, self.iterations, warmup)
         assert batch.target is not None and batch.trusted is not None
-        size = (batch.label.shape[-2] // 8, batch.label.shape[-1] // 8)
         images, labels, weights = self._labelled(step, batch)
-        shares = class_shares(labels, len(self.gate.histogram), size)
-        means = self._means(step, batch, shares)
+        views = self._views(batch, images, labels, weights)
+        size = (views.labels.shape[-2] // 8, views.labels.shape[-1] // 8)
+        shares = class_shares(views.labels, len(self.gate.histogram), size)
+        own = len(views.source)  # the source's rows stand first
+        means = self._means(step, batch, views.source, shares[:own])
         noise, timesteps, pure = self._draw_noise(batch, size)
-        keep = draw_keep_skip(batch, self.config.model.skip_dropout, len(self.domains) - 1)
-        out = self.network(images, batch.target, noise, timesteps, keep, shares, means)
+        keep = draw_keep_skip(batch, self.config.model.skip_dropout, len(views.labels) // len(batch.label))
+        out = self.network(views.images, views.target, noise, timesteps, keep, shares, means)
         count = batch.labelled
         if count is not None and adv.self_training:
             count = count + batch.label.numel()  # mixed images have no gaps
-        stats = {"loss_direct": segmentation_loss(out["direct"], labels, weights, count)}
+
+        def loss_of(answers: Tensor) -> Tensor:
+            if views.windows is None:
+                return segmentation_loss(answers, labels, weights, count)
+            windows = views.windows[: len(labels)]
+            by_domain = zip(answers.split(own), windows.split(len(batch.label)), strict=True)
+            fused, detail = (torch.cat(rows) for rows in zip(*(fuse(a, w) for a, w in by_domain), strict=True))
+            return fused_loss({"logits": fused, "detail": detail}, labels, weights, count, windows, self.config)
+
+        stats = {"loss_direct": loss_of(out["direct"])}
         loss = adv.direct_weight * stats["loss_direct"]
         if adv.generate:
-            believed = out["weight"] * nn.functional.adaptive_avg_pool2d(weights.unsqueeze(1), size)
+            believed = out["weight"] * nn.functional.adaptive_avg_pool2d(views.weights.unsqueeze(1), size)
             cells = mean_over_ranks(believed.sum())
-            stats["loss_latent"] = latent_loss(out["estimate"][: len(images)], out["clean"], believed, cells)
-            stats["loss_decoded"] = segmentation_loss(out["decoded"], labels, weights, count)
+            stats["loss_latent"] = latent_loss(out["estimate"][: len(views.images)], out["clean"], believed, cells)
+            stats["loss_decoded"] = loss_of(out["decoded"])
             loss = loss + adv.latent_weight * stats["loss_latent"] + adv.decoded_weight * stats["loss_decoded"]
         parts = list(out["judged"].chunk(len(self.domains)))
         if adv.generate:
@@ -217,7 +257,7 @@ class AdvStage:
         )
         if adv.adversarial_weight > 0:
             stats |= self._train_critic([p.detach() for p in parts], batch.micro)
-        self.prototypes.update(out["latent"][: len(batch.label)].detach(), shares[: len(batch.label)])
+        self.prototypes.update(out["latent"][:own].detach(), shares[:own])
         if batch.completes:
             self.teacher.update(self.student, step)
         if adv.self_training:
@@ -236,24 +276,45 @@ class AdvStage:
         mixed, labels, weights = mix(batch, pseudo.labels, pseudo.weights)
         return torch.cat([source, mixed]), torch.cat([batch.label, labels]), torch.cat([certain, weights])
 
-    def _means(self, step: int, batch: DeviceBatch, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """Prototypes; before the first step they come from the teacher's view of the first source batch."""
+    def _views(self, batch: DeviceBatch, images: Tensor, labels: Tensor, weights: Tensor) -> _Views:
+        """What passes the networks: the images themselves, or their views at two resolutions, domain by domain."""
+        assert batch.target is not None
+        windows = draw_detail_windows(batch, self.config, len(self.domains))
+        if windows is None:
+            return _Views(images, batch.target, batch.source, labels, weights, None)
+        count = len(batch.label)
+        places = windows.split(count)
+
+        def split(cut: Callable[[Tensor, Tensor], Tensor], maps: Tensor) -> Tensor:
+            return torch.cat([cut(part, place) for part, place in zip(maps.split(count), places[:-1], strict=True)])
+
+        return _Views(
+            split(split_images, images),
+            split_images(batch.target, places[-1]),
+            split_images(batch.source, places[0]),
+            split(split_labels, labels),
+            split(split_labels, weights),
+            windows,
+        )
+
+    def _means(self, step: int, batch: DeviceBatch, source: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Prototypes; before the first step they come from the teacher's latents of the first source batch."""
         if step == 0 and batch.micro[0] == 0:
             with torch.no_grad(), self.accelerator.autocast():
-                latent, _ = self.teacher.model.encoder(batch.source)
-            self.prototypes.update(latent, shares[: len(batch.label)])
+                latent, _ = self.teacher.model.encoder(source)
+            self.prototypes.update(latent, shares)
         return self.prototypes.means()
 
     def _draw_noise(self, batch: DeviceBatch, size: tuple[int, int]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Noise (N, C_z, h, w) and time steps (N,) of all domains in turn, and which rows of each are pure noise."""
         shape = (self.config.model.latent_channels, *size)
         last, chance = terminal_timestep(self.student.scheduler), self.config.adv.terminal_probability
-        noise = np.stack([rng.standard_normal(shape, np.float32) for _ in self.domains for rng in batch.rngs])
+        rngs = batch.rngs * (1 + self.config.model.detail)
+        noise = np.stack([rng.standard_normal(shape, np.float32) for _ in self.domains for rng in rngs])
         steps = [
-            [last if rng.random() < chance else int(rng.integers(last)) for rng in batch.rngs]
-            for _ in self.domains[:-1]
+            [last if rng.random() < chance else int(rng.integers(last)) for rng in rngs] for _ in self.domains[:-1]
         ]
-        steps.append([last] * len(batch.rngs))
+        steps.append([last] * len(rngs))
         device = batch.label.device
         pure = [torch.tensor(row).eq(last).nonzero().flatten().to(device, non_blocking=True) for row in steps]
         timesteps = torch.tensor(steps).flatten().to(device, non_blocking=True)

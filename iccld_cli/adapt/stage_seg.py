@@ -25,7 +25,9 @@ from iccld_cli.adapt.sharding import is_sharded, prepare, shard_networks
 from iccld_cli.adapt.stage import (
     DeviceBatch,
     apply_gradients,
+    draw_detail_windows,
     draw_keep_skip,
+    fused_loss,
     mix,
     optimizer_of,
     set_learning_rate,
@@ -35,7 +37,7 @@ from iccld_cli.adapt.teacher import Teacher, ema_decay
 from iccld_cli.config import Config
 from iccld_cli.data.augment import jitter_images, mask_blocks
 from iccld_cli.labels import THINGS, LabelSpace
-from iccld_cli.losses.segmentation import feature_distance, segmentation_loss
+from iccld_cli.losses.segmentation import feature_distance
 from iccld_cli.models.segmenter import Segmenter
 
 
@@ -117,16 +119,23 @@ class SegStage:
                 )
                 labels.append(pseudo.labels)
         keep = draw_keep_skip(batch, cfg.model.skip_dropout, len(images))
-        out = self.network(torch.cat(images), keep)
-        logits = out["logits"].split(len(batch.label))
-        stats = {"loss_source": segmentation_loss(logits[0], batch.label, count=batch.labelled)}
+        windows = draw_detail_windows(batch, cfg, len(images))
+        out = self.network(torch.cat(images), keep, windows)
+        parts = {name: out[name].split(len(batch.label)) for name in ("logits", "detail") if name in out}
+        places = windows.split(len(batch.label)) if windows is not None else [None] * len(images)
+
+        def loss_of(part: int, labels: Tensor, weights: Tensor | None, count: Tensor | None = None) -> Tensor:
+            found = {name: rows[part] for name, rows in parts.items()}
+            return fused_loss(found, labels, weights, count, places[part], cfg)
+
+        stats = {"loss_source": loss_of(0, batch.label, None, batch.labelled)}
         loss = stats["loss_source"]
         if pseudo is not None:
-            stats["loss_mixed"] = segmentation_loss(logits[1], labels[1], weights)
+            stats["loss_mixed"] = loss_of(1, labels[1], weights)
             loss = loss + cfg.seg.mixed_weight * stats["loss_mixed"]
             stats["pseudo_believed"] = pseudo.weights.mean()
             if cfg.seg.masked_weight > 0:
-                stats["loss_masked"] = segmentation_loss(logits[2], labels[2], pseudo.weights)
+                stats["loss_masked"] = loss_of(2, labels[2], pseudo.weights)
                 loss = loss + cfg.seg.masked_weight * stats["loss_masked"]
         if self.reference is not None:
             stats["loss_feature"] = self._feature_distance(images[0], batch.label)

@@ -41,7 +41,15 @@ def adapt_adv(
     resolved = load_config(
         file=config, base=header.config, overrides=training.overrides("adv", **given), assignments=assignments
     )
-    frozen = ("encoder", "tiny_channels", "latent_channels", "fuse_channels", "skip_channels", "decoder_channels")
+    frozen = (
+        "encoder",
+        "tiny_channels",
+        "latent_channels",
+        "fuse_channels",
+        "skip_channels",
+        "decoder_channels",
+        "detail",
+    )
     for name in frozen:
         if getattr(resolved.model, name) != getattr(header.config.model, name):
             raise IccldError(f"model.{name} is fixed by {ckpt}", "change it in stage 1")

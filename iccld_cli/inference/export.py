@@ -70,20 +70,26 @@ class ExportGraph(nn.Module):
         """
         super().__init__()
         self.segmenter, self.size = segmenter, (size[1], size[0])
-        latent = segmenter.encoder(segmenter.pad(torch.zeros(1, 3, size[1], size[0])))[0]
-        self.register_buffer("noise", seeded_noise(tuple(latent.shape), seed))
+        latents = [segmenter.encoder(view)[0] for view in segmenter.views(torch.zeros(1, 3, size[1], size[0]))]
+        self.noise = nn.ParameterList(
+            nn.Parameter(seeded_noise(tuple(latent.shape), seed), requires_grad=False) for latent in latents
+        )
         self.updates = linear_updates(segmenter.scheduler, steps)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (1, 3, H, W), RGB in [0, 1] -> probabilities (1, K, H, W)."""
         model = self.segmenter
-        z_0, skip = model.encoder(model.pad(image))
-        z = self.noise if self.updates else z_0
-        for t, of_clean, of_noisy in self.updates:
-            assert model.denoiser is not None
-            clean = model.denoiser(z, torch.full((1,), t, dtype=torch.int64), z_0)
-            z = of_clean * clean + of_noisy * z
-        return model._resize(model.decoder(z, skip).float(), self.size, self.size).softmax(dim=1)
+        latents, skips = [], []
+        for view, noise in zip(model.views(image), self.noise, strict=True):
+            z_0, skip = model.encoder(view)
+            z = noise if self.updates else z_0
+            for t, of_clean, of_noisy in self.updates:
+                assert model.denoiser is not None
+                clean = model.denoiser(z, torch.full((1,), t, dtype=torch.int64), z_0)
+                z = of_clean * clean + of_noisy * z
+            latents.append(z)
+            skips.append(skip)
+        return model._resize(model.decode_views(latents, skips), self.size, self.size).softmax(dim=1)
 
 
 def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, float, float]]:

@@ -46,7 +46,8 @@ def build_segmenter(
     else:
         body = TinyBackbone(model.tiny_channels) if model.encoder == TINY else load_backbone(model.encoder)
     encoder = Encoder(body, body.channels, model.latent_channels, model.fuse_channels, model.skip_channels)
-    decoder = Decoder(model.latent_channels, model.skip_channels, model.decoder_channels, classes)
+    answers = classes + model.detail  # one more for the attention
+    decoder = Decoder(model.latent_channels, model.skip_channels, model.decoder_channels, answers)
     return Segmenter(encoder, decoder, build_denoiser(config) if denoiser else None, config)
 
 

@@ -8,6 +8,7 @@ One image through it (figure 2 of arXiv 2412.16859):
     z̄_0        = UNet^T(z_T ; z_0)   T denoising steps, (B, C_z, H/8, W/8)
     logits     = D(z̄_0, skip)        (B, K, H/4, W/4), upsampled to the size asked for
 
+With `model.detail` the image passes twice, at half and at full size, see `models.detail`.
 With 0 steps D decodes z_0 itself: the stage-1 model, which every stage-2 file still contains.
 """
 
@@ -27,6 +28,7 @@ from iccld_cli.diffusion.schedule import build_scheduler
 from iccld_cli.errors import IccldError
 from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
+from iccld_cli.models.detail import fuse, fuse_whole, split_images
 from iccld_cli.models.encoder import Encoder
 
 
@@ -62,25 +64,37 @@ class Segmenter(nn.Module):
         self.denoiser = denoiser
         self.config = config
         self.scheduler = build_scheduler(config.diffusion)
-        self.multiple = math.lcm(32, 8 * (denoiser.multiple if denoiser else 1))
+        self.detail = config.model.detail
+        self.multiple = math.lcm(32, 8 * (denoiser.multiple if denoiser else 1)) * (1 + self.detail)
 
     @property
     def default_steps(self) -> int:
         """Sampling steps when none are asked for: 0 for a stage-1 model, else the configuration's."""
         return 0 if self.denoiser is None else self.config.diffusion.steps
 
-    def forward(self, images: Tensor, keep_skip: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, keep_skip: Tensor | None = None, windows: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The stage-1 path: E, then D on z_0.
 
         Args:
             images: (B, 3, H, W) in [0, 1], sides multiples of `self.multiple`.
             keep_skip: (B,) bool, see `Decoder.forward`.
+            windows: (B, 2), see `models.detail.draw_windows`; given where the model has two resolutions, else None.
 
         Returns:
-            `latent` z_0 (B, C_z, H/8, W/8) and `logits` (B, K, H/4, W/4).
+            `latent` z_0 (B, C_z, H/8, W/8) and `logits` (B, K, H/4, W/4). With two resolutions `latent` is that of the
+            views (2B, C_z, H/16, W/16), and `detail` the logits of the windows (B, K, H/8, W/8).
         """
+        if windows is not None:
+            images = split_images(images, windows)
+            keep_skip = None if keep_skip is None else keep_skip.repeat(2)
         z_0, skip = self.encoder(images)
-        return {"latent": z_0, "logits": self.decoder(z_0, skip, keep_skip)}
+        answers = self.decoder(z_0, skip, keep_skip)
+        if windows is None:
+            return {"latent": z_0, "logits": answers}
+        logits, detail = fuse(answers, windows)
+        return {"latent": z_0, "logits": logits, "detail": detail}
 
     @torch.no_grad()
     def segment(
@@ -143,13 +157,13 @@ class Segmenter(nn.Module):
 
     def _segment_once(self, images: Tensor, steps: int, seed: int, samples: int, size: tuple[int, int]) -> Segmentation:
         height, width = images.shape[-2:]
-        z_0, skip = self.encoder(self.pad(images))
+        encoded = [self.encoder(view) for view in self.views(images)]
         total: Tensor | None = None
         entropy = torch.zeros(())
         draws = samples if steps else 1  # without noise all draws are the same
         for draw in range(draws):
-            z = z_0 if steps == 0 else self.denoise(z_0, steps, seed, draw)
-            logits = self.decoder(z, skip).float()
+            latents = [z_0 if steps == 0 else self.denoise(z_0, steps, seed, draw) for z_0, _ in encoded]
+            logits = self.decode_views(latents, [skip for _, skip in encoded])
             probabilities = self._resize(logits, (height, width), size).softmax(dim=1)
             total = probabilities if total is None else total + probabilities
             if draws > 1:
@@ -167,6 +181,16 @@ class Segmenter(nn.Module):
         assert denoiser is not None
         noise = seeded_noise((1, *z_0.shape[1:]), seed, draw).to(z_0).expand_as(z_0)
         return sample(lambda z_t, t: denoiser(z_t, t, z_0), self.scheduler, noise, steps)
+
+    def views(self, images: Tensor) -> list[Tensor]:
+        """Padded images as the networks see them: themselves, or at half and at full size."""
+        whole = self.pad(images)
+        return [F.avg_pool2d(whole, 2), whole] if self.detail else [whole]
+
+    def decode_views(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
+        """float32 logits at a quarter of the image, of its one view, or of its context and its detail."""
+        answers = [self.decoder(z, skip).float() for z, skip in zip(latents, skips, strict=True)]
+        return fuse_whole(*answers) if self.detail else answers[0]
 
     def pad(self, images: Tensor) -> Tensor:
         """Replicate the right and lower border until both sides are multiples of `self.multiple`."""

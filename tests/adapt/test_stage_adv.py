@@ -103,6 +103,22 @@ def test_what_the_adversarial_gradient_reaches(make_stage, assignments, parts):
     assert reached(stage) == parts
 
 
+@pytest.mark.parametrize(
+    "assignments", [[], ["adv.adversary=output"], ["adv.generate=false"], ["adv.self_training=false"]]
+)
+def test_two_resolutions(make_stage, assignments):
+    stage = make_stage("model.detail=true", "adv.terminal_probability=1", *assignments)
+    seen = []
+    train = stage._train_critic
+    stage._train_critic = lambda parts, micro: (seen.append([p.shape for p in parts]), train(parts, micro))[1]
+    key = "loss_direct" if "adv.generate=false" in assignments else "loss_decoded"
+    losses = [float(stage.step(step, make_batch(step % 2))[key]) for step in range(22)]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    shape = (4, len(SPACE), 8, 8) if "adv.adversary=output" in assignments else (4, 8, 4, 4)  # two views of two crops
+    assert set(seen[0]) == {shape}
+    assert stage.student.decoder.classify.weight.grad[-1].abs().sum() > 0  # the attention learns
+
+
 def test_an_output_discriminator_sees_probabilities(make_stage):
     stage = make_stage("adv.adversary=output", "adv.terminal_probability=1")
     seen = []

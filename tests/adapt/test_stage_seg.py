@@ -54,6 +54,18 @@ def test_steps_are_reproducible(make_stage):
     )
 
 
+def test_two_resolutions_learn_and_weigh_the_detail(make_stage):
+    stage = make_stage("model.detail=true", "seg.masked_weight=1")
+    losses = [float(stage.step(step, make_batch(step % 4))["loss_source"]) for step in range(24)]
+    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
+    attention = stage.student.decoder.classify.weight.grad[-1]
+    assert attention.abs().sum() > 0
+    first = [make_stage("model.detail=true", f"model.detail_weight={w}").step(0, make_batch()) for w in (0.0, 0.5, 1.0)]
+    fused, both, fine = (float(stats["loss_source"]) for stats in first)
+    assert both == pytest.approx((fused + fine) / 2, rel=1e-4)
+    assert fused != fine
+
+
 def test_burn_in_never_looks_at_the_target(make_stage):
     stage, other = make_stage("seg.burn_in=0.5"), make_stage("seg.burn_in=0.5")
     batch, poisoned = make_batch(), make_batch()

@@ -54,6 +54,16 @@ def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
 
 
 @needs_onnx
+def test_onnx_of_a_model_with_two_resolutions(iccld, tmp_path):
+    model = make_model(tmp_path / "two.safetensors", detail=True)
+    status, said, err = iccld(
+        "export", "--ckpt", model, "--format", "onnx", "--out", tmp_path / "m.onnx", "--size", "96x64"
+    )
+    assert (status, err) == (0, "")  # the command itself compares the answers
+    assert "100.000 % of the pixels" in said
+
+
+@needs_onnx
 def test_openvino_of_a_stage_1_model(iccld, models, tmp_path):
     import openvino
 

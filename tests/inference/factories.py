@@ -18,8 +18,8 @@ from iccld_cli.models.build import build_segmenter
 CLASSES = (0, 2, 8, 10, 13)  # road, building, vegetation, sky, car
 
 
-def make_model(path, stage="stage2", seed=0):
-    """A `tiny` model file with random weights, smaller than the preset."""
+def make_model(path, stage="stage2", seed=0, detail=False):
+    """A `tiny` model file with random weights, smaller than the preset; `detail` gives it two resolutions."""
     config = load_config(
         "tiny",
         assignments=[
@@ -29,6 +29,7 @@ def make_model(path, stage="stage2", seed=0):
             "model.skip_channels=8",
             "model.decoder_channels=16",
             "model.unet_channels=[16, 16]",
+            f"model.detail={str(detail).lower()}",
         ],
     )
     segmenter = build_segmenter(config, len(CITYSCAPES), denoiser=stage == "stage2", seed=seed).eval()

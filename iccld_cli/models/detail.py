@@ -1,0 +1,120 @@
+"""Two resolutions at once: context at half size, detail at full size, fused by learned attention.
+
+After HRDA (Hoyer et al. 2022, sections 3.2 to 3.4). A training crop of H x W becomes two views of H/2 x W/2 that pass
+the network as one batch:
+
+    context    the whole crop at half size
+    detail     a window of half its sides, at full size
+
+D answers for both, and for the context also how far to trust the detail at each place (the attention a):
+
+    fused = (1 - a) up(context) + a detail      inside the window, up(context) outside it
+
+While predicting, the detail is the whole image: no layer looks at the rest of an image but the UNet's attention (see
+`models.encoder`), so the paper's sliding windows are not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEP = 8
+"""Windows begin at multiples of this many pixels: whole cells of the latent."""
+
+
+def draw_windows(size: tuple[int, int], rngs: Sequence[np.random.Generator]) -> Tensor:
+    """A random detail window for each image.
+
+    Args:
+        size: (H, W) of the images, multiples of 64.
+        rngs: One generator an image.
+
+    Returns:
+        int64 (B, 2), top and left in pixels.
+    """
+    rows, columns = (side // 2 // STEP + 1 for side in size)
+    return STEP * torch.tensor([(int(rng.integers(rows)), int(rng.integers(columns))) for rng in rngs])
+
+
+def cut_windows(maps: Tensor, windows: Tensor) -> Tensor:
+    """The detail windows of images or labels.
+
+    Args:
+        maps: (B, ..., H, W).
+        windows: (B, 2) from `draw_windows`.
+
+    Returns:
+        (B, ..., H/2, W/2).
+    """
+    planes = maps.reshape(len(maps), -1, *maps.shape[-2:])
+    size = (maps.shape[-2] // 2, maps.shape[-1] // 2)
+    rows, columns = (windows[:, i, None] + torch.arange(size[i], device=maps.device) for i in range(2))
+    return _pick(planes, rows, columns).reshape(*maps.shape[:-2], *size)
+
+
+def split_images(images: Tensor, windows: Tensor) -> Tensor:
+    """Images (B, 3, H, W) -> views (2B, 3, H/2, W/2), contexts first."""
+    views = torch.cat([F.avg_pool2d(images, 2), cut_windows(images, windows)])
+    return views.contiguous(memory_format=torch.channels_last)
+
+
+def split_labels(labels: Tensor, windows: Tensor) -> Tensor:
+    """Labels or pixel weights (B, H, W) -> those of the views (2B, H/2, W/2).
+
+    The context takes one of each four pixels, because labels cannot be averaged.
+    """
+    return torch.cat([labels[..., ::2, ::2], cut_windows(labels, windows)])
+
+
+def fuse(answers: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Fuse D's answers for the views of training crops.
+
+    Args:
+        answers: (2B, K + 1, h, w) at a quarter of the views' size, contexts first; the last channel is the attention's
+            logit.
+        windows: (B, 2) from `draw_windows`.
+
+    Returns:
+        Logits of the crops (B, K, 2h, 2w), and the detail's own (B, K, h, w).
+    """
+    context, detail = answers.float().chunk(2)
+    detail, size = detail[:, :-1], (2 * detail.shape[-2], 2 * detail.shape[-1])
+    whole, attention = _upsampled(context, size)
+    # Where each cell of the crop lies in the window's answer; logits' cells span 4 pixels.
+    places = [torch.arange(size[i], device=answers.device) - windows[:, i, None] // 4 for i in range(2)]
+    inside = [(place >= 0) & (place < side) for place, side in zip(places, detail.shape[-2:], strict=True)]
+    rows, columns = (place.clamp(0, side - 1) for place, side in zip(places, detail.shape[-2:], strict=True))
+    trust = attention * (inside[0][:, None, :, None] & inside[1][:, None, None, :])
+    return torch.lerp(whole, _pick(detail, rows, columns), trust), detail
+
+
+def fuse_whole(context: Tensor, detail: Tensor) -> Tensor:
+    """Fuse D's answers for whole images at half and at full size.
+
+    Args:
+        context: (B, K + 1, h, w).
+        detail: (B, K + 1, 2h, 2w).
+
+    Returns:
+        Logits (B, K, 2h, 2w).
+    """
+    whole, attention = _upsampled(context.float(), (detail.shape[-2], detail.shape[-1]))
+    return torch.lerp(whole, detail[:, :-1].float(), attention)
+
+
+def _upsampled(context: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Logits (B, K, *size) and attention (B, 1, *size) of the context."""
+    context = F.interpolate(context, size=size, mode="bilinear", align_corners=False)
+    return context[:, :-1], context[:, -1:].sigmoid()
+
+
+def _pick(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Rows (B, h) and columns (B, w) of planes (B, C, H, W) -> (B, C, h, w), without waiting for the device."""
+    batch = torch.arange(len(planes), device=planes.device)[:, None, None, None]
+    channel = torch.arange(planes.shape[1], device=planes.device)[None, :, None, None]
+    return planes[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
