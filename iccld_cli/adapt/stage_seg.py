@@ -38,6 +38,7 @@ from iccld_cli.config import Config
 from iccld_cli.data.augment import jitter_images, mask_blocks
 from iccld_cli.labels import THINGS, LabelSpace
 from iccld_cli.losses.segmentation import feature_distance
+from iccld_cli.models.detail import split_images, split_labels
 from iccld_cli.models.segmenter import Segmenter
 
 
@@ -120,7 +121,7 @@ class SegStage:
                 labels.append(pseudo.labels)
         keep = draw_keep_skip(batch, cfg.model.skip_dropout, len(images))
         windows = draw_detail_windows(batch, cfg, len(images))
-        out = self.network(torch.cat(images), keep, windows)
+        out = self.network(torch.cat(images), keep, windows, self.reference is not None)
         parts = {name: out[name].split(len(batch.label)) for name in ("logits", "detail") if name in out}
         places = windows.split(len(batch.label)) if windows is not None else [None] * len(images)
 
@@ -138,7 +139,7 @@ class SegStage:
                 stats["loss_masked"] = loss_of(2, labels[2], pseudo.weights)
                 loss = loss + cfg.seg.masked_weight * stats["loss_masked"]
         if self.reference is not None:
-            stats["loss_feature"] = self._feature_distance(images[0], batch.label)
+            stats["loss_feature"] = self._feature_distance(out["features"], images[0], batch.label, places[0])
             loss = loss + cfg.seg.feature_distance_weight * stats["loss_feature"]
         stats |= apply_gradients(self.accelerator, loss, self.optimizer, self.network, cfg.optim.grad_clip, batch.micro)
         if batch.completes:
@@ -148,10 +149,13 @@ class SegStage:
     def _frozen_backbone(self) -> nn.Module:
         return copy.deepcopy(self.student.encoder.backbone).requires_grad_(False).eval()
 
-    def _feature_distance(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _feature_distance(self, features: Tensor, source: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor:
+        """Distance of the source's rows of `features` to those of the frozen encoder."""
         assert self.reference is not None
-        with self.accelerator.autocast():
-            with torch.no_grad():
-                reference = self.reference(images)[-1]
-            features = self.student.encoder.backbone(images)[-1]
-        return feature_distance(features, reference, labels, self.things, pool=mean_over_ranks)
+        rows = features[: len(source)]
+        if windows is not None:  # contexts of all images stand before the details of all
+            rows = torch.cat([rows, features[len(features) // 2 :][: len(source)]])
+            source, labels = split_images(source, windows), split_labels(labels, windows)
+        with torch.no_grad(), self.accelerator.autocast():
+            reference = self.reference(source)[-1]
+        return feature_distance(rows, reference, labels, self.things, pool=mean_over_ranks)

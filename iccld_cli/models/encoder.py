@@ -100,17 +100,20 @@ class Encoder(nn.Module):
         )
         self.skip = nn.Conv2d(channels[0], skip, 1) if skip else None
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, images: Tensor, keep: list[Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """Encode images.
 
         Args:
             images: (B, 3, H, W), RGB in [0, 1], sides multiples of 32.
+            keep: Receives the backbone's deepest features (B, C, H/32, W/32) where it is given.
 
         Returns:
             z_0 (B, C_z, H/8, W/8), each cell of zero mean and unit variance over its channels, and the inter-coder
             features (B, S, H/4, W/4) or None.
         """
         pyramid = self.backbone(images)
+        if keep is not None:
+            keep.append(pyramid[-1])
         size = (images.shape[-2] // 8, images.shape[-1] // 8)
         parts = []
         for level, lateral in zip(pyramid, self.laterals, strict=True):

@@ -73,7 +73,11 @@ class Segmenter(nn.Module):
         return 0 if self.denoiser is None else self.config.diffusion.steps
 
     def forward(
-        self, images: Tensor, keep_skip: Tensor | None = None, windows: Tensor | None = None
+        self,
+        images: Tensor,
+        keep_skip: Tensor | None = None,
+        windows: Tensor | None = None,
+        features: bool = False,
     ) -> dict[str, Tensor]:
         """The stage-1 path: E, then D on z_0.
 
@@ -81,20 +85,24 @@ class Segmenter(nn.Module):
             images: (B, 3, H, W) in [0, 1], sides multiples of `self.multiple`.
             keep_skip: (B,) bool, see `Decoder.forward`.
             windows: (B, 2), see `models.detail.draw_windows`; given where the model has two resolutions, else None.
+            features: Whether the backbone's deepest features are wanted.
 
         Returns:
-            `latent` z_0 (B, C_z, H/8, W/8) and `logits` (B, K, H/4, W/4). With two resolutions `latent` is that of the
-            views (2B, C_z, H/16, W/16), and `detail` the logits of the windows (B, K, H/8, W/8).
+            `latent` z_0 (B, C_z, H/8, W/8), `logits` (B, K, H/4, W/4), and `features` (B, C, H/32, W/32) if wanted.
+            With two resolutions `latent` and `features` are those of the views (2B, ..., half the size), and `detail`
+            has the logits of the windows (B, K, H/8, W/8).
         """
         if windows is not None:
             images = split_images(images, windows)
             keep_skip = None if keep_skip is None else keep_skip.repeat(2)
-        z_0, skip = self.encoder(images)
+        deepest: list[Tensor] = []
+        z_0, skip = self.encoder(images, deepest) if features else self.encoder(images)
         answers = self.decoder(z_0, skip, keep_skip)
+        out = {"latent": z_0, **({"features": deepest[0]} if features else {})}
         if windows is None:
-            return {"latent": z_0, "logits": answers}
+            return {**out, "logits": answers}
         logits, detail = fuse(answers, windows)
-        return {"latent": z_0, "logits": logits, "detail": detail}
+        return {**out, "logits": logits, "detail": detail}
 
     @torch.no_grad()
     def segment(

@@ -8,7 +8,7 @@ import transformers
 from accelerate import Accelerator
 from stage_batches import SPACE, make_batch
 
-from iccld_cli.adapt.stage import draw_keep_skip, mix, optimizer_of, set_learning_rate
+from iccld_cli.adapt.stage import draw_detail_windows, draw_keep_skip, mix, optimizer_of, set_learning_rate
 from iccld_cli.adapt.stage_seg import SegStage
 from iccld_cli.config import OptimConfig
 from iccld_cli.labels import IGNORE
@@ -216,3 +216,29 @@ def test_no_weight_decay_on_norms_and_biases_and_no_parameter_twice(small_segmen
     assert {id(p) for p in taken} == {id(p) for p in model.parameters() if p.requires_grad}
     denoiser = {id(p) for p in model.denoiser.parameters()}
     assert all((g["lr"] == 1e-3) == (id(p) in denoiser) for g in groups for p in g["params"])
+
+
+@pytest.mark.parametrize("detail", [False, True])
+def test_feature_distance_shares_the_students_pass_and_looks_at_the_source(make_stage, tmp_path, detail):
+    shape = transformers.SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=8
+    )
+    transformers.SegformerModel(shape).save_pretrained(tmp_path)
+    stage = make_stage(
+        f"model.encoder={tmp_path}", "seg.feature_distance_weight=0.5", f"model.detail={str(detail).lower()}"
+    )
+    batch = make_batch()
+    batch.label[:] = 2  # cars everywhere, so that all cells count
+    stage.student.eval()
+    windows = draw_detail_windows(batch, stage.config, 2)
+    with torch.no_grad():
+        features = stage.student(torch.cat([batch.source, batch.target]), None, windows, True)["features"]
+    place = None if windows is None else windows[:2]
+    same = stage._feature_distance(features, batch.source, batch.label, place)
+    other = stage._feature_distance(features, batch.target, batch.label, place)
+    assert float(same) < 1e-4 < float(other)
+    passes = []
+    stage.student.train()
+    stage.student.encoder.backbone.register_forward_hook(lambda *_: passes.append(1))
+    stage.step(0, batch)
+    assert len(passes) == 1
