@@ -183,7 +183,7 @@ class PreparedDataset:
             self.info = DatasetInfo.from_json(json.loads(info_path.read_text(encoding="utf-8")))
         except (KeyError, TypeError, ValueError) as error:
             raise IccldError(f"{info_path} is damaged ({error!r})", "prepare the data set again") from None
-        self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
+        self.digest = _sha256(index_path)
 
     def iter_frames(self, split: str | None = None) -> Iterator[Frame]:
         """Read the index line by line.
@@ -247,3 +247,12 @@ class PreparedDataset:
         if label is None or label.ndim != 2:
             raise IccldError(f"cannot read label {path}", "prepare the data set again")
         return label
+
+
+def _sha256(path: Path) -> str:
+    # In pieces: the index of a million frames is larger than everything else that preparing holds.
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
