@@ -1,4 +1,4 @@
-"""Every row of the accuracy table in one command: trainings, evaluations, the table and the figure's models.
+"""Every row of the accuracy table in one command: trainings, evaluations and the table.
 
     python benchmarks/ablation.py --source DATA/carla DATA/virtual-camera DATA/virtual-game --target DATA/camvid \\
         --out runs/ablation --encoder MOBILENET_V2 --seeds 0 1 2 --device cuda --jobs 4
