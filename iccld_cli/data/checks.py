@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from iccld_cli.data.decoder import damage_reports
+from iccld_cli.data.jpeg import damage_reports
 from iccld_cli.errors import IccldError
 
 MAX_PIXELS = 128 * 1024 * 1024

@@ -12,7 +12,7 @@ from PIL import Image
 from raw_files import photo, png
 
 from iccld_cli.data import checks, duplicates
-from iccld_cli.data.decoder import damage_reports
+from iccld_cli.data.jpeg import damage_reports
 from iccld_cli.errors import IccldError
 
 
