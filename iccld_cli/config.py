@@ -51,7 +51,7 @@ class ModelConfig(_Section):
         detail: Whether every image is seen at two resolutions, as context at half size and as detail at full size, and
             the two are fused by learned attention (HRDA, Hoyer et al. 2022). Training crops need sides that are
             multiples of 64.
-        detail_weight: Weight of the detail's own loss; the fused one has the rest (HRDA's lambda_d).
+        detail_weight: Weight of the detail's own loss; the fused one has the rest (HRDA's lambda of the detail).
     """
 
     encoder: str = "tiny"

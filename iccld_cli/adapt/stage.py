@@ -163,7 +163,7 @@ def fused_loss(
     windows: Tensor | None,
     config: Config,
 ) -> Tensor:
-    """Cross-entropy of logits; with two resolutions that of the detail as well (HRDA, equations 10 and 11).
+    """Cross-entropy of logits; with two resolutions that of the detail as well (HRDA).
 
     Args:
         found: `logits` (B, K, h, w), and `detail` (B, K, h/2, w/2) with `windows`.

@@ -1,6 +1,6 @@
 """Two resolutions at once: context at half size, detail at full size, fused by learned attention.
 
-After HRDA (Hoyer et al. 2022, sections 3.2 to 3.4). A training crop of H x W becomes two views of H/2 x W/2 that pass
+After HRDA (Hoyer et al. 2022). A training crop of H x W becomes two views of H/2 x W/2 that pass
 the network as one batch:
 
     context    the whole crop at half size
