@@ -95,6 +95,9 @@ class DataConfig(_Section):
 
     Attributes:
         crop: (width, height) in pixels.
+        context: (width, height) in pixels of the window around a target crop that the teacher sees when it labels the
+            crop; (0, 0) for the crop alone. What is beside a crop helps to tell what is in it, and the model that is
+            wanted sees whole frames.
         batch_size: Source crops a step, and as many target crops.
         source_scale: Range of random rescaling of source frames before cropping, 1 = the size that makes
             source and target frames equally high.
@@ -109,6 +112,7 @@ class DataConfig(_Section):
     """
 
     crop: tuple[int, int] = (256, 128)
+    context: tuple[int, int] = (0, 0)
     batch_size: int = Field(4, ge=1)
     source_scale: tuple[float, float] = (0.8, 1.6)
     target_scale: tuple[float, float] = (1.0, 1.5)
@@ -124,6 +128,14 @@ class DataConfig(_Section):
     def _crop(cls, value: tuple[int, int]) -> tuple[int, int]:
         if any(side < 32 or side % 32 for side in value):
             raise ValueError("width and height must be multiples of 32")
+        return value
+
+    @field_validator("context")
+    @classmethod
+    def _context(cls, value: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        crop = info.data.get("crop", value)
+        if value != (0, 0) and any(side < least or side % 32 for side, least in zip(value, crop, strict=True)):
+            raise ValueError("needs multiples of 32 that are at least data.crop, or 0 and 0 for none")
         return value
 
     @field_validator("source_scale", "target_scale")
@@ -196,10 +208,11 @@ class SegConfig(_Section):
             kept within [0.9, 0.9999].
         mixed_weight: Weight of the loss on mixed images.
         confidence: `threshold` weighs a whole image by its share of confident pixels (DACS); `quantile` gates
-            each pixel at a running quantile of its class's confidence.
+            each pixel at a running quantile of its class's confidence; `balanced` gates likewise, and labels a pixel
+            with the class whose probability is largest measured by its gate (CBST).
         confidence_threshold: Threshold of `threshold`.
-        confidence_quantile: Quantile of `quantile`.
-        confidence_range: Limits of the per-class gates of `quantile`.
+        confidence_quantile: Quantile of `quantile` and `balanced`.
+        confidence_range: Limits of their per-class gates.
         feature_distance_weight: Weight of the distance to the frozen pretrained encoder
             (DAFormer, section 3.3).
         masked_weight: Weight of masked image consistency (MIC, section 3); 0 switches it off.
@@ -211,7 +224,7 @@ class SegConfig(_Section):
     burn_in: float = Field(0.3, ge=0, le=1)
     ema_horizon: float = Field(0.1, gt=0, le=1)
     mixed_weight: float = Field(1.0, ge=0)
-    confidence: Literal["threshold", "quantile"] = "quantile"
+    confidence: Literal["threshold", "quantile", "balanced"] = "quantile"
     confidence_threshold: float = Field(0.968, ge=0, le=1)
     confidence_quantile: float = Field(0.4, ge=0, le=1)
     confidence_range: tuple[float, float] = (0.3, 0.95)

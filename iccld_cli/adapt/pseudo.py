@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from iccld_cli.adapt.ranks import sum_over_ranks
+from iccld_cli.adapt.stage import DeviceBatch
 from iccld_cli.config import SegConfig
+from iccld_cli.models.detail import cut_windows
 from iccld_cli.models.segmenter import Segmenter
 
 _BINS = 200
@@ -36,7 +38,8 @@ class ConfidenceGate(nn.Module):
     `threshold`: all pixels of an image count by the share of its pixels above a fixed threshold (DACS,
     equation 4). `quantile`: a pixel counts where it is more confident than a running quantile of its own class, so
     that classes the teacher is shy about are not silenced by the ones it is sure of (after class-balanced
-    self-training, Zou et al. 2018).
+    self-training, Zou et al. 2018). `balanced`: the same gates also choose the label, the class whose probability is
+    largest measured by its gate (CBST, equation 7), so that rare classes are not labelled away by common ones.
     """
 
     histogram: Tensor
@@ -60,33 +63,51 @@ class ConfidenceGate(nn.Module):
         return (below / _BINS).clamp(low, high)
 
     @torch.no_grad()
-    def forward(self, labels: Tensor, confidence: Tensor, trusted: Tensor) -> Tensor:
-        """Weigh pseudo-labels (B, H, W), and learn from their confidence; `trusted` is bool (B, H, W)."""
+    def forward(self, probabilities: Tensor, trusted: Tensor) -> PseudoLabels:
+        """Label pixels, and learn from the confidence of their likeliest classes.
+
+        Args:
+            probabilities: float32 (B, K, H, W).
+            trusted: bool (B, H, W), False where no label is believed.
+        """
+        confidence, labels = probabilities.max(dim=1)
         if self.config.confidence == "threshold":
             share = (confidence >= self.config.confidence_threshold).float().mean(dim=(1, 2), keepdim=True)
-            return share * trusted
+            return PseudoLabels(labels, confidence, share * trusted)
+        self._learn(labels, confidence)
+        gates = self.gates()
+        if self.config.confidence == "balanced":
+            # A class that is never the likeliest one has no gate yet, and is not to be helped by the lowest.
+            measure = torch.where(self.histogram.sum(dim=1) >= 1, gates, 1.0)
+            labels = (probabilities / measure.view(-1, 1, 1)).argmax(dim=1)
+            confidence = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return PseudoLabels(labels, confidence, ((confidence >= gates[labels]) & trusted).float())
+
+    def _learn(self, labels: Tensor, confidence: Tensor) -> None:
         classes = self.histogram.shape[0]
         cell = (labels * _BINS + (confidence * _BINS).long().clamp(max=_BINS - 1)).flatten()
         # bincount would make a GPU's host wait for its result's size.
         seen = torch.zeros(classes * _BINS, dtype=torch.int64, device=cell.device)
         seen = sum_over_ranks(seen.scatter_add_(0, cell, torch.ones_like(cell))).view(classes, _BINS)
         self.histogram.mul_(_MEMORY).add_(seen.to(self.histogram.dtype), alpha=1 - _MEMORY)
-        return ((confidence >= self.gates()[labels]) & trusted).float()
 
 
 @torch.no_grad()
 def pseudo_label(
-    teacher: Segmenter, gate: ConfidenceGate, images: Tensor, trusted: Tensor, steps: int, seed: int
+    teacher: Segmenter, gate: ConfidenceGate, batch: DeviceBatch, steps: int = 0, seed: int = 0
 ) -> PseudoLabels:
-    """Label target crops with the teacher.
+    """Label the target crops of a batch with the teacher, which sees them without strong augmentation.
 
     Args:
         teacher: EMA model.
         gate: Weighs the labels.
-        images: (B, 3, H, W) in [0, 1], without strong augmentation.
-        trusted: (B, H, W) bool, False where no label is believed.
+        batch: Its `target` and `trusted` are used, and `context` where it has one.
         steps: Denoising steps.
         seed: Seed of the noise.
     """
-    confidence, labels = teacher.segment(images, steps=steps, seed=seed).probabilities.max(dim=1)
-    return PseudoLabels(labels, confidence, gate(labels, confidence, trusted))
+    assert batch.target is not None and batch.trusted is not None
+    seen = batch.target if batch.context is None else batch.context
+    probabilities = teacher.segment(seen, steps=steps, seed=seed).probabilities
+    if batch.places is not None:
+        probabilities = cut_windows(probabilities, batch.places, (batch.target.shape[-2], batch.target.shape[-1]))
+    return gate(probabilities, batch.trusted)

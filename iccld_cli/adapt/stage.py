@@ -69,6 +69,8 @@ class DeviceBatch:
         paste: bool (B, h, w), pixels that ClassMix pastes.
         target: float32 (B, 3, h, w), or None.
         trusted: bool (B, h, w), where pseudo-labels may count, or None.
+        context: float32 (B, 3, H, W), windows around the target crops for the teacher, or None.
+        places: int64 (B, 2), top and left of the target crops in `context`, or None.
         jitter_source: Augmentation of the source images.
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
@@ -83,6 +85,8 @@ class DeviceBatch:
     paste: Tensor
     target: Tensor | None
     trusted: Tensor | None
+    context: Tensor | None
+    places: Tensor | None
     jitter_source: Jitter
     jitter_mixed: Jitter
     rngs: list[np.random.Generator]
@@ -106,11 +110,10 @@ def to_device(batch: dict[str, Any], config: Config, step: int, device: torch.de
     rngs = [sample_rng(config.run.seed, step, batch["first"] + i, MODEL) for i in range(count)]
     jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
 
-    def images(name: str) -> Tensor:
-        pixels = batch[name].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        return pixels.float().div_(255)
-
-    source, target = images("source"), images("target") if "target" in batch else None
+    source, target, context = (
+        images_to_device(batch[name], device) if name in batch else None for name in ("source", "target", "context")
+    )
+    assert source is not None
     if target is not None:
         source = style_align(source, target, jitters[0])
     return DeviceBatch(
@@ -119,12 +122,19 @@ def to_device(batch: dict[str, Any], config: Config, step: int, device: torch.de
         paste=batch["paste"].to(device, non_blocking=True),
         target=target,
         trusted=batch["trusted"].to(device, non_blocking=True) if target is not None else None,
+        context=context,
+        places=batch["places"].to(device, non_blocking=True) if context is not None else None,
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],
         rngs=rngs,
         names=batch["names"],
         micro=batch["micro"],
     )
+
+
+def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Images uint8 (B, 3, H, W) as float32 in [0, 1] on the device."""
+    return pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float().div_(255)
 
 
 def mix(batch: DeviceBatch, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -212,7 +212,7 @@ class AdvStage:
         adv, warmup = self.config.adv, self.config.optim.warmup
         set_learning_rate(self.optimizer, step, self.iterations, warmup)
         set_learning_rate(self.critic_optimizer, step, self.iterations, warmup)
-        assert batch.target is not None and batch.trusted is not None
+        assert batch.target is not None
         images, labels, weights = self._labelled(step, batch)
         views = self._views(batch, images, labels, weights)
         size = (views.labels.shape[-2] // 8, views.labels.shape[-1] // 8)
@@ -269,10 +269,9 @@ class AdvStage:
         source, certain = jitter_images(batch.source, batch.jitter_source), torch.ones_like(batch.label).float()
         if not self.config.adv.self_training:
             return source, batch.label, certain
-        assert batch.target is not None and batch.trusted is not None
         with self.accelerator.autocast():
             steps = int(self.config.adv.generate)
-            pseudo = pseudo_label(self.teacher.model, self.gate, batch.target, batch.trusted, steps=steps, seed=step)
+            pseudo = pseudo_label(self.teacher.model, self.gate, batch, steps=steps, seed=step)
         mixed, labels, weights = mix(batch, pseudo.labels, pseudo.weights)
         return torch.cat([source, mixed]), torch.cat([batch.label, labels]), torch.cat([certain, weights])
 

@@ -103,9 +103,9 @@ class SegStage:
         images, labels, weights = [jitter_images(batch.source, batch.jitter_source)], [batch.label], None
         pseudo: PseudoLabels | None = None
         if adapting:
-            assert batch.target is not None and batch.trusted is not None
+            assert batch.target is not None
             with self.accelerator.autocast():
-                pseudo = pseudo_label(self.teacher.model, self.gate, batch.target, batch.trusted, steps=0, seed=0)
+                pseudo = pseudo_label(self.teacher.model, self.gate, batch)
             mixed, mixed_labels, weights = mix(batch, pseudo.labels, pseudo.weights)
             images.append(mixed)
             labels.append(mixed_labels)

@@ -6,7 +6,7 @@ A step's whole batch is `world` ranks x `accumulate` micro-batches x `batch_size
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from iccld_cli.config import DataConfig
-from iccld_cli.data.crops import cut_image, cut_label, random_box
+from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
 from iccld_cli.errors import IccldError
@@ -54,6 +54,15 @@ class Pool:
         return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
 
 
+@dataclass(frozen=True)
+class _TargetSample:
+    image: np.ndarray
+    trusted: np.ndarray
+    context: np.ndarray
+    place: tuple[int, int]
+    name: str
+
+
 def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
     """A frame whose pixel counts stand under the classes that its labels are trained as."""
     if not folds or not frame.pixels or folds.keys().isdisjoint(frame.pixels):
@@ -71,8 +80,9 @@ class TrainingBatches(Dataset):
     A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
     `target` (B, 3, h, w) uint8, `trusted` (B, h, w) bool (False on border rows where pseudo-labels are not
     believed), `names`, two lists, `first`, the number of its first sample in the step's whole batch, `micro`, its
-    number in the step and their count, and `labelled`, its source pixels with a label. Without a target pool
-    `target`, `trusted` and the second list of names are left out.
+    number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
+    holds the windows around the target crops, `context` (B, 3, H, W) uint8, and the crops' `places` in them, int64
+    (B, 2), top and left. Without a target pool `names` has one list, and what is of the target is left out.
 
     Target labels are never opened.
     """
@@ -137,10 +147,13 @@ class TrainingBatches(Dataset):
             "labelled": sum(int((label != IGNORE).sum()) for label in labels),
         }
         if self.target is not None:
-            images, trusted, names = zip(*(self._target_sample(step, n) for n in numbers), strict=True)
-            batch["target"] = _stack_images(images)
-            batch["trusted"] = torch.from_numpy(np.stack(trusted))
-            batch["names"].append(list(names))
+            samples = [self._target_sample(step, n) for n in numbers]
+            batch["target"] = _stack_images([s.image for s in samples])
+            batch["trusted"] = torch.from_numpy(np.stack([s.trusted for s in samples]))
+            batch["names"].append([s.name for s in samples])
+            if self.config.context != (0, 0):
+                batch["context"] = _stack_images([s.context for s in samples])
+                batch["places"] = torch.tensor([s.place for s in samples])
         return batch
 
     def _source_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
@@ -164,7 +177,7 @@ class TrainingBatches(Dataset):
         assert best is not None
         return cut_image(image, best[1], crop), best[2], choose_classmix(best[2], rng), name
 
-    def _target_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def _target_sample(self, step: int, number: int) -> _TargetSample:
         assert self.target is not None and self._reference is not None
         rng = sample_rng(self.seed, step, number, TARGET)
         image, _, name = self.target.read(int(rng.integers(len(self.target.frames))), label=False)
@@ -172,13 +185,20 @@ class TrainingBatches(Dataset):
         scale = _fit(
             self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
         )
-        box = random_box((width, height), self.config.crop, scale, rng)
+        crop, window = self.config.crop, self.config.context
+        box, place = random_box((width, height), crop, scale, rng), (0, 0)
+        if window != (0, 0):
+            box, place = surrounding_box(box, (width, height), crop, window)
+        else:
+            window = crop
+        context = cut_image(image, box, window)
         trusted = np.zeros((height, width), np.uint8)
         first = round(height * self.config.ignore_rows_top)
         last = height - round(height * self.config.ignore_rows_bottom)
         trusted[first:last] = 1
-        inside = cut_label(trusted, box, self.config.crop) == 1  # beyond the border is not trusted either
-        return cut_image(image, box, self.config.crop), inside, name
+        inside = cut_label(trusted, box, window) == 1  # beyond the border is not trusted either
+        rows, columns = (slice(first, first + side) for first, side in zip(place, crop[::-1], strict=True))
+        return _TargetSample(context[rows, columns], inside[rows, columns], context, place, name)
 
 
 def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
@@ -187,7 +207,7 @@ def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
     return max(scale, min(cover, 2 * scale))
 
 
-def _stack_images(images: tuple[np.ndarray, ...]) -> torch.Tensor:
+def _stack_images(images: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 

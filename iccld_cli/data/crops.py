@@ -44,6 +44,35 @@ def random_box(frame_size: tuple[int, int], crop: tuple[int, int], scale: float,
     return CropBox(left, top, width, height, bool(rng.random() < 0.5))
 
 
+def surrounding_box(
+    box: CropBox, frame_size: tuple[int, int], crop: tuple[int, int], context: tuple[int, int]
+) -> tuple[CropBox, tuple[int, int]]:
+    """The window around another one, at the same scale, as far inside the frame as it fits.
+
+    Args:
+        box: Window that becomes the crop.
+        frame_size: (width, height) of the frame.
+        crop: (width, height) of the crop.
+        context: (width, height) of what the result becomes, at least the crop's.
+
+    Returns:
+        The larger window, and where the crop lies in what becomes of it: top and left, to the nearest pixel.
+    """
+    first, sides, place = [], [], []
+    for start, size, limit, small, large in (
+        (box.left, box.width, frame_size[0], crop[0], context[0]),
+        (box.top, box.height, frame_size[1], crop[1], context[1]),
+    ):
+        side = round(size * large / small)
+        begin = min(max(start + (size - side) // 2, 0), max(limit - side, 0))
+        first.append(begin)
+        sides.append(side)
+        place.append(min(max(round((start - begin) * small / size), 0), large - small))
+    if box.flip:
+        place[0] = context[0] - crop[0] - place[0]
+    return CropBox(first[0], first[1], sides[0], sides[1], box.flip), (place[1], place[0])
+
+
 def cut_image(image: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
     """Cut a window out of an image (H, W, 3) and resize it to `crop` (width, height); borders are replicated."""
     part = _window(image, box)

@@ -41,18 +41,19 @@ def draw_windows(size: tuple[int, int], rngs: Sequence[np.random.Generator]) -> 
     return STEP * torch.tensor([(int(rng.integers(rows)), int(rng.integers(columns))) for rng in rngs])
 
 
-def cut_windows(maps: Tensor, windows: Tensor) -> Tensor:
-    """The detail windows of images or labels.
+def cut_windows(maps: Tensor, windows: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Windows of images or labels, one of each.
 
     Args:
         maps: (B, ..., H, W).
-        windows: (B, 2) from `draw_windows`.
+        windows: (B, 2), top and left in pixels, such as from `draw_windows`.
+        size: (h, w) of the windows; None for half the sides.
 
     Returns:
-        (B, ..., H/2, W/2).
+        (B, ..., h, w).
     """
     planes = maps.reshape(len(maps), -1, *maps.shape[-2:])
-    size = (maps.shape[-2] // 2, maps.shape[-1] // 2)
+    size = (maps.shape[-2] // 2, maps.shape[-1] // 2) if size is None else size
     rows, columns = (windows[:, i, None] + torch.arange(size[i], device=maps.device) for i in range(2))
     return _pick(planes, rows, columns).reshape(*maps.shape[:-2], *size)
 

@@ -44,6 +44,8 @@ def make_batch(seed=0, count=2, augment=None, target=True):
         paste=torch.from_numpy(paste),
         target=paint(blocks(count, seed + 1000), 0.15, generator) if target else None,
         trusted=torch.ones(count, 64, 64, dtype=torch.bool) if target else None,
+        context=None,
+        places=None,
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],
         rngs=rngs,

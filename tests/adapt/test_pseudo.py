@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stage_batches import make_batch
 
 from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
 from iccld_cli.config import SegConfig
@@ -12,12 +13,20 @@ def everywhere(shape):
     return torch.ones(shape, dtype=torch.bool)
 
 
+def weigh(gate, labels, confidence, trusted):
+    """The weights of pixels whose likeliest class and its probability are given."""
+    rest = torch.zeros(len(labels), len(gate.histogram), *labels.shape[1:])
+    found = gate(rest.scatter(1, labels.unsqueeze(1), confidence.unsqueeze(1).float()), trusted)
+    assert torch.equal(found.labels, labels) and torch.equal(found.confidence, confidence.float())
+    return found.weights
+
+
 def test_threshold_weighs_images_by_their_share_of_sure_pixels():
     gate = ConfidenceGate(SegConfig(confidence="threshold", confidence_threshold=0.9), 3)
     confidence = torch.tensor([[[0.95, 0.9], [0.5, 0.89]], [[0.1, 0.2], [0.3, 0.4]]])
     trusted = everywhere((2, 2, 2))
     trusted[0, 1, 1] = False
-    weights = gate(torch.zeros(2, 2, 2, dtype=torch.int64), confidence, trusted)
+    weights = weigh(gate, torch.zeros(2, 2, 2, dtype=torch.int64), confidence, trusted)
     assert weights.tolist() == [[[0.5, 0.5], [0.5, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
     assert not gate.histogram.any()
 
@@ -29,7 +38,7 @@ def test_quantile_against_numpy(quantile):
     labels = rng.integers(0, 3, (2, 60, 80))
     confidence = rng.beta([5, 2, 20], [2, 2, 1], (2, 60, 80, 3))
     confidence = np.take_along_axis(confidence, labels[..., None], -1)[..., 0].astype(np.float32)
-    weights = gate(torch.from_numpy(labels), torch.from_numpy(confidence), everywhere((2, 60, 80)))
+    weights = weigh(gate, torch.from_numpy(labels), torch.from_numpy(confidence), everywhere((2, 60, 80)))
     for c in range(3):
         mine = confidence[labels == c]
         wanted = np.quantile(mine, quantile)
@@ -44,14 +53,14 @@ def test_gates_stay_within_their_limits():
     labels = torch.zeros(1, 10, 10, dtype=torch.int64)
     labels[0, 5:] = 1
     confidence = torch.where(labels == 0, 0.999, 0.05)
-    weights = gate(labels, confidence, everywhere((1, 10, 10)))
+    weights = weigh(gate, labels, confidence, everywhere((1, 10, 10)))
     torch.testing.assert_close(gate.gates(), torch.tensor([0.95, 0.3, 0.3]))
     assert (weights[labels == 0] == 1).all() and (weights[labels == 1] == 0).all()
 
 
 def test_certainty_itself_has_a_bin():
     gate = ConfidenceGate(SegConfig(confidence_range=(0.0, 1.0)), 2)
-    weights = gate(torch.ones(1, 4, 4, dtype=torch.int64), torch.ones(1, 4, 4), everywhere((1, 4, 4)))
+    weights = weigh(gate, torch.ones(1, 4, 4, dtype=torch.int64), torch.ones(1, 4, 4), everywhere((1, 4, 4)))
     assert (weights == 1).all()
     assert gate.histogram[1, -1] > 0 and gate.histogram[0].sum() == 0
 
@@ -61,7 +70,7 @@ def test_untrusted_pixels_have_no_weight():
     trusted[0, 2:] = False
     for mode in ("threshold", "quantile"):
         gate = ConfidenceGate(SegConfig(confidence=mode), 2)
-        weights = gate(torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 0.99), trusted)
+        weights = weigh(gate, torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 0.99), trusted)
         assert (weights[~trusted] == 0).all() and (weights[trusted] > 0).all()
 
 
@@ -69,28 +78,57 @@ def test_the_quantile_forgets_slowly():
     gate = ConfidenceGate(SegConfig(confidence_quantile=0.5, confidence_range=(0.0, 1.0)), 1)
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
     for _ in range(50):
-        gate(labels, torch.full((1, 8, 8), 0.4), everywhere((1, 8, 8)))
-    gate(labels, torch.full((1, 8, 8), 0.9), everywhere((1, 8, 8)))
+        weigh(gate, labels, torch.full((1, 8, 8), 0.4), everywhere((1, 8, 8)))
+    weigh(gate, labels, torch.full((1, 8, 8), 0.9), everywhere((1, 8, 8)))
     assert float(gate.gates()[0]) == pytest.approx(0.4, abs=0.01)
     for _ in range(200):
-        gate(labels, torch.full((1, 8, 8), 0.9), everywhere((1, 8, 8)))
+        weigh(gate, labels, torch.full((1, 8, 8), 0.9), everywhere((1, 8, 8)))
     assert float(gate.gates()[0]) == pytest.approx(0.9, abs=0.01)
 
 
 def test_history_is_part_of_the_state():
     gate = ConfidenceGate(SegConfig(), 4)
-    gate(torch.randint(0, 4, (1, 8, 8)), torch.rand(1, 8, 8), everywhere((1, 8, 8)))
+    weigh(gate, torch.randint(0, 4, (1, 8, 8)), torch.rand(1, 8, 8), everywhere((1, 8, 8)))
     fresh = ConfidenceGate(SegConfig(), 4)
     fresh.load_state_dict(gate.state_dict())
     assert torch.equal(fresh.gates(), gate.gates())
 
 
 def test_labels_are_the_teachers(small_segmenter):
-    teacher = small_segmenter()
-    images, trusted = torch.rand(2, 3, 64, 64), everywhere((2, 64, 64))
-    pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), images, trusted, steps=1, seed=3)
-    probabilities = teacher.segment(images, steps=1, seed=3).probabilities
+    teacher, batch = small_segmenter(), make_batch()
+    pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), batch, steps=1, seed=3)
+    probabilities = teacher.segment(batch.target, steps=1, seed=3).probabilities
     assert torch.equal(pseudo.labels, probabilities.argmax(dim=1))
     assert torch.equal(pseudo.confidence, probabilities.amax(dim=1))
     assert pseudo.weights.shape == pseudo.labels.shape
     assert not pseudo.weights.requires_grad
+
+
+def test_the_teacher_sees_the_surroundings_of_a_crop(small_segmenter):
+    teacher, batch = small_segmenter(), make_batch()
+    batch.context = torch.rand(2, 3, 96, 128)
+    batch.places = torch.tensor([[0, 64], [20, 7]])
+    pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), batch)
+    labels = teacher.segment(batch.context, steps=0).probabilities.argmax(dim=1)
+    assert torch.equal(pseudo.labels[0], labels[0, :64, 64:])
+    assert torch.equal(pseudo.labels[1], labels[1, 20:84, 7:71])
+    assert pseudo.weights.shape == (2, 64, 64)
+
+
+def test_balanced_labels_measure_each_class_by_its_gate():
+    gate = ConfidenceGate(SegConfig(confidence="balanced", confidence_range=(0.3, 0.95)), 3)
+    sure, shy = torch.tensor([0.98, 0.02, 0.0]), torch.tensor([0.45, 0.55, 0.0])
+    seen = torch.stack([sure if n % 2 else shy for n in range(400)]).T.view(1, 3, 20, 20)
+    for _ in range(3):
+        gate(seen, everywhere((1, 20, 20)))  # class 0 is sure of itself, class 1 is not, class 2 does not occur
+    torch.testing.assert_close(gate.gates(), torch.tensor([0.95, 0.55, 0.3]))
+
+    def answer(*probabilities):
+        found = gate(torch.tensor(probabilities).view(1, 3, 1, 1), everywhere((1, 1, 1)))
+        return found.labels.item(), round(found.confidence.item(), 3), found.weights.item()
+
+    # 0.63 of the one gate and 0.73 of the other: the second, but it is not above its gate.
+    assert answer(0.6, 0.4, 0.0) == (1, 0.4, 0.0)
+    assert answer(0.4, 0.6, 0.0) == (1, 0.6, 1.0)
+    assert answer(0.97, 0.03, 0.0) == (0, 0.97, 1.0)
+    assert answer(0.6, 0.05, 0.35)[0] == 0  # a class that never occurred gains nothing from its low gate

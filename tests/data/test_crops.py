@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iccld_cli.data.crops import CropBox, cut_image, cut_label, random_box
+from iccld_cli.data.crops import CropBox, cut_image, cut_label, random_box, surrounding_box
 from iccld_cli.labels import IGNORE
 
 
@@ -88,3 +88,33 @@ def test_all_of_a_frame_is_reached_and_half_is_flipped():
     assert {b.left for b in boxes} == {0, 1, 2}
     assert {b.top for b in boxes} == {0, 1, 2}
     assert np.mean([b.flip for b in boxes]) == pytest.approx(0.5, abs=0.08)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(20, 200),
+    st.integers(20, 200),
+    st.sampled_from([(32, 32), (64, 32), (96, 128)]),
+    st.floats(0.4, 2.5),
+    st.integers(0, 2**31),
+)
+def test_a_crop_lies_in_its_surroundings_where_it_is_said_to(width, height, context, scale, seed):
+    crop = (32, 32)
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([columns, rows, columns], axis=-1).astype(np.uint8)  # the colour of a pixel tells its place
+    box = random_box((width, height), crop, scale, np.random.default_rng(seed))
+    around, (top, left) = surrounding_box(box, (width, height), crop, context)
+    assert 0 <= top <= context[1] - crop[1] and 0 <= left <= context[0] - crop[0]
+    assert around.flip == box.flip
+    assert around.left >= 0 and around.left + around.width <= max(width, around.width)
+    assert around.top >= 0 and around.top + around.height <= max(height, around.height)
+    alone = cut_image(image, box, crop).astype(int)
+    inside = cut_image(image, around, context).astype(int)[top : top + crop[1], left : left + crop[0]]
+    if box.width <= width and box.height <= height:
+        # Sides and places are rounded to pixels, of the frame and of the result.
+        assert np.abs(alone - inside).max() <= 2 + 2 / scale
+
+
+def test_without_more_room_the_surroundings_are_the_crop():
+    box = CropBox(left=3, top=0, width=32, height=20, flip=True)
+    assert surrounding_box(box, (40, 20), (64, 40), (64, 40)) == (box, (0, 0))
