@@ -71,7 +71,6 @@ SAMPLING = {
 ROWS = (
     Row("oracle", "supervised oracle", source_only=True, oracle=True),
     Row("source-only", "source only", source_only=True),
-    Row("source-only-no-style", "source only, no style alignment", NO_STYLE, source_only=True),
     Row("self-training", "plain self-training (DACS, DAFormer)", PLAIN_SELF_TRAINING),
     Row(
         "adversarial",
@@ -84,11 +83,13 @@ ROWS = (
     Row("stage1-first", "stage 1, first source alone", first_source=True),
     Row("stage1-others", "stage 1, the other sources alone", last_sources=True),
     Row("stage1-no-burn-in", "stage 1, no burn-in", ("seg.burn_in=0",)),
+    Row("stage1-quantile", "stage 1, gates that do not choose labels", ("seg.confidence=quantile",)),
     Row("stage1-threshold", "stage 1, threshold for the whole image", ("seg.confidence=threshold",)),
     Row("stage1-no-style", "stage 1, no style alignment", NO_STYLE),
     Row("stage1-no-rare", "stage 1, no rare-class sampling", ("data.rare_class_temperature=0",)),
     Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
     Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
+    Row("stage1-context", "stage 1, teacher sees more than the crop", ("data.context=[480,352]",)),
     Row("stage1-masked", "stage 1, with masked consistency", ("seg.masked_weight=1",)),
     Row("stage1-detail", "stage 1, two resolutions (HRDA)", ("model.detail=true",)),
     Row("stage1-no-skip", "stage 1, no inter-coder connection", ("model.skip_channels=0",)),
@@ -148,6 +149,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="For every training.")
     parser.add_argument("--classes", help="Score these classes only.")
     parser.add_argument("--test", action="store_true", help="Also score `test`.")
+    parser.add_argument("--plain", action="store_true", help="Leave out the rows' further evaluations.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at once, on one device.")
     parser.add_argument("--list", action="store_true", help="Print rows and commands, and stop.")
     return parser.parse_args()
@@ -191,7 +193,8 @@ def _one(row: Row, seed: int, options: argparse.Namespace, parent: concurrent.fu
             _call(training(row, options, seed) + resume, folder / "train.log")
             (folder / "seconds.txt").write_text(f"{time.perf_counter() - started:.0f}\n", encoding="utf-8")
         for split in ("val", "test") if options.test else ("val",):
-            for name, extra in {"": (), **row.evaluations}.items():
+            further = {} if options.plain else row.evaluations
+            for name, extra in {"": (), **further}.items():
                 _evaluate(model, folder / f"{split}{name and ' '}{name}.json".replace(" ", "-"), split, extra, options)
     except subprocess.CalledProcessError as error:
         return f"{row.name}, seed {seed}: {shlex.join(error.cmd)} ended with {error.returncode}, see {folder}"
