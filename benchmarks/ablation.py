@@ -7,7 +7,7 @@
 
 Each row is a training with the program's own commands, in OUT/<row>/seed<N>, and starts where its parent of the same
 seed ended. What is finished is not done again, a run that was stopped goes on, and OUT/results.json and OUT/table.md
-are written anew after every row. Settings are chosen on `val`.
+are written anew after every row, with OUT/chart.png. Settings are chosen on `val`.
 """
 
 from __future__ import annotations
@@ -123,10 +123,11 @@ def main() -> None:
         return
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         ready: dict[tuple[str, int], concurrent.futures.Future] = {}
-        for seed in options.seeds:
-            for row in rows:  # parents stand before their children, so waiting for one never blocks all workers
-                parent = ready.get((row.parent or "", seed))
-                ready[row.name, seed] = pool.submit(_one, row, seed, options, parent)
+        # All parents stand before all children: a job that waits for its parent would keep a free place from others.
+        trainings = [(row, seed) for seed in options.seeds for row in rows]
+        for row, seed in sorted(trainings, key=lambda training: training[0].parent is not None):
+            parent = ready.get((row.parent or "", seed))
+            ready[row.name, seed] = pool.submit(_one, row, seed, options, parent)
         failed = [error for future in ready.values() if (error := future.result()) is not None]
     for error in failed:
         print(error, file=sys.stderr)
@@ -202,6 +203,7 @@ def _one(row: Row, seed: int, options: argparse.Namespace, parent: concurrent.fu
         found = collect(options.out)
         _replace(options.out / "results.json", json.dumps(found, indent=2) + "\n")
         _replace(options.out / "table.md", table(found))
+        chart(found, options.out / "chart.png")
     print(f"{row.name}, seed {seed}: val {_miou(folder / 'val.json'):.1f}", flush=True)
     return None
 
@@ -250,6 +252,7 @@ def _summary(by_seed: dict[int, dict]) -> dict[str, Any]:
     raws = [by_seed[seed] for seed in sorted(by_seed)]
     return {
         "seeds": sorted(by_seed),
+        "mious": [raw["miou"] for raw in raws],
         "miou": _mean_and_spread([raw["miou"] for raw in raws]),
         "ece": _mean_and_spread([raw["ece"] for raw in raws]),
         "auroc": _mean_and_spread([raw["auroc"] for raw in raws]),
@@ -284,6 +287,28 @@ def table(found: dict[str, Any]) -> str:
             cells += [_cell(last["classes"].get(name)) for name in classes]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def chart(found: dict[str, Any], path: Path) -> None:
+    """The results as a picture: a bar a row, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    splits = [name for name in ("val", "test") if any(name in row["evaluations"] for row in found.values())]
+    figure = Figure(figsize=(4.2 + 3.2 * len(splits), 0.9 + 0.36 * len(found)), layout="constrained")
+    panels = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
+    titles = [row["title"] for row in found.values()]
+    for panel, split in zip(panels, splits, strict=True):
+        scores = [row["evaluations"].get(split, {"mious": []})["mious"] for row in found.values()]
+        panel.barh(titles, [mean(s) if s else 0 for s in scores], color="#9bbfdc")
+        for place, row in enumerate(scores):
+            panel.plot(row, [place] * len(row), "o", color="#1f4e79", markersize=3.5)
+        known = [score for row in scores for score in row]
+        panel.set_xlim(max(min(known) - 8, 0), max(known) + 2)
+        panel.set_title(f"mIoU on {split} (%)", fontsize=10)
+        panel.grid(axis="x", alpha=0.3)
+        panel.set_axisbelow(True)
+    panels[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
 
 
 def _cell(value: list[float] | None, digits: int = 1) -> str:

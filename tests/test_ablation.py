@@ -60,3 +60,5 @@ def test_the_table_has_mean_and_spread_and_a_line_an_evaluation(tmp_path):
     lines = ablation.table(ablation.collect(tmp_path)).splitlines()
     assert lines[2] == "| stage 2 | 2 | 42.0 ± 2.8 | 0.100 | - | 43.0 ± 2.8 |"
     assert lines[3].startswith("| stage 2, 0 steps | 2 |")
+    ablation.chart(ablation.collect(tmp_path), tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").stat().st_size > 5000
