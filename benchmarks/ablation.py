@@ -290,7 +290,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def chart(found: dict[str, Any], path: Path) -> None:
-    """The results as a picture: a bar a row, a dot a seed."""
+    """The results as a picture: a dot a seed, a stroke for their mean."""
     from matplotlib.figure import Figure
 
     splits = [name for name in ("val", "test") if any(name in row["evaluations"] for row in found.values())]
@@ -299,15 +299,13 @@ def chart(found: dict[str, Any], path: Path) -> None:
     titles = [row["title"] for row in found.values()]
     for panel, split in zip(panels, splits, strict=True):
         scores = [row["evaluations"].get(split, {"mious": []})["mious"] for row in found.values()]
-        panel.barh(titles, [mean(s) if s else 0 for s in scores], color="#9bbfdc")
         for place, row in enumerate(scores):
-            panel.plot(row, [place] * len(row), "o", color="#1f4e79", markersize=3.5)
-        known = [score for row in scores for score in row]
-        panel.set_xlim(max(min(known) - 8, 0), max(known) + 2)
+            panel.plot(row, [place] * len(row), "o", color="#1f6fb2", alpha=0.7, markersize=5)
+            panel.plot([mean(row)] if row else [], [place] if row else [], "|", color="#d1495b", markersize=15)
+        panel.set_yticks(range(len(titles)), titles)
         panel.set_title(f"mIoU on {split} (%)", fontsize=10)
-        panel.grid(axis="x", alpha=0.3)
-        panel.set_axisbelow(True)
-    panels[0].invert_yaxis()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylim(len(titles) - 0.5, -0.5)
     figure.savefig(path, dpi=110)
 
 
