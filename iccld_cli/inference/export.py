@@ -27,7 +27,7 @@ from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.diffusion.sampler import seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
-from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.models.segmenter import Segmenter, resize_logits
 
 FORMATS = ("onnx", "openvino")
 TOLERANCE = 2e-3
@@ -89,7 +89,7 @@ class ExportGraph(nn.Module):
                 z = of_clean * clean + of_noisy * z
             latents.append(z)
             skips.append(skip)
-        return model._resize(model.decode_views(latents, skips), self.size, self.size).softmax(dim=1)
+        return resize_logits(model.decode_views(latents, skips), self.size).softmax(dim=1)
 
 
 def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, float, float]]:

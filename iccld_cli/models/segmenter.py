@@ -2,7 +2,7 @@
 
 One image through it (figure 2 of arXiv 2412.16859):
 
-    x          (B, 3, H, W)          RGB in [0, 1], padded to a multiple of `self.multiple`
+    x          (B, 3, H, W)          RGB in [0, 1], its sides multiples of `self.multiple`
     z_0, skip  = E(x)                (B, C_z, H/8, W/8), (B, S, H/4, W/4)
     z_T        ~ N(0, 1)             (B, C_z, H/8, W/8)
     z̄_0        = UNet^T(z_T ; z_0)   T denoising steps, (B, C_z, H/8, W/8)
@@ -164,7 +164,6 @@ class Segmenter(nn.Module):
         )
 
     def _segment_once(self, images: Tensor, steps: int, seed: int, samples: int, size: tuple[int, int]) -> Segmentation:
-        height, width = images.shape[-2:]
         encoded = [self.encoder(view) for view in self.views(images)]
         total: Tensor | None = None
         entropy = torch.zeros(())
@@ -172,7 +171,7 @@ class Segmenter(nn.Module):
         for draw in range(draws):
             latents = [z_0 if steps == 0 else self.denoise(z_0, steps, seed, draw) for z_0, _ in encoded]
             logits = self.decode_views(latents, [skip for _, skip in encoded])
-            probabilities = self._resize(logits, (height, width), size).softmax(dim=1)
+            probabilities = resize_logits(logits, size).softmax(dim=1)
             total = probabilities if total is None else total + probabilities
             if draws > 1:
                 entropy = entropy + _entropy(probabilities)
@@ -191,8 +190,8 @@ class Segmenter(nn.Module):
         return sample(lambda z_t, t: denoiser(z_t, t, z_0), self.scheduler, noise, steps)
 
     def views(self, images: Tensor) -> list[Tensor]:
-        """Padded images as the networks see them: themselves, or at half and at full size."""
-        whole = self.pad(images)
+        """Images as the networks see them: fitted, and with two resolutions at half and at full size."""
+        whole = self.fit(images)
         return [F.avg_pool2d(whole, 2), whole] if self.detail else [whole]
 
     def decode_views(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
@@ -200,20 +199,22 @@ class Segmenter(nn.Module):
         answers = [self.decoder(z, skip).float() for z, skip in zip(latents, skips, strict=True)]
         return fuse_whole(*answers) if self.detail else answers[0]
 
-    def pad(self, images: Tensor) -> Tensor:
-        """Replicate the right and lower border until both sides are multiples of `self.multiple`."""
-        height, width = images.shape[-2:]
-        down, right = -height % self.multiple, -width % self.multiple
-        return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
+    def fit(self, images: Tensor) -> Tensor:
+        """Resize images (B, 3, H, W) to the nearest multiples of `self.multiple`.
 
-    def _resize(self, logits: Tensor, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-        """Logits of the padded image -> logits of the image at the wanted size."""
-        full = (logits.shape[-2] * 4, logits.shape[-1] * 4)
-        logits = F.interpolate(logits, size=full, mode="bilinear", align_corners=False)
-        logits = logits[..., : size[0], : size[1]]
-        if wanted != size:
-            logits = F.interpolate(logits, size=wanted, mode="bilinear", align_corners=False)
-        return logits
+        Not padded: a border that is none of the scene is answered with some class, and the answer spreads into the
+        image. Rows repeated below a road were a car to models that had not seen the like, which cost them up to 9 mIoU
+        (benchmarks/RESULTS.md).
+        """
+        wanted = [max(round(side / self.multiple), 1) * self.multiple for side in images.shape[-2:]]
+        if wanted == list(images.shape[-2:]):
+            return images
+        return F.interpolate(images, wanted, mode="bilinear", align_corners=False)
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (B, K, h, w) at (height, width)."""
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

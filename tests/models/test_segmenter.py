@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iccld_cli.errors import IccldError
+from iccld_cli.models.segmenter import resize_logits
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,16 @@ def test_any_size(model, height, width, steps):
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(1, height, width))
 
 
-def test_padding_to_what_the_parts_need(small_segmenter):
+def test_images_are_fitted_to_what_the_parts_need(small_segmenter):
     deep = small_segmenter("model.unet_channels=[16, 16, 16, 16]")
     assert deep.multiple == 64  # the UNet halves the latent at 1/8 three times
-    padded = deep.pad(torch.arange(12.0).view(1, 1, 3, 4))
-    assert padded.shape == (1, 1, 64, 64)
-    assert torch.equal(padded[0, 0, :3, :4], torch.arange(12.0).view(3, 4))
-    assert (padded[0, 0, 3:, 4:] == 11).all() and (padded[0, 0, :3, 4:] == padded[0, 0, :3, 3:4]).all()
+    for size, fitted in (((3, 4), (64, 64)), ((95, 97), (64, 128)), ((64, 230), (64, 256))):
+        assert deep.fit(torch.rand(1, 3, *size)).shape[-2:] == fitted
+    ramp = torch.arange(100.0).expand(1, 3, 60, 100)
+    torch.testing.assert_close(deep.fit(ramp).mean(), ramp.mean(), rtol=1e-2, atol=0)  # no border is added
+    assert float(deep.fit(ramp)[..., -1].mean()) > 98
     whole = torch.rand(1, 3, 64, 128)
-    assert deep.pad(whole) is whole
+    assert deep.fit(whole) is whole
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
@@ -46,9 +48,10 @@ def test_batches_do_not_matter(model, images, steps):
 
 
 @pytest.mark.parametrize("steps", [0, 2])
-def test_padding_by_hand_gives_the_same(model, images, steps):
+def test_answers_have_the_size_of_the_image_and_not_of_what_was_fitted(model, images, steps):
     part = images[:1, :, :50, :70]
-    by_hand = model.segment(model.pad(part), steps=steps).probabilities[..., :50, :70]
+    assert model.segment(part, steps=steps).probabilities.shape[-2:] == (50, 70)
+    by_hand = model.segment(model.fit(part), steps=steps, size=(50, 70)).probabilities
     torch.testing.assert_close(model.segment(part, steps=steps).probabilities, by_hand)
 
 
@@ -118,7 +121,7 @@ def test_default_steps_come_from_the_configuration(small_segmenter, images):
 
 def test_samples_are_averaged(model, images):
     draws = [
-        model._resize(model.decoder(model.denoise(z_0, 1, 7, draw), skip), (64, 96), (64, 96)).softmax(dim=1)
+        resize_logits(model.decoder(model.denoise(z_0, 1, 7, draw), skip), (64, 96)).softmax(dim=1)
         for z_0, skip in [model.encoder(images)]
         for draw in range(4)
     ]
