@@ -73,6 +73,13 @@ ROWS = (
     Row("source-only", "source only", source_only=True),
     Row("self-training", "plain self-training (DACS, DAFormer)", PLAIN_SELF_TRAINING),
     Row(
+        "adversarial-mixed",
+        "adversarial on outputs, with self-training, no stage 1",
+        (*NO_UNET, "adv.adversary=output"),
+        parent="source-only",
+        longer=EQUAL_COMPUTE,
+    ),
+    Row(
         "adversarial",
         "adversarial on outputs, no self-training (AdaptSegNet)",
         (*NO_UNET, "adv.adversary=output", "adv.self_training=false"),
@@ -90,6 +97,16 @@ ROWS = (
     Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
     Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
     Row("stage1-context", "stage 1, teacher sees more than the crop", ("data.context=[480,352]",)),
+    Row(
+        "stage1-margins",
+        "stage 1, no pseudo-labels on the outer rows",
+        ("data.ignore_rows_top=0.03", "data.ignore_rows_bottom=0.23"),  # DAFormer's code: 15 and 120 of 512
+    ),
+    Row(
+        "stage1-large-crops",
+        "stage 1, half as many crops, twice as large",
+        ("data.crop=[384,352]", "data.batch_size=2"),
+    ),
     Row("stage1-masked", "stage 1, with masked consistency", ("seg.masked_weight=1",)),
     Row("stage1-detail", "stage 1, two resolutions (HRDA)", ("model.detail=true",)),
     Row("stage1-no-skip", "stage 1, no inter-coder connection", ("model.skip_channels=0",)),

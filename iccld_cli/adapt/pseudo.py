@@ -64,7 +64,7 @@ class ConfidenceGate(nn.Module):
 
     @torch.no_grad()
     def forward(self, probabilities: Tensor, trusted: Tensor) -> PseudoLabels:
-        """Label pixels, and learn from the confidence of their likeliest classes.
+        """Label pixels, and learn from the confidence of the likeliest classes of trusted ones.
 
         Args:
             probabilities: float32 (B, K, H, W).
@@ -74,7 +74,7 @@ class ConfidenceGate(nn.Module):
         if self.config.confidence == "threshold":
             share = (confidence >= self.config.confidence_threshold).float().mean(dim=(1, 2), keepdim=True)
             return PseudoLabels(labels, confidence, share * trusted)
-        self._learn(labels, confidence)
+        self._learn(labels, confidence, trusted)
         gates = self.gates()
         if self.config.confidence == "balanced":
             # A class that is never the likeliest one has no gate yet, and is not to be helped by the lowest.
@@ -83,12 +83,12 @@ class ConfidenceGate(nn.Module):
             confidence = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
         return PseudoLabels(labels, confidence, ((confidence >= gates[labels]) & trusted).float())
 
-    def _learn(self, labels: Tensor, confidence: Tensor) -> None:
+    def _learn(self, labels: Tensor, confidence: Tensor, trusted: Tensor) -> None:
         classes = self.histogram.shape[0]
         cell = (labels * _BINS + (confidence * _BINS).long().clamp(max=_BINS - 1)).flatten()
         # bincount would make a GPU's host wait for its result's size.
         seen = torch.zeros(classes * _BINS, dtype=torch.int64, device=cell.device)
-        seen = sum_over_ranks(seen.scatter_add_(0, cell, torch.ones_like(cell))).view(classes, _BINS)
+        seen = sum_over_ranks(seen.scatter_add_(0, cell, trusted.flatten().to(cell.dtype))).view(classes, _BINS)
         self.histogram.mul_(_MEMORY).add_(seen.to(self.histogram.dtype), alpha=1 - _MEMORY)
 
 

@@ -74,6 +74,16 @@ def test_untrusted_pixels_have_no_weight():
         assert (weights[~trusted] == 0).all() and (weights[trusted] > 0).all()
 
 
+def test_untrusted_pixels_move_no_gate():
+    gate = ConfidenceGate(SegConfig(confidence_range=(0.0, 1.0)), 3)
+    trusted = everywhere((1, 4, 4))
+    trusted[0, 2:] = False  # a bonnet, of which the teacher is as sure as can be
+    confidence = torch.where(trusted, 0.6, 0.99)
+    weigh(gate, torch.zeros(1, 4, 4, dtype=torch.int64), confidence, trusted)
+    assert float(gate.gates()[0]) == pytest.approx(0.6, abs=1 / 200 + 1e-6)
+    assert float(gate.histogram.sum()) == pytest.approx(8 * 0.01)
+
+
 def test_the_quantile_forgets_slowly():
     gate = ConfidenceGate(SegConfig(confidence_quantile=0.5, confidence_range=(0.0, 1.0)), 1)
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
