@@ -71,6 +71,7 @@ SAMPLING = {
 ROWS = (
     Row("oracle", "supervised oracle", source_only=True, oracle=True),
     Row("source-only", "source only", source_only=True),
+    Row("source-styled", "source only, with style alignment", ("seg.burn_in=1",)),
     Row("self-training", "plain self-training (DACS, DAFormer)", PLAIN_SELF_TRAINING),
     Row(
         "adversarial-mixed",
