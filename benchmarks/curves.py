@@ -69,7 +69,7 @@ def read_chain(folders: list[Path]) -> dict[str, Curve]:
 def draw(axes: Axes, points: Curve, title: str, color: str) -> None:
     """A curve; one with a point every few steps is drawn as its running mean."""
     steps, values = np.array(points).T
-    if len(values) > 4 * SMOOTH:
+    if len(values) > 2 * SMOOTH:
         values = np.convolve(values, np.ones(SMOOTH) / SMOOTH, mode="valid")
         axes.plot(steps[SMOOTH // 2 : len(values) + SMOOTH // 2], values, color=color, label=title, linewidth=1.4)
     else:
