@@ -140,3 +140,15 @@ def test_too_little_memory_ends_with_a_line_that_names_what_to_lower(world, tmp_
     for option in ("--batch-size", "--crop", "run.accumulate", "run.checkpointing"):
         assert option in line
     assert "Traceback" not in said
+
+
+def test_looking_at_a_run_changes_no_weight(world, stage1, tmp_path):
+    looks = ("run.validate_every=1", "run.overlay_every=2", "--save-every", "3")
+    assert runs.run(runs.seg_arguments(world, tmp_path / "run", *looks)) == [0], runs.said(tmp_path / "run")
+    assert all("miou" in row for row in runs.numbers(tmp_path / "run"))
+    same_tensors(tmp_path / "run" / "stage1.safetensors", stage1 / "stage1.safetensors")
+    for name in ("whole", "seen"):
+        more = looks if name == "seen" else ()
+        command = runs.adv_arguments(stage1 / "stage1.safetensors", tmp_path / name, *more, steps=4)
+        assert runs.run(command) == [0], runs.said(tmp_path / name)
+    same_tensors(tmp_path / "seen" / "stage2.safetensors", tmp_path / "whole" / "stage2.safetensors")
