@@ -213,7 +213,7 @@ class AdvStage:
         set_learning_rate(self.optimizer, step, self.iterations, warmup)
         set_learning_rate(self.critic_optimizer, step, self.iterations, warmup)
         assert batch.target is not None
-        images, labels, weights = self._labelled(step, batch)
+        images, labels, weights, believed = self._labelled(step, batch)
         views = self._views(batch, images, labels, weights)
         size = (views.labels.shape[-2] // 8, views.labels.shape[-1] // 8)
         shares = class_shares(views.labels, len(self.gate.histogram), size)
@@ -237,9 +237,9 @@ class AdvStage:
         stats = {"loss_direct": loss_of(out["direct"])}
         loss = adv.direct_weight * stats["loss_direct"]
         if adv.generate:
-            believed = out["weight"] * nn.functional.adaptive_avg_pool2d(views.weights.unsqueeze(1), size)
-            cells = mean_over_ranks(believed.sum())
-            stats["loss_latent"] = latent_loss(out["estimate"][: len(views.images)], out["clean"], believed, cells)
+            cell_weights = out["weight"] * nn.functional.adaptive_avg_pool2d(views.weights.unsqueeze(1), size)
+            cells = mean_over_ranks(cell_weights.sum())
+            stats["loss_latent"] = latent_loss(out["estimate"][: len(views.images)], out["clean"], cell_weights, cells)
             stats["loss_decoded"] = loss_of(out["decoded"])
             loss = loss + adv.latent_weight * stats["loss_latent"] + adv.decoded_weight * stats["loss_decoded"]
         parts = list(out["judged"].chunk(len(self.domains)))
@@ -260,20 +260,25 @@ class AdvStage:
         self.prototypes.update(out["latent"][:own].detach(), shares[:own])
         if batch.completes:
             self.teacher.update(self.student, step)
-        if adv.self_training:
-            stats["pseudo_believed"] = weights[len(batch.label) :].mean()
+        if believed is not None:
+            stats["pseudo_believed"] = believed
         return {"loss": loss.detach(), **{k: v.detach() for k, v in stats.items()}}
 
-    def _labelled(self, step: int, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, labels and pixel weights of the source, and of the mixed images where they are trained on."""
+    def _labelled(self, step: int, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Images, labels and pixel weights of the source, and of the mixed images where they are trained on.
+
+        And the mean weight of the pseudo-labels, where there are any.
+        """
         source, certain = jitter_images(batch.source, batch.jitter_source), torch.ones_like(batch.label).float()
         if not self.config.adv.self_training:
-            return source, batch.label, certain
+            return source, batch.label, certain, None
         with self.accelerator.autocast():
             steps = int(self.config.adv.generate)
             pseudo = pseudo_label(self.teacher.model, self.gate, batch, steps=steps, seed=step)
         mixed, labels, weights = mix(batch, pseudo.labels, pseudo.weights)
-        return torch.cat([source, mixed]), torch.cat([batch.label, labels]), torch.cat([certain, weights])
+        together = ((source, mixed), (batch.label, labels), (certain, weights))
+        images, labels, weights = (torch.cat(pair) for pair in together)
+        return images, labels, weights, pseudo.weights.mean()
 
     def _views(self, batch: DeviceBatch, images: Tensor, labels: Tensor, weights: Tensor) -> _Views:
         """What passes the networks: the images themselves, or their views at two resolutions, domain by domain."""

@@ -40,6 +40,13 @@ def test_a_step_says_what_it_did_and_keeps_no_graph(make_stage):
     assert all(v.ndim == 0 and not v.requires_grad and torch.isfinite(v) for v in stats.values())
 
 
+def test_what_is_believed_is_said_of_target_pixels(make_stage):
+    batch = make_batch()
+    batch.trusted[:, ::2] = False
+    batch.paste[:] = True  # pasted pixels are certain, and no pseudo-labels
+    assert 0 < float(make_stage("seg.confidence_range=[0, 0]").step(0, batch)["pseudo_believed"]) == pytest.approx(0.5)
+
+
 def test_the_loss_is_the_weighted_sum(make_stage):
     weights = {"latent": 0.7, "decoded": 0.6, "direct": 0.5, "adversarial": 0.4}
     stage = make_stage("adv.terminal_probability=1", *(f"adv.{k}_weight={v}" for k, v in weights.items()))
