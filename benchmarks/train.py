@@ -29,9 +29,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from iccld_cli.adapt.stage import Stage, to_device
-from iccld_cli.adapt.stage1 import SegStage
-from iccld_cli.adapt.stage2 import AdvStage
+from iccld_cli.adapt.batch import to_device
+from iccld_cli.adapt.stage import Stage
+from iccld_cli.adapt.stage1 import Stage1
+from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.config import Config, load_config
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
 from iccld_cli.losses.segmentation import segmentation_loss
@@ -160,7 +161,7 @@ def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelera
         return _segformer(name, config, accelerator)
     data = open_data([options.source], [options.target])
     student = build_segmenter(config, len(data.space), denoiser=name == "stage2", seed=0)
-    stage: Stage = (AdvStage if name == "stage2" else SegStage)(config, data.space, student, accelerator)
+    stage: Stage = (Stage2 if name == "stage2" else Stage1)(config, data.space, student, accelerator)
     if kind == "bare":
         return _bare(stage, config, len(data.space), accelerator)
     batches = TrainingBatches(config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes)
@@ -191,7 +192,7 @@ def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator) 
     def loss() -> torch.Tensor:
         if network.denoiser is None:
             return segmentation_loss(network(images)["logits"], labels)
-        z_0, skip = network.encoder(images)
+        z_0, skip, _ = network.encoder(images)
         times = torch.zeros(len(z_0), dtype=torch.int64, device=device)
         estimate = network.denoiser(torch.randn_like(z_0), times, z_0)
         direct = segmentation_loss(network.decoder(z_0, skip), labels)

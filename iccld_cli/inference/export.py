@@ -81,7 +81,7 @@ class ExportGraph(nn.Module):
         model = self.segmenter
         latents, skips = [], []
         for view, noise in zip(model.views(image), self.noise, strict=True):
-            z_0, skip = model.encoder(view)
+            z_0, skip, _ = model.encoder(view)
             z = noise if self.updates else z_0
             for t, of_clean, of_noisy in self.updates:
                 assert model.denoiser is not None

@@ -71,7 +71,7 @@ def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tupl
     images = torch.rand(2 * views, 3, height // views, width // views)
 
     def forward() -> torch.Tensor:
-        z_0, skip = model.encoder(images)
+        z_0, skip, _ = model.encoder(images)
         logits = model.decoder(z_0, skip)
         if model.denoiser is None:
             return logits.float().mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from iccld_cli.adapt.stage1 import SegStage
-from iccld_cli.adapt.stage2 import AdvStage
+from iccld_cli.adapt.baselines import Baseline, is_baseline
+from iccld_cli.adapt.stage1 import Stage1
+from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Pool, TrainingBatches
@@ -21,10 +23,10 @@ from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
 from iccld_cli.inference.evaluate import evaluate
-from iccld_cli.models.build import build_denoiser, build_segmenter
+from iccld_cli.models.build import TINY, build_denoiser, build_segmenter, join
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
-from iccld_cli.parallel.sharding import is_sharded
+from iccld_cli.parallel.layout import is_sharded
 from iccld_cli.train.data import TrainingData, open_data
 from iccld_cli.train.loop import LoopHooks, Trainer
 from iccld_cli.train.pictures import draw_overlays
@@ -43,7 +45,7 @@ _FREE_SETTINGS = {
     ),
     "data": ("workers",),
 }  # fmt: skip
-AnyStage = SegStage | AdvStage
+AnyStage = Stage1 | Stage2
 
 
 @dataclass
@@ -83,9 +85,12 @@ def adapt_seg(config: Config, data: TrainingData, options: RunOptions, source_on
         raise IccldError("no target data set", "name one with --target, or train the baseline with --source-only")
     accelerator = _begin(config, options, "source_only" if source_only else "stage1")
 
-    def make(config: Config) -> SegStage:
+    def make(config: Config) -> Stage1:
         student = build_segmenter(config, len(data.space), denoiser=False, seed=config.run.seed)
-        return SegStage(config, data.space, student, accelerator, source_only)
+        reference = None
+        if config.seg.feature_distance_weight > 0 and config.model.encoder != TINY:
+            reference = copy.deepcopy(student.encoder.backbone)
+        return Stage1(config, data.space, student, accelerator, source_only, reference)
 
     return _run(make, config, data, options, accelerator, {})
 
@@ -116,12 +121,13 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoin
             "prepare the data in the model's label space",
         )
 
-    def make(config: Config) -> AdvStage:
+    def make(config: Config) -> Stage2:
         coder, _ = load_segmenter(checkpoint)
         torch.manual_seed(config.run.seed)
         denoiser = build_denoiser(config) if config.adv.generate else None
-        student = Segmenter(coder.encoder, coder.decoder, denoiser, config)
-        return AdvStage(config, data.space, student, accelerator)
+        student = join(coder.encoder, coder.decoder, denoiser, config)
+        stage = Baseline if is_baseline(config.adv) else Stage2
+        return stage(config, data.space, student, accelerator)
 
     return _run(make, config, data, options, accelerator, {"stage 1 model": header.sha256})
 

@@ -173,7 +173,7 @@ def gradients_both_ways(out, rank, folders):
         images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(rank))
         for network in (whole, shards):
             torch.manual_seed(rank)  # stochastic depth
-            z_0, skip = network.encoder(images)
+            z_0, skip, _ = network.encoder(images)
             estimate = network.denoiser(z_0, torch.zeros(2, dtype=torch.int64), z_0)
             features = network.encoder.backbone(images)[-1]
             decoded = (network.decoder(z, skip) for z in (estimate, z_0))
