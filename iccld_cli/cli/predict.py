@@ -87,7 +87,8 @@ def predict(
             done = run(segmenter, header, jobs, options, device=where, progress=progress)
     except KeyboardInterrupt:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4",
+            f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4 (labels: "
+            ".partial); the same command goes on",
             markup=False,
         )
         raise
@@ -122,6 +123,8 @@ def _tell(done: Prediction, out: Path, seconds: float, inputs: int) -> None:
         Console(highlight=False, soft_wrap=True).print(
             f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second) -> {out}", markup=False
         )
+    if done.resumed:
+        Console(highlight=False).print(f"{done.resumed} inputs were finished by an earlier run that ended early")
     if done.skipped:
         Console(highlight=False).print(f"{done.skipped} inputs left out, their results exist")
     if not done.problems:
