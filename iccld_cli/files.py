@@ -117,6 +117,8 @@ def explain_os_error(error: OSError, path: Path | str) -> Exception:
         return IccldError(f"the name {path} is longer than this file system allows", "choose a shorter one")
     if error.errno == errno.ELOOP:
         return IccldError(f"{path} is a link that leads back to itself", "remove the link or name what it should be")
+    if error.errno == errno.EFBIG:
+        return IccldError(f"{path} became too large for this file system or a limit", "see `ulimit -f`")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return IccldError(
             "this process may open no more files", "raise the limit, with `ulimit -n 1024` for instance, and run again"
