@@ -84,7 +84,8 @@ def remove_leftovers(path: Path | str) -> None:
         path: The final name.
     """
     path = Path(path)
-    pattern = re.compile(rf"\.{re.escape(_mark(path))}\.{_host()}-([0-9a-f]+)-[0-9a-f]{{8}}\.part{re.escape(path.suffix)}")
+    begin, end = re.escape(_mark(path)), re.escape(path.suffix)
+    pattern = re.compile(rf"\.{begin}\.{_host()}-([0-9a-f]+)-[0-9a-f]{{8}}\.part{end}")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             found = pattern.fullmatch(entry.name)

@@ -11,12 +11,12 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iccld_cli import __version__
 from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, export, inspect, predict, prepare
+from iccld_cli.cli.terminal import safe_streams, say
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_os_error
+from iccld_cli.explain import explain
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -64,23 +64,23 @@ def main() -> None:
 
     0 done; 1 an error the user can act on; 2 wrong usage; 130 interrupted with everything so far kept.
     """
-    try:
-        app()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; everything finished so far is kept")
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:
-        if os.environ.get("ICCLD_DEBUG"):
-            raise
-        problem = explain_os_error(error, _path_of(error)) if isinstance(error, OSError) else error
-        if not isinstance(problem, IccldError):
-            problem = IccldError(
-                f"internal error, {type(error).__name__}: {error}",
-                "run `iccld --debug ...` and report what it shows",
-            )
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {problem}", style="red", markup=False)
-        sys.exit(EXIT_ERROR)
+    with safe_streams():
+        try:
+            app()
+        except KeyboardInterrupt:
+            say("interrupted; everything finished so far is kept", stderr=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except Exception as error:
+            if os.environ.get("ICCLD_DEBUG"):
+                raise
+            say(f"error: {_told(error)}", stderr=True, style="red")
+            sys.exit(EXIT_ERROR)
 
 
-def _path_of(error: OSError) -> str:
-    return str(error.filename or "a file")
+def _told(error: Exception) -> IccldError:
+    explained = explain(error)
+    if isinstance(explained, IccldError):
+        return explained
+    return IccldError(
+        f"internal error, {type(error).__name__}: {error}", "run `iccld --debug ...` and report what it shows"
+    )

@@ -1,4 +1,4 @@
-"""What a run of predictions has finished, on disk, so that a killed run goes on and nothing half-done is taken for whole.
+"""What a run of predictions has finished, on disk: a killed run goes on, and no part is ever taken for the whole.
 
     OUT/.predict/lock             held while a run lives; the system lets go of it when the run dies
     OUT/.predict/journal.jsonl    settings, then a line before and a line after an input's results take their names
