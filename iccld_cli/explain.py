@@ -27,8 +27,7 @@ def explain(error: Exception) -> Exception:
         return error
     if is_out_of_memory(error):
         return IccldError(
-            "the memory of this machine does not suffice for that",
-            "ask for smaller images, fewer at once, or free some",
+            "the memory of this machine does not suffice", "ask for smaller images or fewer at once, or free some"
         )
     explained = explain_failure(error, _path_of(error))
     if isinstance(explained, IccldError):

@@ -14,6 +14,7 @@ import typer
 
 from iccld_cli import __version__
 from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, export, inspect, predict, prepare
+from iccld_cli.cli.options import Command
 from iccld_cli.cli.terminal import safe_streams, say
 from iccld_cli.errors import IccldError
 from iccld_cli.explain import explain
@@ -48,15 +49,15 @@ def _common(
         os.environ["ICCLD_DEBUG"] = "1"
 
 
-app.command("prepare")(prepare.prepare)
-app.command("inspect")(inspect.inspect)
-app.command("adapt-seg")(adapt_seg.adapt_seg)
-app.command("adapt-adv")(adapt_adv.adapt_adv)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.command("export")(export.export)
+app.command("prepare", cls=Command)(prepare.prepare)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("adapt-seg", cls=Command)(adapt_seg.adapt_seg)
+app.command("adapt-adv", cls=Command)(adapt_adv.adapt_adv)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("predict", cls=Command)(predict.predict)
+app.command("demo", cls=Command)(demo.demo)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("export", cls=Command)(export.export)
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from iccld_cli.errors import IccldError
 
@@ -24,6 +25,23 @@ MAX_SAMPLES = 1000
 
 MAX_WORKERS = 1024
 """Processes."""
+
+
+class Command(TyperCommand):
+    """A command that takes no empty value: `--out ""`, as of an unset variable, would mean the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line.
+
+        Raises:
+            typer.BadParameter: A value is empty.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            if word == "" or (word.startswith("--") and word.endswith("=")):
+                name = word.rstrip("=") or (before if before.startswith("-") else "an argument")
+                raise typer.BadParameter(f"the value of {name} is empty")
+        return super().parse_args(ctx, args)
+
 
 Scales = Annotated[
     str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,1.5; the results are averaged.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,10 @@ class FolderTree:
             stat = os.stat(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # as good as not there, and told as that one frame's
+                return None
+            raise
         return Stamp(stat.st_size, stat.st_mtime_ns)
 
     def read(self, path: str) -> bytes:

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from iccld_cli import __version__
 from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.images import auto_batch_size, normalised_entropy, read_image, to_tensor
+from iccld_cli.explain import is_out_of_memory
+from iccld_cli.inference.images import MAX_PIXELS, auto_batch_size, normalised_entropy, read_image, to_tensor
 from iccld_cli.inference.inputs import Job
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.outputs import KINDS, Maps, VideoOutputs, existing_outputs, stage_image_outputs
@@ -274,6 +275,11 @@ class _Run:
         batch = to_tensor(images, self.device)  # (B, 3, H, W)
         if options.height and options.height != size[0]:
             width = max(1, round(size[1] * options.height / size[0]))
+            if options.height * width > MAX_PIXELS:
+                raise IccldError(
+                    f"at --height {options.height} an input of {size[1]}x{size[0]} becomes {width} pixels wide",
+                    "give a smaller one",
+                )
             batch = F.interpolate(batch, (options.height, width), mode="bilinear", antialias=True)
         try:
             out = self.segmenter.segment(
@@ -285,7 +291,9 @@ class _Run:
                 scales=options.scales,
                 flip=options.flip,
             )
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise IccldError(
                 f"the device ran out of memory on {len(images)} image(s) of {size[1]}x{size[0]} pixels",
                 "give a smaller --batch-size or --height, or --device cpu",
