@@ -116,7 +116,7 @@ class DataConfig(_Section):
     batch_size: int = Field(4, ge=1)
     source_scale: tuple[float, float] = (0.8, 1.6)
     target_scale: tuple[float, float] = (1.0, 1.5)
-    workers: int = Field(2, ge=0)
+    workers: int = Field(2, ge=0, le=1024)
     rare_class_temperature: float = Field(0.1, ge=0)
     rare_class_pixels: int = Field(200, ge=0)
     ignore_rows_top: float = Field(0.0, ge=0, lt=1)

@@ -21,6 +21,7 @@ from rich.console import Console
 from iccld_cli.config import Config, load_config
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
+from iccld_cli.names import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -211,7 +212,7 @@ def _video(options: DemoOptions, console: Console) -> Path:
     predict(
         segmenter, header, collect([str(drive)], out), PredictOptions(out, overwrite=True, legend=False), device=where
     )
-    console.print(f"wrote the overlay video of a drive through the unseen look to {out}")
+    console.print(shown(f"wrote the overlay video of a drive through the unseen look to {out}"))
     return next(iter(sorted(out.rglob("*.mp4"))))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from iccld_cli.names import shown
+
 
 class IccldError(Exception):
     """A problem the user can mend.
@@ -24,9 +26,9 @@ class IccldError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """One line: what and where, then how to mend it."""
+        """One line: what and where, then how to mend it; names in it are shown as text."""
         text = self.message if self.hint is None else f"{self.message}: {self.hint}"
-        return " ".join(text.split())
+        return shown(" ".join(text.split()))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import parse_size
+from iccld_cli.cli.options import MAX_WORKERS, parse_size
+from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from iccld_cli.prepare.prepare import BadFilesError, Options, Source
 
 VIRTUAL_SIZE = (512, 256)
+MAX_FRAMES = 10_000_000
+MAX_NAME = 200
+"""Bytes of a data set's name: its hidden folder and lock, and its files, have longer names."""
 _SHOWN_BAD = 20
 
 
@@ -40,7 +43,7 @@ def _prepare(
         list[Path] | None, typer.Option(metavar="FILE", help="Own video; can be given several times.")
     ] = None,
     virtual: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Frames of the built-in virtual town.")
+        int | None, typer.Option(metavar="N", min=1, max=MAX_FRAMES, help="Frames of the built-in virtual town.")
     ] = None,
     look: Annotated[
         list[str] | None, typer.Option(metavar="LOOK", help="Looks of the virtual town (default: all).")
@@ -68,7 +71,7 @@ def _prepare(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes (default: all cores).")] = None,
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
@@ -167,6 +170,10 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
     result = []
     for set_name, source in sources:
         plain = re.sub(r"[^\w.-]+", "-", set_name).strip(".-") or "images"
+        if len(plain.encode()) > MAX_NAME:
+            raise IccldError(
+                f"the data set's name {plain} is too long", f"give one of at most {MAX_NAME} bytes: --name"
+            )
         if plain in seen:
             raise IccldError(f"two data sets would be named {plain!r}", "prepare them one by one with --name")
         seen.add(plain)
@@ -177,20 +184,19 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
 def _run(source: Source, out: Path, name: str, options: Options) -> None:
     from iccld_cli.prepare.prepare import BadFilesError, prepare
 
-    console = Console(stderr=True)
     try:
         with progress_bar(name, "frames") as progress:
             data, fresh = prepare(source, out, name, options, progress)
     except BadFilesError as error:
-        _print_bad(error, console)
+        _print_bad(error)
         raise
     except KeyboardInterrupt:
-        console.print(f"interrupted; what is done of {name} is kept, the same command continues", highlight=False)
+        say(f"interrupted; what is done of {name} is kept, the same command continues", stderr=True)
         raise
     info = data.info
     splits = ", ".join(f"{split} {count}" for split, count in info.splits.items())
     skipped = f"; {len(info.skipped)} skipped" if info.skipped else ""
-    print(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
+    say(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
     if fresh:
         _print_classes(info)
 
@@ -201,24 +207,23 @@ def _print_classes(info: DatasetInfo) -> None:
     from iccld_cli.prepare.inspect import own_warnings
     from iccld_cli.prepare.preview import class_rows
 
-    console = Console(highlight=False)
     rows = class_rows(info)
     if rows:
         table = Table("class", box=None, header_style="bold")
         table.add_column("% of pixels", justify="right")
         table.add_column("frames", justify="right")
         for row in rows:
-            table.add_row(row["name"], f"{100 * row['share']:.3f}", str(row["frames"]))
-        console.print(table)
+            table.add_row(shown(row["name"]), f"{100 * row['share']:.3f}", str(row["frames"]))
+        console().print(table)
     for text in own_warnings(info):
-        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        say(f"warning: {text}", style="yellow")
 
 
-def _print_bad(error: BadFilesError, console: Console) -> None:
+def _print_bad(error: BadFilesError) -> None:
     for entry in error.files[:_SHOWN_BAD]:
-        console.print(f"  {entry['file']} {entry['reason']}", markup=False, highlight=False, soft_wrap=True)
+        say(f"  {shown(entry['file'])} {shown(entry['reason'])}", stderr=True)
     if len(error.files) > _SHOWN_BAD:
-        console.print(f"  ... and {len(error.files) - _SHOWN_BAD} more", markup=False, highlight=False)
+        say(f"  ... and {len(error.files) - _SHOWN_BAD} more", stderr=True)
 
 
 def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], seed: int) -> None:
@@ -227,7 +232,7 @@ def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], s
     look = looks[0] if looks and "camera" not in looks else "camera"
     path = out / f"virtual-{look}" / "drive.mp4"
     write_drive(path, seconds, look, size, seed)
-    print(f"{path}: {seconds:g} s")
+    say(f"{path}: {seconds:g} s")
 
 
 def _with_adapters(function: Any) -> Any:

@@ -67,7 +67,7 @@ class VideoReader:
         if not self.path.is_file():
             raise IccldError(f"no video at {self.path}")
         try:
-            self._container = av.open(str(self.path))
+            self._container = av.open(_openable(self.path))
         except (av.error.FFmpegError, ValueError) as error:
             raise IccldError(
                 f"{self.path} is not a video that can be read ({_reason(error)})",
@@ -256,6 +256,15 @@ class VideoWriter:
                 if isinstance(error, OSError):
                     raise
                 raise OSError(errno.EIO, _reason(error)) from None
+
+
+def _openable(path: Path) -> Any:
+    """What FFmpeg opens: the name, or the file itself where the name is not UTF-8, which FFmpeg insists on."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return open(path, "rb")  # closed with its last reference, which the container holds
+    return str(path)
 
 
 def upright(image: np.ndarray, rotation: int) -> np.ndarray:

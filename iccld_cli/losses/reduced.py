@@ -43,7 +43,6 @@ class Reduced:
 
 def total_of(values: Tensor, count: Tensor | int | None = None) -> Reduced:
     """The sum of values, over their number or over a given count."""
-    count = values.numel() if count is None else count
     if not isinstance(count, Tensor):
-        count = torch.full((), float(count), device=values.device)
+        count = torch.full((), float(values.numel() if count is None else count), device=values.device)
     return Reduced(values.sum(), count.detach())

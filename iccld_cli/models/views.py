@@ -5,7 +5,7 @@ A stage trains on crops and never knows how many views the model makes of them; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,11 +70,11 @@ class View:
         return logits.float().softmax(dim=1)
 
 
-def split_rows(rows: Tensor, views: list[View]) -> tuple[Tensor, ...]:
+def split_rows(rows: Tensor, views: Sequence[View]) -> tuple[Tensor, ...]:
     """Rows of several views that passed a network together, one tensor a view."""
     return rows.split([len(view) for view in views])
 
 
-def join_views(views: list[View]) -> Tensor:
+def join_views(views: Sequence[View]) -> Tensor:
     """The images of several views, to pass a network together."""
     return torch.cat([view.images for view in views])

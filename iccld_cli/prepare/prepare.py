@@ -15,6 +15,8 @@ import itertools
 import json
 import os
 import shutil
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,9 @@ from filelock import FileLock, Timeout
 from iccld_cli import __version__
 from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_os_error, write_json, write_text
+from iccld_cli.files import explain_failure, write_json, write_text
 from iccld_cli.labels import LabelSpace
+from iccld_cli.names import json_safe
 from iccld_cli.prepare import duplicates, pool, preview
 from iccld_cli.prepare.adapters.base import RawFrame
 from iccld_cli.prepare.inspect import own_warnings
@@ -120,8 +123,11 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out / f".{name}.lock"):
             return _prepare(source, out / name, options, progress)
-    except OSError as error:
-        raise explain_os_error(error, out / name) from error
+    except (OSError, sqlite3.Error) as error:
+        explained = explain_failure(error, out / name)
+        if explained is error:
+            raise
+        raise explained from error
     finally:
         if made:
             with contextlib.suppress(OSError):
@@ -170,10 +176,19 @@ def _prepare(source: Source, final: Path, options: Options, progress: Progress) 
         keep_work = False
         _move_into_place(work / "data", final)
     finally:
-        journal.close()
+        _close(journal)
         if not keep_work:
             shutil.rmtree(work, ignore_errors=True)
     return PreparedDataset(final), True
+
+
+def _close(journal: Journal) -> None:
+    """Close the journal; where an error is on its way, that one is told and not what follows from it."""
+    if sys.exc_info()[0] is None:
+        journal.close()
+    else:
+        with contextlib.suppress(sqlite3.Error):
+            journal.close()
 
 
 def _origin(source: Source, options: Options) -> dict[str, Any]:
@@ -185,7 +200,7 @@ def _origin(source: Source, options: Options) -> dict[str, Any]:
 def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
     """Keep an interrupted run only when it was made by this version with the same options."""
     marker = work / "run.json"
-    text = json.dumps([__version__, origin], indent=2, ensure_ascii=False)
+    text = json_safe(json.dumps([__version__, origin], indent=2, ensure_ascii=False))
     if work.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == text):
         shutil.rmtree(work)
     if not work.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,7 @@ class FolderTree:
                     if entry.name.startswith("."):
                         continue  # desktop leftovers such as ._0001.png, which only look like images
                     path = f"{here}/{entry.name}" if here else entry.name
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         stack.append(path)
                     else:
                         yield path
@@ -103,6 +104,10 @@ class FolderTree:
             stat = os.stat(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # as good as not there, and told as that one frame's
+                return None
+            raise
         return Stamp(stat.st_size, stat.st_mtime_ns)
 
     def read(self, path: str) -> bytes:
@@ -121,6 +126,15 @@ class FolderTree:
     def describe(self) -> str:
         """The folder's path."""
         return str(self.root)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no folder, and as a file it is told by its name
+            return False
+        raise
 
 
 class GlobTree(FolderTree):

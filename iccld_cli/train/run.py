@@ -61,7 +61,7 @@ class RunOptions:
 
     out: Path
     resume: bool = False
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=lambda: Console(markup=False, emoji=False))
     auto_batch: bool = False
 
 
