@@ -6,10 +6,9 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pytest
 from official_files import ANYTHING, IGNORED, grey16, mapped, palette, photo, rgb, tiled
-from official_sets import SINGLE, Archive, Official, Truth, check, compare, lay_out, prepare
+from official_sets import SINGLE, Archive, Official, Truth, check, check_refused, compare, lay_out, prepare
 
 from iccld_cli.cli.prepare import ADAPTERS
 
@@ -61,6 +60,22 @@ object--vehicle-- wheeled-slow
 object-- water-valve
 void-- car-mount dynamic ego-vehicle ground static unlabeled
 """)
+
+# What version 1.2 calls them for people: mseg-dataset/mseg-api mseg/dataset_lists/mapillary-public66/
+# mapillary-public66_names.txt, line by line.
+READABLE = (
+    """
+Bird, Ground Animal, Curb, Fence, Guard Rail, Barrier, Wall, Bike Lane, Crosswalk - Plain, Curb Cut, Parking,
+Pedestrian Area, Rail Track, Road, Service Lane, Sidewalk, Bridge, Building, Tunnel, Person, Bicyclist, Motorcyclist,
+Other Rider, Lane Marking - Crosswalk, Lane Marking - General, Mountain, Sand, Sky, Snow, Terrain, Vegetation, Water,
+Banner, Bench, Bike Rack, Billboard, Catch Basin, CCTV Camera, Fire Hydrant, Junction Box, Mailbox, Manhole,
+Phone Booth, Pothole, Street Light, Pole, Traffic Sign Frame, Utility Pole, Traffic Light, Traffic Sign (Back),
+Traffic Sign (Front), Trash Can, Bicycle, Boat, Bus, Car, Caravan, Motorcycle, On Rails, Other Vehicle, Trailer, Truck,
+Wheeled Slow, Car Mount, Ego Vehicle, Unlabeled
+""".replace("\n", " ")
+    .strip()
+    .split(", ")
+)
 
 # Names that have one class in Cityscapes' sense, by name and in every published conversion that was found
 # (w1oves/Rein tools/convert_datasets/mapillary2cityscape.py, and another that sends mountains to terrain).
@@ -130,8 +145,12 @@ def certain(names: Sequence[str]) -> dict[int, int]:
 
 
 def config(names: Sequence[str]) -> bytes:
-    """A configuration file; what is read of it is the name, the rest stands there too."""
-    labels = [{"color": [0, 0, 0], "instances": True, "readable": n, "name": n, "evaluate": True} for n in names]
+    """A configuration file with the fields of the real one; the readable names of 2.0 were in no source."""
+    readable = READABLE if names is V12 else [name.rsplit("--", 1)[-1].replace("-", " ").title() for name in names]
+    labels = [
+        {"color": [0, 0, 0], "instances": True, "readable": text, "name": name, "evaluate": True}
+        for text, name in zip(readable, names, strict=True)
+    ]
     return json.dumps({"labels": labels, "version": "1", "mapping": "public"}).encode()
 
 
@@ -178,7 +197,7 @@ def vistas(package: str, version: str, field: bool = False) -> Official:
 
 
 def test_the_tables_are_whole():
-    assert (len(V12), len(V20)) == (66, 124)
+    assert (len(V12), len(READABLE), len(V20)) == (66, 66, 124)
     assert {*CERTAIN, *NO_CLASS} <= {*V12, *V20}
     assert set(FIELD) <= set(V12)
 
@@ -212,7 +231,4 @@ def test_an_id_beyond_the_list_is_refused(tmp_path):
     official = vistas("1.2", "1.2")
     root = lay_out(official.archives, tmp_path / "raw", "merged")
     next(root.rglob("v1.2/labels/--jRsD9anHdGxv4ZOCQktA.png")).write_bytes(palette(tiled(range(67))))
-    outcome = prepare("mapillary", root, tmp_path / "out")
-    assert outcome.code == 1
-    assert "66" in outcome.error
-    assert np.iinfo(np.uint8).max == IGNORED
+    check_refused(prepare("mapillary", root, tmp_path / "out"), "--jRsD9anHdGxv4ZOCQktA", r"\b66\b")
