@@ -22,8 +22,8 @@ NAMES = {
     "out of roi": 255, "license plate": 255,
 }  # fmt: skip
 
-# The 41st name of the real files: 3 objects in 3 of 16,063 images (dataset-ninja/idd, stats/class_balance.json). No
-# table of the official code names it; preperation/json2labelImg.py does not draw a label that it does not know.
+# The 41st name of the real files: 3 objects in 3 of 16,063 images (dataset-ninja/idd, stats/class_balance.json, and
+# public scans of both parts). No table of the official code names it, so it has no class: what lies below it stays.
 UNKNOWN = "ground"
 
 CELL, COLUMNS = 8, 8

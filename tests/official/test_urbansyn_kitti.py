@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 from official_files import grey, grey16, mapped, photo, rgb, tiled
-from official_sets import SINGLE, Archive, Official, Truth, check
+from official_sets import SINGLE, Archive, Official, Truth, check, prepare, unpack
 from official_tables import CITYSCAPES, CITYSCAPES_IDS, TRAIN_IDS
 
 
@@ -56,3 +57,17 @@ def test_urbansyn(tmp_path, band, layout):
 @pytest.mark.parametrize("layout", SINGLE)
 def test_kitti(tmp_path, layout):
     check("kitti", kitti(), layout, tmp_path)
+
+
+def test_a_whole_set_gets_no_word_on_missing_frames(tmp_path):
+    """All 200 + 200 frames of KITTI."""
+    image, label = photo(1), grey(tiled(CITYSCAPES_IDS))
+    files: dict[str, bytes] = {}
+    for number in range(200):
+        files[f"training/image_2/{number:06d}_10.png"] = image
+        files[f"training/semantic/{number:06d}_10.png"] = label
+        files[f"testing/image_2/{number:06d}_10.png"] = image
+    unpack(Archive("data_semantics.zip", files), tmp_path / "raw")
+    outcome = prepare("kitti", tmp_path / "raw", tmp_path / "out")
+    assert outcome.info["splits"] == {"test": 200, "train": 200}
+    assert not re.search("missing|incomplete|officially|of 200", outcome.text)
