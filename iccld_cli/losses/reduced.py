@@ -41,8 +41,8 @@ class Reduced:
         return Reduced(self.sum + other.sum, self.count)
 
 
-def total_of(values: Tensor, count: Tensor | int | None = None) -> Reduced:
-    """The sum of values, over their number or over a given count."""
-    if not isinstance(count, Tensor):
-        count = torch.full((), float(values.numel() if count is None else count), device=values.device)
+def total_of(values: Tensor, count: Tensor | None = None) -> Reduced:
+    """The sum of values, over their number or over a given count (scalar)."""
+    if count is None:
+        count = torch.full((), float(values.numel()), device=values.device)
     return Reduced(values.sum(), count.detach())
