@@ -18,7 +18,7 @@ from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.demo import FILES, RUNS, TITLES
 from iccld_cli.inference.device import pick_device
 from iccld_cli.inference.evaluate import predict_labels
-from iccld_cli.inference.overlay import colorize, draw_overlay
+from iccld_cli.report.overlay import colorize, draw_overlay
 
 WIDTH = 320
 HEAD = 26

@@ -55,7 +55,7 @@ def build(preset: str, threads: int):
 
 def estimate(preset: str, threads: int) -> dict:
     """What `--dry-run` says that training a preset takes, at the preset's own batch and in float32."""
-    from iccld_cli.adapt.describe import estimate_memory
+    from iccld_cli.train.dry_run import estimate_memory
 
     weights, activations = estimate_memory(*build(preset, threads), adversarial=True)
     return {

@@ -21,9 +21,9 @@ import torch
 from iccld_cli.inference.device import load_for_inference, pick_device
 from iccld_cli.inference.images import to_tensor
 from iccld_cli.inference.inputs import collect
-from iccld_cli.inference.overlay import draw_overlay
 from iccld_cli.inference.predict import PredictOptions, predict
 from iccld_cli.inference.video import VideoReader, VideoWriter
+from iccld_cli.report.overlay import draw_overlay
 
 
 def main() -> None:

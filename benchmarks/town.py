@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 # One thread per process, or two processes would measure each other's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from iccld_cli.data.town import LOOKS, render_frame
+from iccld_cli.town import LOOKS, render_frame
 
 
 def start() -> None:

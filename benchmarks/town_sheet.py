@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from iccld_cli.data.town import LOOKS, render_frame
-from iccld_cli.inference.overlay import colorize
 from iccld_cli.labels import CITYSCAPES
+from iccld_cli.report.overlay import colorize
+from iccld_cli.town import LOOKS, render_frame
 
 
 def main() -> None:

@@ -29,16 +29,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from iccld_cli.adapt.devices import build_accelerator
-from iccld_cli.adapt.inputs import open_data
-from iccld_cli.adapt.memory import peak_bytes
 from iccld_cli.adapt.stage import Stage, to_device
-from iccld_cli.adapt.stage_adv import AdvStage
-from iccld_cli.adapt.stage_seg import SegStage
+from iccld_cli.adapt.stage1 import SegStage
+from iccld_cli.adapt.stage2 import AdvStage
 from iccld_cli.config import Config, load_config
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
 from iccld_cli.losses.segmentation import segmentation_loss
 from iccld_cli.models.build import build_segmenter
+from iccld_cli.train.data import open_data
+from iccld_cli.train.memory import peak_bytes
+from iccld_cli.train.setup import build_accelerator
 
 ROWS = (
     "stage1", "stage1 cached", "stage1 bare", "stage2", "stage2 cached", "stage2 bare", "segformer-b0", "segformer-b5",

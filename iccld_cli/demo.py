@@ -141,8 +141,8 @@ def _open_folder(options: DemoOptions) -> float:
 def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, PreparedDataset]:
     from rich.progress import Progress
 
-    from iccld_cli.data.adapters.virtual import VirtualTown
-    from iccld_cli.data.prepare import Options, prepare
+    from iccld_cli.prepare.adapters.virtual import VirtualTown
+    from iccld_cli.prepare.prepare import Options, prepare
 
     opened = []
     for look in ("game", "camera"):
@@ -170,8 +170,8 @@ def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
 def _train(
     stage: str, options: DemoOptions, source: PreparedDataset, target: PreparedDataset, console: Console
 ) -> Path:
-    from iccld_cli.adapt.run import RunOptions, adapt_adv, adapt_seg, open_data
-    from iccld_cli.adapt.state import list_states
+    from iccld_cli.train.run import RunOptions, adapt_adv, adapt_seg, open_data
+    from iccld_cli.train.state import list_states
 
     run = options.out / "runs" / RUNS[stage]
     path = run / FILES[stage]
@@ -197,10 +197,10 @@ def _evaluate(path: Path, target: PreparedDataset, device: str) -> Evaluation:
 
 def _video(options: DemoOptions, console: Console) -> Path:
     from iccld_cli.checkpoint import load_segmenter
-    from iccld_cli.data.drive import write_drive
     from iccld_cli.inference.device import pick_device
     from iccld_cli.inference.inputs import collect
     from iccld_cli.inference.predict import PredictOptions, predict
+    from iccld_cli.town.drive import write_drive
 
     drive = options.out / "drive.mp4"
     if not drive.is_file():
@@ -273,8 +273,8 @@ def _gallery(options: DemoOptions, target: PreparedDataset) -> list[Any]:
     from iccld_cli.checkpoint import load_segmenter
     from iccld_cli.inference.device import pick_device
     from iccld_cli.inference.evaluate import predict_labels
-    from iccld_cli.inference.overlay import colorize
     from iccld_cli.report import page
+    from iccld_cli.report.overlay import colorize
 
     where, space = pick_device(options.device), target.info.label_space
     frames = target.frames("test")

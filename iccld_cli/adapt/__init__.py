@@ -1,1 +1,1 @@
-"""The two adaptation stages and the loop they share."""
+"""The method: teacher, pseudo-labels, ClassMix, the two stages and the discriminator."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iccld_cli.adapt.ranks import sum_over_ranks
 from iccld_cli.adapt.stage import DeviceBatch
 from iccld_cli.config import SegConfig
 from iccld_cli.models.detail import cut_windows
 from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.parallel.ranks import sum_over_ranks
 
 _BINS = 200
 _MEMORY = 0.99

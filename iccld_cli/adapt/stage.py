@@ -11,16 +11,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from iccld_cli.adapt.ranks import sum_over_ranks, world_size
-from iccld_cli.adapt.sharding import clip_shards
+from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, style_align
+from iccld_cli.adapt.classmix import classmix
 from iccld_cli.config import Config, OptimConfig
-from iccld_cli.data.augment import Jitter, draw_jitter, jitter_images, style_align
-from iccld_cli.data.classmix import classmix
 from iccld_cli.data.sampling import MODEL, sample_rng
 from iccld_cli.labels import IGNORE
 from iccld_cli.losses.segmentation import segmentation_loss
 from iccld_cli.models.detail import cut_windows, draw_windows
 from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.parallel.ranks import sum_over_ranks, world_size
+from iccld_cli.parallel.sharding import clip_shards
 
 
 class Stage(Protocol):

@@ -9,9 +9,9 @@ import copy
 
 import torch
 
-from iccld_cli.adapt.ranks import is_first
-from iccld_cli.adapt.sharding import blueprint, forget_forwards, join_segmenter, local
 from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.parallel.ranks import is_first
+from iccld_cli.parallel.sharding import blueprint, forget_forwards, join_segmenter, local
 
 
 def ema_decay(horizon: float, iterations: int) -> float:

@@ -30,8 +30,8 @@ def adapt_adv(
     dry_run: training.DryRun = False,
 ) -> None:
     """Stage 2: adversarial learning on the denoising UNet, from a stage-1 file alone."""
-    from iccld_cli.adapt.run import RunOptions, adapt_adv, data_of_header, open_data, resume_header
     from iccld_cli.config import load_config
+    from iccld_cli.train.run import RunOptions, adapt_adv, data_of_header, open_data, resume_header
 
     header = resume_header(ckpt)
     given = dict(
@@ -56,7 +56,7 @@ def adapt_adv(
     sources, targets = data_of_header(header, ckpt)
     data = open_data(source or sources, target or targets)
     if dry_run:
-        from iccld_cli.adapt.describe import print_plan
+        from iccld_cli.train.dry_run import print_plan
 
         print_plan(resolved, data, adversarial=True, backbone=header.backbone)
         return

@@ -38,11 +38,11 @@ def adapt_seg(
         precision=precision, save_every=save_every, compile=compile,
     )  # fmt: skip
     resolved = load_config(preset, file=config, overrides=training.overrides("seg", **given), assignments=assignments)
-    from iccld_cli.adapt.run import RunOptions, adapt_seg, open_data
+    from iccld_cli.train.run import RunOptions, adapt_seg, open_data
 
     data = open_data(source, target or [])
     if dry_run:
-        from iccld_cli.adapt.describe import print_plan
+        from iccld_cli.train.dry_run import print_plan
 
         print_plan(resolved, data, adversarial=False)
         return

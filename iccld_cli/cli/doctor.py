@@ -15,7 +15,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Try out what the program needs here: devices, libraries, H.264, disk, a forward pass."""
-    from iccld_cli.inference.machine import examine
+    from iccld_cli.inference.doctor import examine
 
     found = examine(Path.cwd())
     if as_json:

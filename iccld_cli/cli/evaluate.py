@@ -130,7 +130,7 @@ def _report_sections(
 ) -> list[Section]:
     """The page: scores, and pictures of the worst, a middling and the best frames."""
     from iccld_cli.inference.evaluate import predict_labels
-    from iccld_cli.inference.overlay import colorize, draw_overlay
+    from iccld_cli.report.overlay import colorize, draw_overlay
     from iccld_cli.report.scores import gallery_section, score_sections
 
     facts = {

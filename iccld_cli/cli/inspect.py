@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from iccld_cli.data.inspect import Report
+    from iccld_cli.prepare.inspect import Report
 
 
 def inspect(
@@ -19,9 +19,9 @@ def inspect(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report as JSON.")] = None,
 ) -> None:
     """Show class shares, sizes and warnings; with a target also the classes that will be scored."""
-    from iccld_cli.data.inspect import inspect as look
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.files import write_json
+    from iccld_cli.prepare.inspect import inspect as look
 
     report = look(PreparedDataset(data), None if target is None else PreparedDataset(target))
     _print(report)
@@ -30,7 +30,7 @@ def inspect(
 
 
 def _print(report: Report) -> None:
-    from iccld_cli.data.preview import class_rows
+    from iccld_cli.prepare.preview import class_rows
 
     console = Console(highlight=False)
     rows = [{row["name"]: row for row in class_rows(one.info)} for one in report.data]

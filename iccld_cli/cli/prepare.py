@@ -13,12 +13,12 @@ from rich.console import Console
 
 from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.options import parse_size
-from iccld_cli.data.adapters import ADAPTERS
 from iccld_cli.errors import IccldError
+from iccld_cli.prepare.adapters import ADAPTERS
 
 if TYPE_CHECKING:
-    from iccld_cli.data.prepare import BadFilesError, Options, Source
     from iccld_cli.data.prepared import DatasetInfo
+    from iccld_cli.prepare.prepare import BadFilesError, Options, Source
 
 VIRTUAL_SIZE = (512, 256)
 _SHOWN_BAD = 20
@@ -72,7 +72,7 @@ def _prepare(
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
-    from iccld_cli.data.prepare import Options
+    from iccld_cli.prepare.prepare import Options
 
     wanted = parse_size(size)
     options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
@@ -111,7 +111,7 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
 def _raw_sets(
     folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path
 ) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.data.archives import open_tree
+    from iccld_cli.prepare.archives import open_tree
 
     for key, adapter in ADAPTERS.items():
         folder = folders.get(key.replace("-", "_"))
@@ -120,8 +120,8 @@ def _raw_sets(
 
 
 def _own(images: list[str], masks: list[str], label_map: Path | None, out: Path) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.data.labelmap import read_label_map
-    from iccld_cli.data.own import own_images
+    from iccld_cli.prepare.labelmap import read_label_map
+    from iccld_cli.prepare.own import own_images
 
     if masks and len(masks) != len(images):
         raise typer.BadParameter(f"{len(masks)} --masks for {len(images)} --images; give one for each")
@@ -133,14 +133,14 @@ def _own(images: list[str], masks: list[str], label_map: Path | None, out: Path)
 
 
 def _videos(videos: list[Path], fps: float) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.data.adapters.video import Video
+    from iccld_cli.prepare.adapters.video import Video
 
     for path in videos:
         yield path.stem, Video(path, fps)
 
 
 def _remove_copies(sources: list[tuple[str, Source]]) -> None:
-    from iccld_cli.data.archives import plain_copies
+    from iccld_cli.prepare.archives import plain_copies
 
     for _, source in sources:
         for copy in plain_copies(getattr(source, "tree", None)):
@@ -148,9 +148,9 @@ def _remove_copies(sources: list[tuple[str, Source]]) -> None:
 
 
 def _virtual(frames: int, looks: list[str], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.data.adapters.virtual import VirtualTown
-    from iccld_cli.data.town import LOOKS
     from iccld_cli.errors import did_you_mean
+    from iccld_cli.prepare.adapters.virtual import VirtualTown
+    from iccld_cli.town import LOOKS
 
     for look in looks or LOOKS:
         if look not in LOOKS:
@@ -175,7 +175,7 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
 
 
 def _run(source: Source, out: Path, name: str, options: Options) -> None:
-    from iccld_cli.data.prepare import BadFilesError, prepare
+    from iccld_cli.prepare.prepare import BadFilesError, prepare
 
     console = Console(stderr=True)
     try:
@@ -198,8 +198,8 @@ def _run(source: Source, out: Path, name: str, options: Options) -> None:
 def _print_classes(info: DatasetInfo) -> None:
     from rich.table import Table
 
-    from iccld_cli.data.inspect import own_warnings
-    from iccld_cli.data.preview import class_rows
+    from iccld_cli.prepare.inspect import own_warnings
+    from iccld_cli.prepare.preview import class_rows
 
     console = Console(highlight=False)
     rows = class_rows(info)
@@ -222,7 +222,7 @@ def _print_bad(error: BadFilesError, console: Console) -> None:
 
 
 def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], seed: int) -> None:
-    from iccld_cli.data.drive import write_drive
+    from iccld_cli.town.drive import write_drive
 
     look = looks[0] if looks and "camera" not in looks else "camera"
     path = out / f"virtual-{look}" / "drive.mp4"

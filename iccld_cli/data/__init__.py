@@ -1,1 +1,1 @@
-"""Data: adapters, preparation, the prepared format, sampling and augmentation."""
+"""Prepared data sets into batches: reading, sampling, cropping."""

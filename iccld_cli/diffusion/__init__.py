@@ -1,1 +1,1 @@
-"""Noise schedule and sampler."""
+"""The noise process, the sampler, and the clean latent that is generated."""

@@ -16,7 +16,7 @@ from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.inference.evaluation import Evaluation, FrameScore
 from iccld_cli.inference.images import auto_batch_size, normalised_entropy, to_tensor
-from iccld_cli.inference.pipeline import group, prefetch
+from iccld_cli.inference.threads import group, prefetch
 from iccld_cli.labels import LabelSpace, shared_classes
 from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
 from iccld_cli.metrics.confusion import ConfusionMatrix

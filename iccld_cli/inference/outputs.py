@@ -16,8 +16,8 @@ from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
 from iccld_cli.inference.inputs import Job
-from iccld_cli.inference.overlay import colorize, draw_overlay
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
+from iccld_cli.report.overlay import colorize, draw_overlay
 
 if TYPE_CHECKING:
     from iccld_cli.inference.predict import PredictOptions

@@ -25,10 +25,10 @@ from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import auto_batch_size, normalised_entropy, read_image, to_tensor
 from iccld_cli.inference.inputs import Job
 from iccld_cli.inference.outputs import KINDS, Maps, VideoOutputs, existing_outputs, save_image_outputs
-from iccld_cli.inference.overlay import DEFAULT_ALPHA
-from iccld_cli.inference.pipeline import WriteBehind, group, prefetch
+from iccld_cli.inference.threads import WriteBehind, group, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader
 from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.report.overlay import DEFAULT_ALPHA
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iccld_cli.diffusion.latent import class_shares
 from iccld_cli.labels import IGNORE
 
 
@@ -58,8 +59,6 @@ def feature_distance(
     Returns:
         Scalar; 0 where no cell counts.
     """
-    from iccld_cli.losses.diffusion import class_shares
-
     shares = class_shares(labels, len(classes), (features.shape[-2], features.shape[-1]))
     mask = ((shares * classes.view(1, -1, 1, 1)).amax(dim=1) >= share).float()
     distance = torch.linalg.vector_norm(features.float() - reference.float(), dim=1)

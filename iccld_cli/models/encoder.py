@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iccld_cli.losses.diffusion import normalise_latent
+from iccld_cli.diffusion.latent import normalise_latent
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 

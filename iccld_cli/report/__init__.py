@@ -1,1 +1,1 @@
-"""Pages and plots for people to look at."""
+"""Pages, plots and overlays for people to look at."""

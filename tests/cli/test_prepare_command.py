@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iccld_cli.data.adapters.virtual import VirtualTown
 from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.prepare.adapters.virtual import VirtualTown
 
 
 def iccld(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

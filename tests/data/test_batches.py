@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "adapt"))
 import kornia
 from training_runs import make_dataset
 
+from iccld_cli.adapt.augment import blur
 from iccld_cli.config import DataConfig
-from iccld_cli.data.augment import blur
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError

@@ -1,0 +1,284 @@
+"""Archives read as they are: zip and tar, alone or several beside each other, without unpacking them by hand.
+
+Everything in an archive is distrusted: paths that lead out of it, links and devices, encrypted members, and members
+or whole archives that unpack to far more than real data sets do.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import posixpath
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from iccld_cli.errors import IccldError
+from iccld_cli.files import atomic_path
+from iccld_cli.prepare.tree import FolderTree, Stamp, Tree
+
+MAX_MEMBER = 1 << 30
+"""Largest member in bytes; the largest image of a known data set is below 100 MB."""
+
+MAX_RATIO = 200
+"""How much larger than itself an archive may unpack to, beyond `FREE_BYTES`. Labels reach about 100."""
+
+FREE_BYTES = 256 * 1024 * 1024
+
+_COMPRESSED: dict[str, Any] = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".tbz2": bz2.open,
+    ".xz": lzma.open,
+    ".txz": lzma.open,
+}
+_READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name is that of an archive this module reads."""
+    names = path.name.lower()
+    return names.endswith((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz"))
+
+
+def open_tree(path: Path, cache: Path) -> Tree:
+    """Open a folder or an archive; archives that lie in the folder itself are read as if they were unpacked there.
+
+    Args:
+        path: Folder or archive.
+        cache: Folder for the uncompressed form of compressed tar files, which cannot be read in any order otherwise.
+
+    Raises:
+        IccldError: It does not exist, is damaged, or is not safe to read.
+    """
+    if path.is_dir():
+        folder = FolderTree(path)
+        archives = sorted(child for child in path.iterdir() if child.is_file() and is_archive(child))
+        return UnionTree(folder, [_open_archive(a, cache) for a in archives]) if archives else folder
+    if path.is_file() and is_archive(path):
+        return _open_archive(path, cache)
+    if path.is_file():
+        raise IccldError(f"{path} is a file of a kind that cannot be read", "give a folder, or a zip or tar file")
+    return FolderTree(path)
+
+
+def _open_archive(path: Path, cache: Path) -> ArchiveTree:
+    try:
+        if path.suffix.lower() == ".zip":
+            return ZipTree(path)
+        opener = _COMPRESSED.get(path.suffix.lower())
+        return TarTree(path, path if opener is None else _uncompress(path, opener, cache))
+    except _READ_ERRORS as error:
+        raise IccldError(f"{path} is damaged or no archive ({error})", "download it again") from None
+
+
+class ArchiveTree:
+    """What zip and tar have in common: members by cleaned path."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an archive."""
+        self.path = path.absolute()
+        self._members: dict[str, tuple[Any, Stamp]] = {}
+        self._children: dict[str, set[str]] = {"": set()}
+        self._unpacked = 0
+
+    def _add(self, name: str, handle: Any, stamp: Stamp) -> None:
+        """Take in a file.
+
+        Raises:
+            IccldError: Its path leads out of the archive, or it is too large.
+        """
+        clean = posixpath.normpath(name.replace("\\", "/"))
+        if clean.startswith(("/", "../")) or clean == ".." or (len(clean) > 1 and clean[1] == ":"):
+            raise self._refuse(name, "its path leads out of the archive")
+        self._unpacked += stamp.size
+        allowed = FREE_BYTES + MAX_RATIO * self.path.stat().st_size
+        if stamp.size > MAX_MEMBER or self._unpacked > allowed:
+            raise self._refuse(name, "it unpacks to far more than a data set would")
+        self._members[clean] = (handle, stamp)
+        while clean:
+            parent = posixpath.dirname(clean)
+            siblings = self._children.setdefault(parent, set())
+            if clean not in self._members:
+                if clean in siblings:
+                    break
+                siblings.add(clean)
+            clean = parent
+
+    def _refuse(self, name: str, reason: str) -> IccldError:
+        return IccldError(f"{self.path} is not safe to read: {name!r}, {reason}", "unpack it yourself if you trust it")
+
+    def walk(self, folder: str = "") -> Iterator[str]:
+        """Paths of the members under a folder."""
+        start = f"{folder}/" if folder else ""
+        for path in self._members:
+            if path.startswith(start) and not os.path.basename(path).startswith("."):
+                yield path
+
+    def is_folder(self, folder: str) -> bool:
+        """Whether any member lies under the folder."""
+        return folder in self._children
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Folders directly inside a folder, sorted."""
+        return sorted(self._children.get(folder, ()))
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Size and checksum or offset of a member."""
+        found = self._members.get(path)
+        return found and found[1]
+
+    def read(self, path: str) -> bytes:
+        """A member's content.
+
+        Raises:
+            IccldError: It is missing or damaged.
+        """
+        found = self._members.get(path)
+        if found is None:
+            raise IccldError("is missing")
+        try:
+            return self._read(*found)
+        except _READ_ERRORS as error:
+            raise IccldError(f"cannot be read from the archive ({error})") from None
+
+    def _read(self, handle: Any, stamp: Stamp) -> bytes:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The archive's path."""
+        return str(self.path)
+
+
+class ZipTree(ArchiveTree):
+    """A zip file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and check a zip file."""
+        super().__init__(path)
+        self._zip: zipfile.ZipFile | None = None
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise self._refuse(info.filename, "it is a link")
+                if info.flag_bits & 1:
+                    raise self._refuse(info.filename, "it is encrypted")
+                self._add(info.filename, info.filename, Stamp(info.file_size, info.CRC))
+
+    def _read(self, handle: Any, stamp: Stamp) -> bytes:
+        if self._zip is None:  # opened once in each process; workers get this object without it
+            self._zip = zipfile.ZipFile(self.path)
+        return self._zip.read(handle)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the workers: without the open file."""
+        return {**self.__dict__, "_zip": None}
+
+
+class TarTree(ArchiveTree):
+    """A tar file."""
+
+    def __init__(self, path: Path, plain: Path) -> None:
+        """Open and check a tar file.
+
+        Args:
+            path: The file as downloaded.
+            plain: The same, uncompressed.
+        """
+        super().__init__(path)
+        self.plain = plain
+        self._file: IO[bytes] | None = None
+        with tarfile.open(plain, "r:") as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                if not member.isreg():
+                    raise self._refuse(member.name, "it is a link or a device")
+                self._add(member.name, member.offset_data, Stamp(member.size, int(member.mtime)))
+
+    def _read(self, handle: Any, stamp: Stamp) -> bytes:
+        if self._file is None:
+            self._file = open(self.plain, "rb")  # noqa: SIM115 - kept open for all members
+        self._file.seek(handle)
+        data = self._file.read(stamp.size)
+        if len(data) < stamp.size:
+            raise EOFError("truncated")
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the workers: without the open file."""
+        return {**self.__dict__, "_file": None}
+
+
+def _uncompress(path: Path, opener: Any, cache: Path) -> Path:
+    found = path.stat()
+    name = hashlib.sha256(f"{path.absolute()}{found.st_size}{found.st_mtime_ns}".encode()).hexdigest()[:16]
+    plain = cache / f".{name}.tar"
+    if plain.exists():
+        return plain
+    allowed, written = FREE_BYTES + MAX_RATIO * found.st_size, 0
+    with opener(path, "rb") as source, atomic_path(plain) as temporary, open(temporary, "wb") as file:
+        while chunk := source.read(1 << 20):
+            written += len(chunk)
+            if written > allowed:
+                raise IccldError(
+                    f"{path} is not safe to read: it unpacks to far more than a data set would",
+                    "unpack it yourself if you trust it",
+                )
+            file.write(chunk)
+    return plain
+
+
+class UnionTree:
+    """A folder and the archives in it, as if they were unpacked there; what is unpacked already comes first."""
+
+    def __init__(self, folder: FolderTree, archives: list[ArchiveTree]) -> None:
+        """Join them."""
+        self._parts: list[Tree] = [folder, *archives]
+        self._folder = folder
+
+    def walk(self, folder: str = "") -> Iterator[str]:
+        """Paths of all files under a folder, each once."""
+        for number, part in enumerate(self._parts):
+            for path in part.walk(folder):
+                if not any(earlier.stamp(path) for earlier in self._parts[:number]):
+                    yield path
+
+    def is_folder(self, folder: str) -> bool:
+        """Whether any part has the folder."""
+        return any(part.is_folder(folder) for part in self._parts)
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Folders directly inside a folder in any part, sorted."""
+        return sorted({child for part in self._parts for child in part.folders(folder)})
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Of the first part that has the file."""
+        return next((stamp for part in self._parts if (stamp := part.stamp(path))), None)
+
+    def read(self, path: str) -> bytes:
+        """From the first part that has the file."""
+        for part in self._parts:
+            if part.stamp(path):
+                return part.read(path)
+        raise IccldError("is missing")
+
+    def describe(self) -> str:
+        """The folder's path."""
+        return self._folder.describe()
+
+
+def plain_copies(tree: object) -> list[Path]:
+    """Uncompressed copies of compressed archives that a tree has made, to be removed when it is done with."""
+    parts = tree._parts if isinstance(tree, UnionTree) else [tree]
+    return [part.plain for part in parts if isinstance(part, TarTree) and part.plain != part.path]

@@ -1,0 +1,184 @@
+"""The list of frames of a run and what is done of it, on disk.
+
+It keeps memory flat however many frames there are, and lets a killed run go on where it was: a frame counts
+    as done
+only when its row says so and its files have the recorded sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from iccld_cli.errors import IccldError
+from iccld_cli.prepare.adapters.base import RawFrame
+
+TODO, DONE, BAD = 0, 1, 2
+_COMMIT_SECONDS = 1.0
+_PAGE = 1000
+
+
+class Journal:
+    """The frames of one run, in an SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS frame (split TEXT, key TEXT, image TEXT, label TEXT, sizes TEXT,"
+            " stamp TEXT, scan INTEGER, state INTEGER, record TEXT, PRIMARY KEY (split, key)) WITHOUT ROWID"
+        )
+        self._db.execute("CREATE INDEX IF NOT EXISTS by_state ON frame (state, split, key)")
+        self._scan = self._one("SELECT COALESCE(MAX(scan), 0) + 1 FROM frame")
+        self._committed = time.monotonic()
+
+    def close(self) -> None:
+        """Write everything and close."""
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
+        self._db.close()
+
+    def _one(self, query: str, *values: Any) -> Any:
+        return self._db.execute(query, values).fetchone()[0]
+
+    def add(self, frames: Iterable[tuple[RawFrame, str, str]]) -> int:
+        """Take in the frames of a scan; what was done of unchanged files stays done, what is gone is dropped.
+
+        Args:
+            frames: Frame, sizes and stamp (see `Adapter.stamp`).
+
+        Returns:
+            How many there are.
+
+        Raises:
+            IccldError: Two files would get the same name.
+        """
+        self._db.execute("BEGIN")
+        count = 0
+        for frame, sizes, stamp in frames:
+            row = self._db.execute(
+                "SELECT image, stamp, scan FROM frame WHERE split = ? AND key = ?", (frame.split, frame.key)
+            ).fetchone()
+            if row is not None and row[2] == self._scan:
+                raise IccldError(
+                    f"{frame.image} and {row[0]} would both become {frame.split}/{frame.key}",
+                    "narrow the pattern or rename one of them",
+                )
+            if row is not None and row[:2] == (frame.image, stamp):
+                self._db.execute(
+                    "UPDATE frame SET scan = ?, label = ? WHERE split = ? AND key = ?",
+                    (self._scan, frame.label, frame.split, frame.key),
+                )
+            else:
+                values = (
+                    frame.split,
+                    frame.key,
+                    frame.image,
+                    frame.label,
+                    sizes,
+                    stamp,
+                    self._scan,
+                    TODO,
+                    None,
+                )
+                self._db.execute("REPLACE INTO frame VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            count += 1
+        self._db.execute("DELETE FROM frame WHERE scan <> ?", (self._scan,))
+        self._db.execute("COMMIT")
+        return count
+
+    def hold_out(self, share: float) -> None:
+        """Make the last part of the sorted training frames the `val` split, unless there is one already.
+
+        The last part and not a random one, because neighbouring frames of a drive are nearly equal.
+
+        Args:
+            share: Share of the training frames, in (0, 1).
+        """
+        if self._one("SELECT COUNT(*) FROM frame WHERE split = 'val'"):
+            return
+        train = self._one("SELECT COUNT(*) FROM frame WHERE split = 'train'")
+        keep = train - max(1, round(share * train)) if train > 1 else train
+        border = self._db.execute(
+            "SELECT key FROM frame WHERE split = 'train' ORDER BY key LIMIT 1 OFFSET ?", (keep,)
+        ).fetchone()
+        if border is not None:
+            self._db.execute("UPDATE frame SET split = 'val' WHERE split = 'train' AND key >= ?", border)
+
+    def digest(self) -> str:
+        """sha256 over all frames: names, files and sizes."""
+        total = hashlib.sha256()
+        for row in self._db.execute("SELECT split, key, image, label, sizes FROM frame ORDER BY split, key"):
+            total.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return total.hexdigest()
+
+    def forget_incomplete(self, root: Path) -> None:
+        """Mark as not done what lacks a file of its recorded size, and bad frames: they may be mended by now."""
+        for split, key, record in self._pages(DONE, "record"):
+            for path, size in json.loads(record)["files"].items():
+                try:
+                    whole = (root / path).stat().st_size == size
+                except OSError:
+                    whole = False
+                if not whole:
+                    self._set(split, key, TODO, None)
+                    break
+        self._db.execute("UPDATE frame SET state = ?, record = NULL WHERE state = ?", (TODO, BAD))
+
+    def _pages(self, state: int, columns: str) -> Iterator[tuple]:
+        # Read in pages that start after the last key, so that rows may change state while they are listed.
+        last = ("", "")
+        while True:
+            rows = self._db.execute(
+                f"SELECT split, key, {columns} FROM frame WHERE state = ? AND (split, key) > (?, ?)"
+                " ORDER BY split, key LIMIT ?",
+                (state, *last, _PAGE),
+            ).fetchall()
+            if not rows:
+                return
+            yield from rows
+            last = rows[-1][:2]
+
+    def pending(self) -> Iterator[RawFrame]:
+        """Frames that are not done, sorted by split and key."""
+        for split, key, image, label in self._pages(TODO, "image, label"):
+            yield RawFrame(split, key, image, label)
+
+    def records(self) -> Iterator[tuple[str, str, dict]]:
+        """Split, key and record of every finished frame, sorted."""
+        for split, key, record in self._pages(DONE, "record"):
+            yield split, key, json.loads(record)
+
+    def bad(self) -> Iterator[dict[str, str]]:
+        """`file` and `reason` of every frame that cannot be used, sorted by split and key."""
+        for _, _, record in self._pages(BAD, "record"):
+            yield json.loads(record)
+
+    def count(self, state: int | None = None) -> int:
+        """Number of frames in a state, or of all."""
+        if state is None:
+            return self._one("SELECT COUNT(*) FROM frame")
+        return self._one("SELECT COUNT(*) FROM frame WHERE state = ?", state)
+
+    def finish(self, split: str, key: str, record: dict) -> None:
+        """Note that a frame is done, or bad when the record has a `reason`."""
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
+        state = BAD if "reason" in record else DONE
+        self._set(split, key, state, json.dumps(record, ensure_ascii=False))
+        if time.monotonic() - self._committed > _COMMIT_SECONDS:
+            self._db.execute("COMMIT")
+            self._committed = time.monotonic()
+
+    def _set(self, split: str, key: str, state: int, record: str | None) -> None:
+        self._db.execute(
+            "UPDATE frame SET state = ?, record = ? WHERE split = ? AND key = ?", (state, record, split, key)
+        )

@@ -1,0 +1,94 @@
+"""Frames through all cores, with a bounded number under way."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import cv2
+
+from iccld_cli.errors import IccldError
+from iccld_cli.prepare.adapters.base import RawFrame
+from iccld_cli.prepare.worker import Job, process
+
+_BATCH = 4
+_INLINE_BELOW = 24
+_job: Job | None = None
+
+Outcome = tuple[RawFrame, dict[str, Any]]
+
+
+def default_workers() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(job: Job, items: Iterable[tuple[RawFrame, Any]], count: int, workers: int) -> Iterator[Outcome]:
+    """Process frames.
+
+    Args:
+        job: What is done with each.
+        items: Frames with what is ready of them, see `Adapter.stream`.
+        count: About how many there are; starting processes for a few does not pay.
+        workers: Processes to use.
+
+    Yields:
+        Each frame with its record, in any order.
+
+    Raises:
+        IccldError: A worker died.
+    """
+    if workers <= 1 or count < _INLINE_BELOW:
+        for frame, ready in items:
+            yield frame, process(job, frame, ready)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start, (job,))
+    try:
+        yield from _feed(pool, iter(items), 3 * workers)
+    except BrokenProcessPool:
+        raise IccldError(
+            "a worker process died, probably for lack of memory",
+            "run again with fewer --workers; it continues",
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _feed(pool: concurrent.futures.Executor, items: Iterator[tuple[RawFrame, Any]], depth: int) -> Iterator[Outcome]:
+    under_way: collections.deque[concurrent.futures.Future] = collections.deque()
+    while True:
+        while len(under_way) < depth and (batch := list(itertools.islice(items, _BATCH))):
+            under_way.append(pool.submit(_work, batch))
+        if not under_way:
+            return
+        yield from under_way.popleft().result()
+
+
+def _start(job: Job) -> None:
+    global _job
+    _job = job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone decides what an interrupt means
+    cv2.setNumThreads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # A killed parent leaves its workers waiting for ever, because each of them holds the queue open.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(batch: list[tuple[RawFrame, Any]]) -> list[Outcome]:
+    assert _job is not None
+    return [(frame, process(_job, frame, ready)) for frame, ready in batch]

@@ -1,0 +1,292 @@
+"""From raw files to a prepared data set: list, process on all cores, write the index, rename into place.
+
+    scan -> journal (on disk) -> workers: read, check, map, resize, write -> journal
+         -> index.jsonl, dataset.json -> DATA/<name>
+
+Work happens in `DATA/.<name>.partial`. A killed run goes on from its journal, and ends with the same bytes as
+one that was never interrupted, because everything in the result is a function of the source, the options and
+the sorted list of frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from iccld_cli import __version__
+from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
+from iccld_cli.errors import IccldError
+from iccld_cli.files import explain_os_error, write_json, write_text
+from iccld_cli.labels import LabelSpace
+from iccld_cli.prepare import duplicates, pool, preview
+from iccld_cli.prepare.adapters.base import RawFrame
+from iccld_cli.prepare.inspect import own_warnings
+from iccld_cli.prepare.journal import BAD, TODO, Journal
+from iccld_cli.prepare.statistics import Totals, write_index
+from iccld_cli.prepare.worker import Job, Loader
+
+GIVE_UP_AFTER = 100
+"""Bad files after which a run stops when most of what it saw was bad: the layout is wrong, not a file."""
+
+
+class Source(Loader, Protocol):
+    """What is prepared: an adapter, the virtual town or a video."""
+
+    label_space: LabelSpace
+    covers: Mapping[str, str]
+
+    def scan(self) -> Iterator[RawFrame]:
+        """List the frames."""
+
+    def stamp(self, frame: RawFrame) -> tuple[str, str]:
+        """Sizes and version of a frame's files, see `Adapter.stamp`."""
+
+    def stream(self, pending: Iterator[RawFrame]) -> Iterator[tuple[RawFrame, Any]]:
+        """Frames with what is ready of them, see `Adapter.stream`."""
+
+    def classes_known(self) -> tuple[str, ...] | None:
+        """Classes that the labels tell apart."""
+
+    def describe(self) -> dict[str, Any]:
+        """Adapter, path and options."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a data set is prepared.
+
+    Attributes:
+        size: (width, height) to resize every frame to, or None.
+        hold_out: Share of the training frames that becomes `val` where the source has none; 0 for none.
+        skip_bad: Leave bad files out and record them, instead of stopping.
+        force: Replace what was prepared with other options.
+        workers: Processes; None for all cores.
+    """
+
+    size: tuple[int, int] | None = None
+    hold_out: float = 0.0
+    skip_bad: bool = False
+    force: bool = False
+    workers: int | None = None
+
+
+class BadFilesError(IccldError):
+    """Raw files that cannot be used, found while `--skip-bad` was not given.
+
+    Attributes:
+        files: Each with `file` and `reason`; at most 1,000.
+    """
+
+    def __init__(self, message: str, hint: str, files: list[dict[str, str]]) -> None:
+        super().__init__(message, hint)
+        self.files = files
+
+
+Progress = Callable[[int, int], None]
+"""Called with the number of frames done and the number of all."""
+
+
+def prepare(
+    source: Source, out: Path, name: str, options: Options, progress: Progress = lambda done, total: None
+) -> tuple[PreparedDataset, bool]:
+    """Prepare one data set.
+
+    Args:
+        source: What to read.
+        out: Folder that receives the folder `name`.
+        name: Name of the prepared data set.
+        options: How.
+        progress: Told about every frame.
+
+    Returns:
+        The prepared data set, and whether anything had to be done.
+
+    Raises:
+        BadFilesError: Some files cannot be used.
+        IccldError: No frame is found, another run works on this output, or it was prepared with other
+            options.
+    """
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _locked(out / f".{name}.lock"):
+            return _prepare(source, out / name, options, progress)
+    except OSError as error:
+        raise explain_os_error(error, out / name) from error
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # only when nothing was kept in it
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        name = path.name.removeprefix(".").removesuffix(".lock")
+        raise IccldError(
+            f"another run is preparing {path.parent / name}", "wait for it or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def _prepare(source: Source, final: Path, options: Options, progress: Progress) -> tuple[PreparedDataset, bool]:
+    if final.exists() and not (final / INFO_NAME).is_file():
+        raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
+    work = final.with_name(f".{final.name}.partial")
+    origin = _origin(source, options)
+    _drop_other_work(work, origin)
+    journal = Journal(work / "journal.sqlite")
+    keep_work = False
+    try:
+        total = journal.add((frame, *source.stamp(frame)) for frame in source.scan())
+        if total == 0:
+            raise IccldError(f"no images found in {origin['path']}", "check the path and the data set's layout")
+        if options.hold_out:
+            journal.hold_out(options.hold_out)
+        origin["digest"] = journal.digest()
+        if final.exists() and _same(final, origin, options):
+            return PreparedDataset(final), False
+        keep_work = True
+        _process(source, journal, work / "data", options, progress)
+        _refuse_bad(journal, work, final.name, options)
+        _write_set(source, journal, work / "data", final.name, origin, options)
+        keep_work = False
+        _move_into_place(work / "data", final)
+    finally:
+        journal.close()
+        if not keep_work:
+            shutil.rmtree(work, ignore_errors=True)
+    return PreparedDataset(final), True
+
+
+def _origin(source: Source, options: Options) -> dict[str, Any]:
+    origin = source.describe()
+    origin["prepared_with"] = {"size": options.size and list(options.size), "hold_out": options.hold_out}
+    return origin
+
+
+def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
+    """Keep an interrupted run only when it was made by this version with the same options."""
+    marker = work / "run.json"
+    text = json.dumps([__version__, origin], indent=2, ensure_ascii=False)
+    if work.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == text):
+        shutil.rmtree(work)
+    if not work.exists():
+        write_text(marker, text)
+
+
+def _same(final: Path, origin: dict[str, Any], options: Options) -> bool:
+    """Whether the finished data set is what this run would make.
+
+    Raises:
+        IccldError: It is not, and `force` is not given.
+    """
+    old = PreparedDataset(final).info.source
+    differs = [
+        f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
+        for key, label in (("adapter", "data set"), ("path", "path"), ("options", "options"))
+        if old.get(key) != origin.get(key)
+    ]
+    before, now = old.get("prepared_with", {}), origin["prepared_with"]
+    differs += [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    if not differs and old.get("digest") != origin["digest"]:
+        differs = ["the source's files have changed"]
+    if not differs:
+        return True
+    if not options.force:
+        raise IccldError(
+            f"{final} was prepared otherwise ({'; '.join(differs)})",
+            "--force replaces it, --out puts it elsewhere",
+        )
+    return False
+
+
+def _process(source: Source, journal: Journal, root: Path, options: Options, progress: Progress) -> None:
+    root.mkdir(exist_ok=True)
+    journal.forget_incomplete(root)
+    total, todo = journal.count(), journal.count(TODO)
+    done, bad = total - todo, 0
+    progress(done, total)
+    workers = options.workers or pool.default_workers()
+    job = Job(source, root, options.size)
+    for frame, record in pool.run(job, source.stream(journal.pending()), todo, workers):
+        journal.finish(frame.split, frame.key, record)
+        done, bad = done + 1, bad + ("reason" in record)
+        progress(done, total)
+        if bad >= GIVE_UP_AFTER and 2 * bad > done and not options.skip_bad:
+            return
+
+
+def _refuse_bad(journal: Journal, work: Path, name: str, options: Options) -> None:
+    count, total = journal.count(BAD), journal.count()
+    if count and not options.skip_bad:
+        files = list(itertools.islice(journal.bad(), 1000))
+        first = "; ".join(f"{entry['file']} {entry['reason']}" for entry in files[:3])
+        raise BadFilesError(
+            f"{count} of {total} frames of {name} cannot be used ({first}{' ...' if count > 3 else ''})",
+            "mend them or leave them out with --skip-bad; what is done is kept",
+            files,
+        )
+    if count == total:
+        first_bad = next(journal.bad())
+        raise IccldError(f"no frame of {name} can be used ({first_bad['file']} {first_bad['reason']})")
+
+
+def _write_set(
+    source: Source, journal: Journal, root: Path, name: str, origin: dict[str, Any], options: Options
+) -> None:
+    totals = Totals()
+    write_index(root / INDEX_NAME, journal.records(), totals)
+    twins, pairs = duplicates.find((split, int(record["hash"], 16)) for split, _, record in journal.records())
+    shown = preview.choose(sum(totals.splits.values()))
+    frames = _frames_at(root / INDEX_NAME, {*shown, *(number for pair in pairs for number in pair)})
+    examples = [[frames[one].image, frames[other].image] for one, other in pairs]
+    info = DatasetInfo(
+        name=name,
+        label_space=source.label_space,
+        classes_known=source.classes_known() if totals.labelled else None,
+        splits=totals.splits,
+        size=options.size,
+        source=origin,
+        tool_version=__version__,
+        skipped=tuple(journal.bad()),
+        covers=dict(source.covers) if totals.labelled else {},
+        extra={
+            **totals.to_json(source.label_space),
+            "duplicates": {"frames": twins, "examples": examples},
+        },
+    )
+    preview.write_preview(root, [frames[number] for number in shown], source.label_space)
+    preview.write_page(root, info, own_warnings(info))
+    write_json(root / INFO_NAME, info.to_json())
+
+
+def _frames_at(index: Path, positions: set[int]) -> dict[int, Frame]:
+    with open(index, encoding="utf-8") as file:
+        return {number: Frame.from_json(line) for number, line in enumerate(file) if number in positions}
+
+
+def _move_into_place(new: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(new, final)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""What is done with one frame, in a worker process: read, check, map, resize, write."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from iccld_cli.prepare import checks
+from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
+from iccld_cli.prepare.labelfiles import histogram
+
+JPEG_QUALITY = 95
+
+
+class Loader(Protocol):
+    """The part of an adapter that workers use."""
+
+    def load(self, frame: RawFrame) -> tuple[bytes | np.ndarray, np.ndarray | None]:
+        """Image and label of a frame."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all frames of a run have in common.
+
+    Attributes:
+        loader: Reads a frame.
+        root: Folder that `images/` and `labels/` are written to.
+        size: (width, height) to resize to, or None to keep each frame's own.
+    """
+
+    loader: Loader
+    root: Path
+    size: tuple[int, int] | None
+
+
+def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
+    """Prepare one frame.
+
+    Args:
+        job: What to do.
+        frame: The frame.
+        ready: Its decoded image, uint8 (H, W, 3) RGB; or a string that says what is wrong; or None to read
+            it.
+
+    Returns:
+        The frame's record: paths and sizes of the `files` written and their `sha256`, `width`, `height`, `pixels` per trainId,
+        `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
+        decoder remarked something; or `file` and `reason` when it is bad.
+    """
+    try:
+        if isinstance(ready, str):
+            raise FileProblem(frame.image, ready)
+        raw, label = (ready, None) if ready is not None else job.loader.load(frame)
+        with blame(frame.image):
+            return _write(job, frame, raw, label)
+    except FileProblem as problem:
+        return {"file": problem.file, "reason": problem.reason}
+
+
+def _write(job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None) -> dict[str, Any]:
+    photo = checks.decode_image(raw) if isinstance(raw, bytes) else checks.Photograph(raw, "", keep=False)
+    image, form, keep = photo.pixels, photo.format, photo.keep
+    height, width = image.shape[:2]
+    if label is not None and label.shape != (height, width):
+        reason = f"is {label.shape[1]}x{label.shape[0]}, its image is {width}x{height}"
+        raise FileProblem(frame.label or frame.image, reason)
+    if job.size is not None and (width, height) != job.size:
+        image, label, keep = _resize(image, job.size), _shrink_label(label, job.size), False
+        form = "JPEG"
+    mean, std = (values.ravel() for values in cv2.meanStdDev(image))
+    checks.check_content(mean, std)
+    record: dict[str, Any] = {"hash": f"{checks.perceptual_hash(image):016x}"}
+    if photo.doubt:
+        record["doubt"] = {"file": frame.image, "reason": photo.doubt}
+    suffix = ".png" if form not in ("JPEG", "") else ".jpg"
+    path = f"images/{frame.split}/{frame.key}{suffix}"
+    data = raw if keep and isinstance(raw, bytes) else _encode(image, suffix)
+    files = {path: _save(job.root / path, data)}
+    digests = [hashlib.sha256(data).hexdigest()]
+    if label is not None:
+        path = f"labels/{frame.split}/{frame.key}.png"
+        data = _encode(label, ".png")
+        files[path] = _save(job.root / path, data)
+        digests.append(hashlib.sha256(data).hexdigest())
+        counts = histogram(label)
+        record["pixels"] = {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
+    record |= {"files": files, "sha256": digests, "width": image.shape[1], "height": image.shape[0]}
+    return record | {"mean": [round(float(m), 4) for m in mean], "std": [round(float(s), 4) for s in std]}
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    smaller = size[0] <= image.shape[1] and size[1] <= image.shape[0]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def _shrink_label(label: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its
+    # corner.
+    return None if label is None else cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _encode(pixels: np.ndarray, suffix: str) -> bytes:
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
+    done, data = cv2.imencode(suffix, pixels, options)
+    assert done
+    return data.tobytes()
+
+
+def _save(path: Path, data: bytes) -> int:
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return len(data)

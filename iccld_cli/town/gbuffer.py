@@ -1,0 +1,199 @@
+"""Geometry pass: which face, ground or backdrop every sample sees, and at which depth.
+
+Image and label are both read from this one buffer, which is why they agree at every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iccld_cli.town import raster
+from iccld_cli.town.atlas import CUTOUT, LEVELS, Atlas
+from iccld_cli.town.camera import SUPER, Camera
+from iccld_cli.town.ground import GROUND_LABELS, GroundHit
+from iccld_cli.town.materials import SIZE
+from iccld_cli.town.mesh import Mesh
+
+GROUND, HILLS, SKY = -1, -2, -3
+"""Face numbers of samples that see no face."""
+
+HILL_LABEL, SKY_LABEL = 8, 10
+
+BATCH = 256
+"""Cut-out faces drawn at once."""
+
+
+@dataclass
+class Faces:
+    """World faces with everything the passes look up, one row per face.
+
+    Attributes:
+        quads: Corners (F, 4, 3) float32, sprites already turned to the viewer.
+        mesh: Colours, labels and the rest.
+        u: Texture column as an affine form of the world position (F, 4): u = u[:3] . p + u[3].
+        v: Texture row likewise (F, 4).
+        density: Texels per metre (F,).
+        cutout: Faces with holes (F,) bool.
+    """
+
+    quads: np.ndarray
+    mesh: Mesh
+    u: np.ndarray
+    v: np.ndarray
+    density: np.ndarray
+    cutout: np.ndarray
+
+
+def turn_sprites(mesh: Mesh, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Corners (F, 4, 3) of a mesh whose sprites lie in the plane of two world axes (3,)."""
+    quads = mesh.quads.copy()
+    pick = np.flatnonzero(mesh.sprites)
+    if len(pick):
+        centre, size, turn = quads[pick, 0], quads[pick, 1, 0] / 2, quads[pick, 1, 1]
+        c, s = (np.cos(turn) * size)[:, None], (np.sin(turn) * size)[:, None]
+        a = c * right + s * up
+        b = c * up - s * right
+        quads[pick] = np.stack([centre - a + b, centre + a + b, centre + a - b, centre - a - b], 1)
+    return quads.astype(np.float32)
+
+
+def prepare(mesh: Mesh, quads: np.ndarray) -> Faces:
+    """Adds texture mapping to faces whose corners are final."""
+    origin = quads[:, 0].astype(np.float64)
+    e1, e3 = quads[:, 1] - origin, quads[:, 3] - origin
+    g11, g33, g13 = (e1 * e1).sum(1), (e3 * e3).sum(1), (e1 * e3).sum(1)
+    det = np.maximum(g11 * g33 - g13 * g13, 1e-10)
+    du = (e1 * g33[:, None] - e3 * g13[:, None]) * (mesh.reps[:, 0] / det)[:, None]
+    dv = (e3 * g11[:, None] - e1 * g13[:, None]) * (mesh.reps[:, 1] / det)[:, None]
+    u = np.concatenate([du, -(du * origin).sum(1)[:, None]], 1)
+    v = np.concatenate([dv, -(dv * origin).sum(1)[:, None]], 1)
+    density = SIZE * np.sqrt(np.maximum((du * du).sum(1), (dv * dv).sum(1)))
+    return Faces(quads, mesh, u, v, density.astype(np.float32), CUTOUT[mesh.tiles])
+
+
+@dataclass
+class GBuffer:
+    """What every sample sees.
+
+    Attributes:
+        camera: The camera.
+        ids: Face number, or GROUND, HILLS, SKY (S,) int32.
+        depth: Inverse depth (S,) float32, 0 for the backdrop.
+        rays: World direction per unit of depth (S, 3) float32.
+        ground: Ground hit of every sample.
+        faces: The faces.
+        table: Texture mapping of the faces from this camera, see screen_texture.
+    """
+
+    camera: Camera
+    ids: np.ndarray
+    depth: np.ndarray
+    rays: np.ndarray
+    ground: GroundHit
+    faces: Faces
+    table: np.ndarray
+
+    def grid(self, flat: np.ndarray) -> np.ndarray:
+        """A flat per-sample array as (rows, columns)."""
+        w, h = self.camera.samples
+        return flat.reshape(h, w)
+
+    def label(self) -> np.ndarray:
+        """trainIds (H, W) uint8 of the pixel centres."""
+        ids = self.grid(self.ids)[::SUPER, ::SUPER]
+        kind = self.grid(self.ground.kind)[::SUPER, ::SUPER]
+        out = np.full(ids.shape, SKY_LABEL, np.uint8)
+        out[ids == HILLS] = HILL_LABEL
+        road = ids == GROUND
+        out[road] = GROUND_LABELS[kind[road]]
+        face = ids >= 0
+        out[face] = self.faces.mesh.labels[ids[face]]
+        return out
+
+
+def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray, hills: np.ndarray) -> GBuffer:
+    """Draws faces over ground and backdrop.
+
+    Args:
+        camera: The camera.
+        faces: World faces.
+        atlas: Texture tiles, for the holes of fences and leaves.
+        ground: Ground hit of every sample.
+        rays: World direction per unit of depth (S, 3).
+        hills: Samples (S,) bool where the backdrop shows hills.
+
+    Returns:
+        The filled buffer.
+    """
+    width, height = camera.samples
+    focal, (cx, cy) = camera.sample_focal, camera.sample_centre
+    zbuf = ground.depth.copy()
+    ids = np.full(len(zbuf), SKY, np.int32)
+    ids[hills] = HILLS
+    ids[zbuf > 0] = GROUND
+    points = camera.to_camera(faces.quads)
+    setup = raster.perspective(points, focal, cx, cy, height)
+    away = camera.position.astype(np.float32) - faces.quads[:, 0]
+    facing = (away * faces.mesh.normals).sum(1)
+    # Leaves on the far side of a crown are hidden by those in front; the few that would show through are not missed.
+    limit = np.where(faces.mesh.sprites, -0.4 * np.sqrt((away * away).sum(1)), 0)
+    seen = facing > limit
+    seen &= setup.rows[:, 1] >= setup.rows[:, 0]
+    x, z = points[..., 0], np.maximum(points[..., 2], 1e-3)
+    col = focal * x / z + cx
+    seen &= setup.crossing | ((col.max(1) >= 0) & (col.min(1) <= width - 1))
+    table = screen_texture(faces, camera)
+    solid = np.flatnonzero(seen & ~faces.cutout)
+    raster.resolve(zbuf, ids, *raster.fragments(setup, solid, width))
+    holes = np.flatnonzero(seen & faces.cutout)
+    # Near leaves first: most of what lies behind is then dropped before its holes are looked up.
+    holes = holes[np.argsort(z[holes].min(1), kind="stable")]
+    for start in range(0, len(holes), BATCH):
+        index, depth, owner = raster.fragments(setup, holes[start : start + BATCH], width)
+        ahead = depth > zbuf[index]
+        index, depth, owner = index[ahead], depth[ahead], owner[ahead]
+        keep = _solid(faces, atlas, camera, table, index, depth, owner)
+        raster.resolve(zbuf, ids, index[keep], depth[keep], owner[keep])
+    return GBuffer(camera, ids, zbuf, rays, ground, faces, table)
+
+
+def _solid(
+    faces: Faces,
+    atlas: Atlas,
+    camera: Camera,
+    table: np.ndarray,
+    index: np.ndarray,
+    depth: np.ndarray,
+    owner: np.ndarray,
+) -> np.ndarray:
+    """Which fragments of cut-out faces hit matter rather than a hole."""
+    z = 1 / depth
+    u, v = texture_at(table, owner, index, z, camera.samples[0])
+    lod = np.log2(np.maximum(faces.density[owner] * z / np.float32(camera.sample_focal), 1))
+    lod = np.minimum(lod + np.float32(0.5), LEVELS - 1).astype(np.int32)
+    return atlas.solid(faces.mesh.tiles[owner], u, v, lod)
+
+
+def screen_texture(faces: Faces, camera: Camera) -> np.ndarray:
+    """Texture positions as forms of the screen: u = t0 + z * (t1 x + t2 y + t3), likewise v in t4..t7; (8, F)."""
+    cx, cy = camera.sample_centre
+    out = np.empty((8, len(faces.u)), np.float32)
+    for row, form in ((0, faces.u), (4, faces.v)):
+        local = form[:, :3] @ camera.rotation.T
+        local[:, :2] /= camera.sample_focal
+        out[row] = form[:, 3] + form[:, :3] @ camera.position
+        out[row + 1], out[row + 2] = local[:, 0], local[:, 1]
+        out[row + 3] = local[:, 2] - local[:, 0] * cx - local[:, 1] * cy
+    return out
+
+
+def texture_at(
+    table: np.ndarray, owner: np.ndarray, index: np.ndarray, z: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texture position (u, v) of samples ``index`` at depth ``z`` (N,) on faces ``owner``; table by screen_texture."""
+    y, x = np.divmod(index.astype(np.int32), np.int32(width))
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    t = [row.take(owner) for row in table]
+    return t[0] + z * (t[1] * x + t[2] * y + t[3]), t[4] + z * (t[5] * x + t[6] * y + t[7])

@@ -1,0 +1,238 @@
+"""Puts a town, a camera and a look together into frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from iccld_cli.errors import IccldError
+from iccld_cli.town import gbuffer, ground, layout, sky, traffic
+from iccld_cli.town.atlas import build_atlas
+from iccld_cli.town.camera import SUPER, Camera, make_camera
+from iccld_cli.town.looks import HIDDEN, LOOKS, Style, make_style
+from iccld_cli.town.mesh import Mesh, merge
+from iccld_cli.town.mirror import add_reflections
+from iccld_cli.town.plan import CHUNK, Plan, make_plan, rng_of
+from iccld_cli.town.sensor import bonnet_mask, expose
+from iccld_cli.town.shade import Scene, shade
+from iccld_cli.town.shadow import MAP, contact_map, sun_map
+from iccld_cli.town.traffic import Ego
+
+MIN_SIZE = 16
+"""Smallest picture edge in pixels."""
+
+AHEAD = 6
+"""Chunks drawn in front of the camera's own."""
+
+IGNORE = 255
+
+BLOCK = 1 << 15
+"""Samples shaded at once: few enough for the intermediate arrays to stay in the processor's cache."""
+
+
+@dataclass
+class Town:
+    """One drive's town: street, look, and the chunks furnished so far.
+
+    Attributes:
+        plan: The street.
+        style: The look.
+        start: Where the drive begins, metres along the street.
+        lat: The camera's lane, metres right of the centre line.
+        speed: Metres per second.
+        chunks: Furnished chunks by number and level of detail; only those near the camera are kept.
+    """
+
+    plan: Plan
+    style: Style
+    start: float
+    lat: float
+    speed: float
+    chunks: dict[tuple[int, int], Mesh] = field(default_factory=dict)
+
+    def near(self, s: float) -> list[Mesh]:
+        """Furniture of the chunks seen from position ``s``."""
+        here = int(s // CHUNK)
+        want = [(here + k, 2 if k < 2 else 1 if k < 4 else 0) for k in range(AHEAD + 1)]
+        self.chunks = {key: mesh for key, mesh in self.chunks.items() if key in want}
+        for key in want:
+            if key not in self.chunks:
+                self.chunks[key] = layout.furnish(self.plan, self.style.palette, *key)
+        return [self.chunks[key] for key in want]
+
+
+def make_town(seed: tuple[int, ...], look: str) -> Town:
+    """Draws a town and the drive through it.
+
+    Args:
+        seed: Non-negative ints naming it.
+        look: One of LOOKS.
+
+    Returns:
+        The town.
+
+    Raises:
+        IccldError: If the look is unknown.
+    """
+    key = (*seed, LOOKS.index(look) if look in LOOKS else 0)
+    rng = rng_of(*key, 2)
+    style = make_style(look, rng)
+    plan = make_plan(key, style.density)
+    lane = int(rng.integers(plan.lanes))
+    lat = (lane + 0.5) * plan.lane + float(rng.normal(0, 0.2))
+    return Town(plan, style, float(rng.uniform(300, 2000)), lat, float(rng.uniform(6, 12)))
+
+
+def check(look: str, size: tuple[int, int], seed: int, index: int = 0) -> None:
+    """Raises IccldError for an unknown look, a picture that is too small or a negative number."""
+    if min(seed, index) < 0:
+        raise IccldError(f"the virtual town has no negative seed or frame ({seed}, {index})", "count from 0")
+    if look not in LOOKS:
+        make_style(look, rng_of(0))
+    if min(size) < MIN_SIZE:
+        raise IccldError(
+            f"a picture of {size[0]} x {size[1]} pixels is too small for the virtual town",
+            f"choose at least {MIN_SIZE} x {MIN_SIZE}",
+        )
+
+
+def view(town: Town, s: float, time: float, size: tuple[int, int]) -> Camera:
+    """The camera on its mount, with the small sway of a driving car.
+
+    Args:
+        town: The town.
+        s: Metres along the street.
+        time: Seconds since the drive began.
+        size: Width and height, pixels.
+
+    Returns:
+        The camera.
+    """
+    mount = town.style.mount
+    pos, heading = town.plan.place(town.lat, s, y=mount.height + 0.012 * np.sin(2.1 * time))
+    _, later = town.plan.place(town.lat, s + 14)
+    pitch = mount.pitch + 0.0025 * np.sin(1.7 * time) + 0.0012 * np.sin(6.3 * time)
+    yaw = mount.yaw + 0.35 * (later - heading)
+    return make_camera(pos, heading + yaw, pitch, mount.roll + 0.002 * np.sin(1.3 * time), mount.fov, size)
+
+
+def draw(
+    town: Town, s: float, time: float, size: tuple[int, int], noise: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders one frame.
+
+    Args:
+        town: The town.
+        s: Metres along the street.
+        time: Seconds since the drive began.
+        size: Width and height, pixels.
+        noise: Source of the sensor noise.
+
+    Returns:
+        Display RGB (H, W, 3) uint8 and trainIds (H, W) uint8.
+    """
+    camera = view(town, s, time, size)
+    style, plan = town.style, town.plan
+    atlas = build_atlas(style.gritty)
+    mesh = merge([*town.near(s), *traffic.moving(plan, style.palette, Ego(town.lat, s, town.speed), time)])
+    right, up = camera.rotation[0].astype(np.float32), -camera.rotation[1].astype(np.float32)
+    faces = gbuffer.prepare(mesh, gbuffer.turn_sprites(mesh, right, up))
+    rays = camera.rays()
+    hit = ground.cast(plan, camera.position, rays)
+    buf = gbuffer.draw(camera, faces, atlas, hit, rays, sky.is_hill(rays, hit.depth == 0, plan.seed))
+    forward = camera.rotation[2] * (1, 0, 1)
+    focus = camera.position + forward * 30
+    focus[1] = 2.0
+    bright = style.light.sun_color.max() > HIDDEN
+    sun = sun_map(mesh, faces, atlas, style.light.sun, focus, MAP * (1 + (size[0] > 640))) if bright else None
+    lamps = layout.lamp_heads(plan, s - 10, s + 90) if style.light.night else np.zeros((0, 3))
+    scene = Scene(plan, style, atlas, sun, contact_map(faces, focus), lamps, forward / np.linalg.norm(forward))
+    light = _resolve(scene, buf)
+    if style.light.wet:
+        add_reflections(buf, style.light, light)
+    image = expose(light, style.sensor, style.light.horizon, noise)
+    label = buf.label()
+    label[bonnet_mask(style.sensor, size)] = IGNORE
+    return image, label
+
+
+def _resolve(scene: Scene, buf: gbuffer.GBuffer) -> np.ndarray:
+    """Shades every pixel once and the samples between pixels only where something ends; returns (H, W, 3) light."""
+    w, h = buf.camera.samples
+    key = buf.grid(np.where(buf.ids == gbuffer.GROUND, -10 - buf.ground.kind.astype(np.int32), buf.ids))
+    pad = np.pad(key, ((1, 0), (1, 0)), "edge")
+    edge = np.zeros((h // SUPER, w // SUPER), bool)
+    for dy in range(3):
+        for dx in range(3):
+            edge |= pad[dy : dy + h : SUPER, dx : dx + w : SUPER] != key[::SUPER, ::SUPER]
+    want = np.zeros((h + 1, w + 1), bool)
+    for dy in range(3):
+        for dx in range(3):
+            want[dy : dy + h : SUPER, dx : dx + w : SUPER] |= edge
+    want[1::SUPER, 1::SUPER] = True
+    index = np.flatnonzero(want[1:, 1:].ravel())
+    full = np.zeros((h * w, 3), np.float32)
+    for start in range(0, len(index), BLOCK):
+        part = index[start : start + BLOCK]
+        full[part] = shade(scene, buf, part)
+    grid = full.reshape(h, w, 3)
+    centre = np.ascontiguousarray(grid[::SUPER, ::SUPER])
+    # Very bright samples are held back so that one glint does not turn a whole edge pixel white.
+    soft = np.pad(np.minimum(grid, 2.0), ((1, 0), (1, 0), (0, 0)), "edge")
+    mean = np.zeros_like(centre)
+    for dy, wy in enumerate((0.25, 0.5, 0.25)):
+        for dx, wx in enumerate((0.25, 0.5, 0.25)):
+            mean += np.float32(wy * wx) * soft[dy : dy + h : SUPER, dx : dx + w : SUPER]
+    share = np.float32(1 - scene.style.sensor.sharp)
+    centre[edge] += (mean - centre)[edge] * share
+    return centre
+
+
+def render_frame(seed: int, index: int, look: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Renders one labelled frame of its own town; a pure function of its arguments.
+
+    Args:
+        seed: Identity of the data set, >= 0.
+        index: Number of the frame, >= 0.
+        look: One of LOOKS.
+        size: Width and height, pixels, each at least 16.
+
+    Returns:
+        Display RGB (H, W, 3) uint8 and Cityscapes trainIds (H, W) uint8 with 255 to ignore.
+
+    Raises:
+        IccldError: If the look is unknown, the size too small or a number negative.
+    """
+    check(look, size, seed, index)
+    town = make_town((seed, index), look)
+    time = float(rng_of(seed, index, 4).uniform(0, 60))
+    return draw(town, town.start, time, size, rng_of(seed, index, 3))
+
+
+def render_drive(
+    seed: int, frames: int, look: str, size: tuple[int, int], fps: float = 25.0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Renders consecutive frames of one drive through one town.
+
+    Args:
+        seed: Identity of the drive, >= 0.
+        frames: Number of frames.
+        look: One of LOOKS.
+        size: Width and height, pixels, each at least 16.
+        fps: Frames per second.
+
+    Yields:
+        Display RGB (H, W, 3) uint8 and Cityscapes trainIds (H, W) uint8 per frame.
+
+    Raises:
+        IccldError: If the look is unknown, the size too small, the seed negative or the frame rate not above 0.
+    """
+    check(look, size, seed)
+    if fps <= 0:
+        raise IccldError(f"a drive cannot run at {fps} frames per second", "choose a rate above 0")
+    town = make_town((seed, 0), look)
+    for k in range(frames):
+        time = k / fps
+        yield draw(town, town.start + town.speed * time, time, size, rng_of(seed, 3, k))

@@ -1,0 +1,93 @@
+"""From light to a stored picture: anti-aliasing, exposure, blur, noise, compression."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from iccld_cli.town.looks import Sensor
+
+LUMA = np.array([0.3, 0.59, 0.11], np.float32)
+
+
+def _filmic(x: np.ndarray) -> np.ndarray:
+    """Compresses linear light to 0..1 with a soft shoulder."""
+    return x * (2.2 * x + 0.35) / (x * (2.0 * x + 0.75) + 0.28)
+
+
+def bonnet_mask(sensor: Sensor, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (H, W) bool hidden by the own bonnet; size is (width, height)."""
+    width, height = size
+    x = (np.arange(width) + 0.5) / width * 2 - 1
+    top = height * (1 - sensor.bonnet * (1 - 0.45 * x * x))
+    return (np.arange(height)[:, None] >= top[None, :]) & (sensor.bonnet > 0)
+
+
+def _draw_bonnet(image: np.ndarray, sensor: Sensor, sky: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    mask = bonnet_mask(sensor, (width, height))
+    if mask.any():
+        depth = np.cumsum(mask, 0) / max(mask.sum(0).max(), 1)
+        tone = 0.04 + 0.22 * np.exp(-depth * 9)
+        image[mask] = (tone[..., None] * sky)[mask]
+
+
+def _motion(image: np.ndarray, length: float) -> np.ndarray:
+    """Vertical blur of ``length`` pixels, as a bumpy road gives."""
+    if length < 0.7:
+        return image
+    n = int(np.ceil(length)) | 1
+    kernel = np.ones((n + 2, 1), np.float32)
+    kernel[0] = kernel[-1] = max(length - n, 0.0) / 2 + 0.15
+    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+
+
+def expose(light: np.ndarray, sensor: Sensor, sky: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turns linear light into the stored picture.
+
+    Args:
+        light: Linear RGB (H, W, 3) float32.
+        sensor: Camera electronics.
+        sky: Linear RGB (3,) that the own bonnet mirrors.
+        rng: Source of the noise of this frame.
+
+    Returns:
+        Display RGB (H, W, 3) uint8.
+    """
+    image = np.maximum(light, 0)
+    height, width = image.shape[:2]
+    scale = width / 512
+    _draw_bonnet(image, sensor, sky.astype(np.float32))
+    if sensor.metering:
+        # Like a real camera: expose for the middle of the picture, within the electronics' range.
+        middle = np.minimum(image[height // 4 :] @ LUMA, 1.5).mean()
+        gain = np.clip(0.25 / max(float(middle), 1e-4), 0.5, 12.0) ** sensor.metering
+        image = image * np.float32(gain)
+    if sensor.bloom:
+        over = cv2.GaussianBlur(np.minimum(np.maximum(image - 0.7, 0), 4), (0, 0), 5 * scale)
+        over += 0.5 * cv2.GaussianBlur(over, (0, 0), 14 * scale)
+        image = image + sensor.bloom * over
+    if sensor.defocus:
+        image = cv2.GaussianBlur(image, (0, 0), max(sensor.defocus * scale, 0.25), borderType=cv2.BORDER_REPLICATE)
+        image = _motion(image, sensor.motion * scale)
+    image = image * (sensor.exposure * sensor.balance).astype(np.float32)
+    if sensor.vignette:
+        y = (np.arange(height, dtype=np.float32) / height - 0.5)[:, None]
+        x = (np.arange(width, dtype=np.float32) / width - 0.5)[None, :]
+        image *= (1 - sensor.vignette * 1.6 * (x * x + y * y))[..., None]
+    image = np.sqrt(np.clip(_filmic(image), 0, 1))
+    grey = (image @ LUMA)[..., None]
+    image = grey + (image - grey) * np.float32(sensor.saturation)
+    image = (image - 0.5) * np.float32(sensor.contrast) + 0.5
+    image = image * np.float32(1 - sensor.lift) + np.float32(sensor.lift)
+    if sensor.noise:
+        # Chroma noise is coarser than luma noise, because the sensor's colours are interpolated.
+        grain = rng.standard_normal((height, width, 1), np.float32)
+        color = cv2.GaussianBlur(rng.standard_normal((height, width, 3), np.float32), (0, 0), 0.9)
+        image = image + np.float32(sensor.noise) * (grain + 1.1 * color) * (1.25 - np.clip(grey, 0, 1))
+    stored = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if sensor.jpeg:
+        ok, data = cv2.imencode(".jpg", stored[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg])
+        assert ok
+        stored = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return stored

@@ -1,0 +1,266 @@
+"""Training states: everything a run needs to go on, as safetensors and JSON.
+
+    RUN/state/<stage>-<step>/tensors.safetensors    tensors of every module and optimizer
+    RUN/state/<stage>-<step>/state.json             step, configuration, data digests, everything else
+
+A state is written under a temporary name, flushed and renamed, and only then are older ones removed: killed at any
+moment, the newest whole state still loads. Random state needs no saving, because every random number of training
+is a function of (seed, step, sample); nor does the sampler's position, which is the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from iccld_cli.checkpoint import tensors_digest
+from iccld_cli.errors import IccldError
+from iccld_cli.files import explain_os_error
+from iccld_cli.parallel.sharding import cut_like, join_tensors
+
+_NAME = re.compile(r"(?P<stage>source_only|stage1|stage2)-(?P<step>\d+)")
+_PART = ".part"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state on disk.
+
+    Attributes:
+        path: Its folder.
+        stage: Stage it belongs to.
+        step: Steps done.
+    """
+
+    path: Path
+    stage: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything stateful of a run, in one list.
+
+    Attributes:
+        modules: Networks, averages and counts with tensors, by name.
+        optimizers: Every optimizer, by name; their learning rates are a function of the step.
+        facts: What a resumed run must agree on, JSON-ready.
+        extras: Everything else, JSON-ready: numbers not yet logged, the loss scaler, the best score.
+    """
+
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    facts: dict[str, Any]
+    extras: dict[str, Any]
+
+
+def list_states(run: Path) -> list[SavedState]:
+    """Whole states of a run folder, oldest first."""
+    found = []
+    for path in (run / "state").glob("*"):
+        match = _NAME.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append(SavedState(path, match["stage"], int(match["step"])))
+    return sorted(found, key=lambda s: s.step)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for path in (run / "state").glob(f".*{_PART}"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in run.glob(f".*{_PART}*"):
+        path.unlink(missing_ok=True)
+
+
+def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, write: bool = True) -> Path:
+    """Write a state and remove those beyond the newest `keep` of the same stage; all ranks together.
+
+    Args:
+        run: The run folder.
+        stage: Name of the stage.
+        step: Steps done.
+        contents: What to write.
+        keep: States kept.
+        write: Whether this rank writes; the others hand over their parts of what is cut.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        IccldError: A tensor is not finite, or the disk is full or not writable; older states are untouched then.
+    """
+    final = run / "state" / f"{stage}-{step:08d}"
+    tensors, groups = _flatten(contents, write)
+    if not write:
+        return final
+    broken = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
+    if broken is not None:
+        raise IccldError(
+            f"training broke: {broken} is not finite after step {step}, which was not saved",
+            "the last good state is kept; lower optim.lr or use --precision fp32, and --resume",
+        )
+    record = {
+        "stage": stage,
+        "step": step,
+        "facts": contents.facts,
+        "extras": contents.extras,
+        "param_groups": groups,
+        "sha256": tensors_digest(tensors),
+    }
+    temporary = _part_path(run)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / "tensors.safetensors")
+        (temporary / "state.json").write_text(json.dumps(record), encoding="utf-8")
+        for file in (*temporary.iterdir(), temporary):
+            _flush(file)
+        if final.exists():
+            _remove(run, final)
+        os.replace(temporary, final)
+        _flush(final.parent)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError):
+            error = OSError(28 if "No space" in str(error) else 5, str(error))
+        raise explain_os_error(error, final) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in [s for s in list_states(run) if s.stage == stage][:-keep]:
+        _remove(run, old.path)
+    return final
+
+
+def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, Any]]:
+    """Put a state back.
+
+    Args:
+        saved: The state.
+        contents: Where to; its `extras` are not looked at.
+
+    Returns:
+        Steps done, and the extras as saved.
+
+    Raises:
+        IccldError: The state is damaged or belongs to a run with other settings.
+    """
+    hint = "remove that folder to fall back to an older state, or start anew in another --out"
+    record = read_record(saved)
+    changed = sorted(_differences(record["facts"], contents.facts))
+    if changed:
+        raise IccldError(
+            f"cannot resume {saved.path}: what differs from the run is {', '.join(changed)}",
+            "resume with the same settings and data, or start anew in another --out",
+        )
+    try:
+        tensors = load_file(saved.path / "tensors.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise IccldError(f"training state {saved.path} cannot be read ({error})", hint) from None
+    if tensors_digest(tensors) != record["sha256"]:
+        raise IccldError(f"training state {saved.path} is damaged: its tensors do not match their checksum", hint)
+    try:
+        for name, module in contents.modules.items():
+            prefix = f"module/{name}/"
+            values = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            own = module.state_dict()
+            module.load_state_dict({k: cut_like(v, own[k]) if k in own else v for k, v in values.items()})
+        for name, optimizer in contents.optimizers.items():
+            _restore_optimizer(optimizer, f"optimizer/{name}/", tensors, record["param_groups"][name])
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise IccldError(
+            f"training state {saved.path} does not fit these networks ({str(error).splitlines()[0]})",
+            "it was written by another version of iccld; start anew in another --out",
+        ) from None
+    return int(record["step"]), record["extras"]
+
+
+def read_record(saved: SavedState) -> dict[str, Any]:
+    """What a state says besides its tensors.
+
+    Raises:
+        IccldError: It cannot be read.
+    """
+    try:
+        record = json.loads((saved.path / "state.json").read_text(encoding="utf-8"))
+        missing = {"step", "facts", "extras", "param_groups", "sha256"} - record.keys()
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+    except (OSError, ValueError, AttributeError) as error:
+        raise IccldError(
+            f"training state {saved.path} cannot be read ({error})",
+            "remove that folder to fall back to an older state, or start anew in another --out",
+        ) from None
+    return record
+
+
+def _flatten(contents: Contents, keep: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    groups: dict[str, Any] = {}
+    for name, module in contents.modules.items():
+        tensors |= {f"module/{name}/{k}": v for k, v in module.state_dict().items()}
+    for name, optimizer in contents.optimizers.items():
+        state = optimizer.state_dict()
+        for index, entry in state["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{k}": v for k, v in entry.items() if isinstance(v, Tensor)}
+        groups[name] = state["param_groups"]
+    return join_tensors(tensors, keep), groups
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, field = key[len(prefix) :].split("/", 1)
+            state.setdefault(int(index), {})[field] = cut_like(value, parameters[int(index)])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            # Moments must lie in memory as before (channels last): other strides take other kernels, whose
+            # rounding may differ.
+            for field, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    optimizer.state[parameter][field] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _part_path(run: Path) -> Path:
+    return run / "state" / f".{uuid.uuid4().hex[:8]}{_PART}"
+
+
+def _remove(run: Path, path: Path) -> None:
+    """Remove a state so that a kill in between leaves no half of it under its name."""
+    aside = _part_path(run)
+    os.replace(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # folders cannot be opened there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _differences(old: Any, new: Any, path: str = "") -> set[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = old.keys() | new.keys()
+        return set().union(*(_differences(old.get(k), new.get(k), f"{path}.{k}" if path else k) for k in keys))
+    if old == new:
+        return set()
+    short = [str(v) if v is None or isinstance(v, bool | int | float) else None for v in (old, new)]
+    return {path if None in short else f"{path} ({short[0]} -> {short[1]})"}

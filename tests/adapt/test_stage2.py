@@ -1,0 +1,279 @@
+"""Single steps of stage 2."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from stage_batches import SPACE, make_batch
+
+from iccld_cli.adapt.stage2 import AdvStage, Prototypes
+from iccld_cli.diffusion.latent import class_shares, prototype_sums
+from iccld_cli.labels import IGNORE
+from iccld_cli.models.build import build_segmenter
+
+
+@pytest.fixture
+def make_stage(small_config):
+    def make(*assignments, lively=True):
+        config = small_config("optim.lr=1e-3", "adv.unet_lr=1e-3", "adv.iterations=40", *assignments)
+        student = build_segmenter(config, len(SPACE), denoiser=config.adv.generate, seed=0)
+        if lively and student.denoiser is not None:
+            torch.nn.init.normal_(student.denoiser.unet.conv_out.weight, std=0.1)
+        return AdvStage(config, SPACE, student, Accelerator(cpu=True))
+
+    return make
+
+
+def tensors(module):
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def test_steps_lower_the_loss(make_stage):
+    stage = make_stage(lively=False)
+    losses = [float(stage.step(step, make_batch(step % 2))["loss_decoded"]) for step in range(14)]
+    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
+
+
+def test_a_step_says_what_it_did_and_keeps_no_graph(make_stage):
+    stats = make_stage("adv.terminal_probability=1").step(0, make_batch())
+    names = {"loss", "loss_latent", "loss_decoded", "loss_direct", "loss_adversarial", "disc_loss", "grad_norm"}
+    assert names <= set(stats)
+    assert all(v.ndim == 0 and not v.requires_grad and torch.isfinite(v) for v in stats.values())
+
+
+def test_what_is_believed_is_said_of_target_pixels(make_stage):
+    batch = make_batch()
+    batch.trusted[:, ::2] = False
+    batch.paste[:] = True  # pasted pixels are certain, and no pseudo-labels
+    assert 0 < float(make_stage("seg.confidence_range=[0, 0]").step(0, batch)["pseudo_believed"]) == pytest.approx(0.5)
+
+
+def test_the_loss_is_the_weighted_sum(make_stage):
+    weights = {"latent": 0.7, "decoded": 0.6, "direct": 0.5, "adversarial": 0.4}
+    stage = make_stage("adv.terminal_probability=1", *(f"adv.{k}_weight={v}" for k, v in weights.items()))
+    stats = stage.step(0, make_batch())
+    torch.testing.assert_close(stats["loss"], sum(v * stats[f"loss_{k}"] for k, v in weights.items()))
+
+
+def test_steps_are_reproducible(make_stage):
+    one, two = make_stage(), make_stage()
+    for step in range(2):
+        first, second = one.step(step, make_batch(step)), two.step(step, make_batch(step))
+        assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def adversarial_only(make_stage, *assignments):
+    return make_stage(
+        "adv.latent_weight=0",
+        "adv.decoded_weight=0",
+        "adv.direct_weight=0",
+        "adv.adversarial_weight=1",
+        "adv.terminal_probability=0",  # of source and mixed nothing is pure noise: the target alone is judged
+        "optim.grad_clip=0",
+        *assignments,
+    )
+
+
+def test_the_adversarial_gradient_reaches_the_unet_and_not_the_encoder(make_stage):
+    stage = adversarial_only(make_stage)
+    stage.step(0, make_batch())
+    moved = sum(float(p.grad.abs().sum()) for p in stage.student.denoiser.parameters() if p.grad is not None)
+    assert moved > 0
+    for part in (stage.student.encoder, stage.student.decoder):
+        for name, p in part.named_parameters():
+            assert p.grad is None or not p.grad.any(), name
+
+
+def reached(stage):
+    """Names of the parts that the last step's gradient reached."""
+    parts = {"E": stage.student.encoder, "D": stage.student.decoder, "UNet": stage.student.denoiser}
+    return {
+        name
+        for name, part in parts.items()
+        if part is not None and any(p.grad is not None and p.grad.any() for p in part.parameters())
+    }
+
+
+@pytest.mark.parametrize(
+    ("assignments", "parts"),
+    [
+        ([], {"UNet"}),
+        (["adv.align_encoder=true"], {"UNet", "E"}),
+        (["adv.adversary=output"], {"UNet", "D"}),
+        (["adv.adversary=output", "adv.align_encoder=true"], {"UNet", "D", "E"}),
+        (["adv.generate=false"], {"E"}),
+        (["adv.generate=false", "adv.adversary=output"], {"D", "E"}),
+    ],
+)
+def test_what_the_adversarial_gradient_reaches(make_stage, assignments, parts):
+    stage = adversarial_only(make_stage, *assignments)
+    stage.step(0, make_batch())
+    assert reached(stage) == parts
+
+
+@pytest.mark.parametrize(
+    "assignments", [[], ["adv.adversary=output"], ["adv.generate=false"], ["adv.self_training=false"]]
+)
+def test_two_resolutions(make_stage, assignments):
+    stage = make_stage("model.detail=true", "adv.terminal_probability=1", *assignments)
+    seen = []
+    train = stage._train_critic
+    stage._train_critic = lambda parts, micro: (seen.append([p.shape for p in parts]), train(parts, micro))[1]
+    key = "loss_direct" if "adv.generate=false" in assignments else "loss_decoded"
+    losses = [float(stage.step(step, make_batch(step % 2))[key]) for step in range(22)]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    shape = (4, len(SPACE), 8, 8) if "adv.adversary=output" in assignments else (4, 8, 4, 4)  # two views of two crops
+    assert set(seen[0]) == {shape}
+    assert stage.student.decoder.classify.weight.grad[-1].abs().sum() > 0  # the attention learns
+
+
+def test_an_output_discriminator_sees_probabilities(make_stage):
+    stage = make_stage("adv.adversary=output", "adv.terminal_probability=1")
+    seen = []
+    stage._train_critic = lambda parts, micro: seen.extend(parts) or {}
+    stage.step(0, make_batch())
+    assert len(seen) == 3
+    for part in seen:
+        assert part.shape[1:] == (len(SPACE), 16, 16)
+        torch.testing.assert_close(part.sum(dim=1), torch.ones(len(part), 16, 16))
+
+
+def test_without_a_unet_the_losses_are_those_of_z0(make_stage):
+    stats = make_stage("adv.generate=false").step(0, make_batch())
+    assert {"loss_direct", "loss_adversarial", "disc_acc_mixed"} <= set(stats)
+    assert not {"loss_latent", "loss_decoded"} & set(stats)
+
+
+def test_without_self_training_pseudo_labels_change_nothing(make_stage):
+    runs = []
+    for scale in (1.0, 3.0):
+        stage = make_stage("adv.self_training=false", "adv.terminal_probability=1")
+        with torch.no_grad():
+            for p in stage.teacher.model.parameters():
+                p.mul_(scale)
+        stage.prototypes.counts.fill_(5.0)  # the teacher's view of the first source batch would show
+        stage._means = lambda *_, s=stage: s.prototypes.means()
+        runs.append(stage.step(0, make_batch()))
+    assert not {"pseudo_believed", "disc_acc_mixed"} & set(runs[0])
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+
+
+def test_the_generator_pass_leaves_the_discriminator_alone(make_stage):
+    stage = adversarial_only(make_stage)
+    seen = []
+    train = stage._train_critic
+    stage._train_critic = lambda *args: (seen.append([p.grad for p in stage.critic.parameters()]), train(*args))[1]
+    before = {n: p.detach().clone() for n, p in stage.critic.named_parameters()}
+    stage.step(0, make_batch())
+    assert seen == [[None] * len(before)]  # nothing came from the generator's loss
+    assert all(p.requires_grad for p in stage.critic.parameters())
+
+
+def test_the_discriminator_learns_to_tell_domains_apart(make_stage):
+    stage = make_stage("adv.terminal_probability=1", "adv.discriminator_lr=1e-2", "optim.warmup=0")
+    source = 0.5 + torch.randn(4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    other = -0.5 + torch.randn(4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    parts = [source, other[:2], other[2:]]
+    losses = [stage._train_critic(parts, (0, 1))["disc_loss"].item() for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_discriminators_step_leaves_the_student_alone(make_stage):
+    stage = make_stage()
+    before = tensors(stage.student)
+    stage._train_critic([torch.randn(2, 8, 8, 8) for _ in range(3)], (0, 1))
+    assert all(torch.equal(before[k], v) for k, v in tensors(stage.student).items())
+
+
+def test_without_source_estimates_the_discriminator_waits(make_stage):
+    stage = make_stage()
+    before = {n: p.detach().clone() for n, p in stage.critic.named_parameters()}
+    parts = [torch.randn(0, 8, 8, 8), torch.randn(0, 8, 8, 8), torch.randn(2, 8, 8, 8)]
+    stats = stage._train_critic(parts, (0, 1))
+    assert stats["disc_loss"].item() == 0
+    for name, p in stage.critic.named_parameters():
+        assert torch.isfinite(p).all() and torch.equal(p, before[name]), name
+
+
+def test_the_penalty_steadies_the_discriminator(make_stage):
+    stage = make_stage("adv.gradient_penalty=10", "adv.terminal_probability=1")
+    stats = stage.step(0, make_batch())
+    assert torch.isfinite(stats["disc_loss"])
+    assert all(torch.isfinite(p).all() for p in stage.critic.parameters())
+
+
+def test_no_weight_no_discriminator(make_stage):
+    stage = make_stage("adv.adversarial_weight=0")
+    before = tensors(stage.critic)
+    stats = stage.step(0, make_batch())
+    assert not any(name.startswith("disc") or name == "loss_adversarial" for name in stats)
+    assert all(torch.equal(before[k], v) for k, v in tensors(stage.critic).items())
+
+
+def test_the_teacher_never_gets_a_gradient(make_stage):
+    stage = make_stage()
+    for step in range(2):
+        stage.step(step, make_batch(step))
+    assert all(p.grad is None and not p.requires_grad for p in stage.result().parameters())
+    assert stage.result().denoiser is not None and not stage.result().training
+
+
+def test_every_parameter_of_the_student_gets_a_gradient(make_stage):
+    stage = make_stage()
+    stage.step(0, make_batch())
+    assert [n for n, p in stage.student.named_parameters() if p.grad is None] == []
+
+
+def test_frozen_coders_stay_as_stage_1_left_them(make_stage):
+    stage = make_stage("adv.coder_lr_factor=0")
+    before = {n: p.detach().clone() for n, p in stage.student.named_parameters()}
+    for step in range(2):
+        stage.step(step, make_batch(step))
+    for name, p in stage.student.named_parameters():
+        assert name.startswith("denoiser.") or torch.equal(p, before[name]), name
+    assert not torch.equal(stage.student.denoiser.unet.conv_out.weight, before["denoiser.unet.conv_out.weight"])
+
+
+def test_the_target_is_always_pure_noise(make_stage):
+    stage = make_stage("adv.terminal_probability=0.5")
+    often = []
+    for seed in range(60):
+        noise, times, pure = stage._draw_noise(make_batch(seed), (8, 8))
+        assert noise.shape == (6, 8, 8, 8) and times.shape == (6,)
+        assert (times[4:] == 999).all() and pure[2].tolist() == [0, 1]
+        assert [times[0], times[1]] == [999 if i in pure[0].tolist() else times[i] for i in (0, 1)]
+        assert int(times.min()) >= 0 and int(times.max()) <= 999
+        often.append((times[:4] == 999).float().mean())
+    assert float(torch.stack(often).mean()) == pytest.approx(0.5, abs=0.12)
+
+
+def test_unlabelled_sources_are_no_nan(make_stage):
+    stage = make_stage()
+    batch = make_batch()
+    batch.label.fill_(IGNORE)
+    batch.paste.fill_(False)
+    stats = stage.step(0, batch)
+    assert all(torch.isfinite(v) for v in stats.values())
+    assert all(torch.isfinite(p).all() for p in stage.student.parameters())
+
+
+def test_prototypes_are_a_fading_mean():
+    prototypes = Prototypes(5, 8)
+    assert not prototypes.means()[1].any()
+    expected_sums, expected_counts = torch.zeros(5, 8), torch.zeros(5)
+    for seed in range(4):
+        latent = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(seed))
+        shares = class_shares(make_batch(seed).label, 5, (8, 8))
+        sums, counts = prototype_sums(latent, shares)
+        expected_sums, expected_counts = 0.99 * expected_sums + sums, 0.99 * expected_counts + counts
+        prototypes.update(latent, shares)
+    means, known = prototypes.means()
+    assert known.all()
+    torch.testing.assert_close(means, expected_sums / expected_counts[:, None])
+
+
+def test_training_starts_with_the_teachers_prototypes(make_stage):
+    stage = make_stage()
+    batch = make_batch()
+    stage.step(0, batch)
+    present = {int(c) for c in batch.label.unique()} - {IGNORE}
+    assert {i for i, seen in enumerate(stage.prototypes.means()[1]) if seen} >= present
