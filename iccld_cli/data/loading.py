@@ -6,8 +6,8 @@ main process reads them into ordinary memory, and a worker that is gone shows as
 
     worker w: items start + w, start + w + workers, ...  -> pipe -> thread w -> queue of `AHEAD` items -> main process
 
-The main process takes the items in order, from one queue after the other. A full queue lets the thread wait, a full pipe
-the worker.
+The main process takes the items in order, from one queue after the other. A full queue lets the thread wait, a full
+pipe the worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Make = Callable[[int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Problem:
-    """Why there is no item: `what` a person can read, `hint` what to do about it, `trace` where the program is wrong."""
+    """Why there is no item: in words, what to do about it, and a traceback where the program is wrong."""
 
     what: str
     hint: str | None = None

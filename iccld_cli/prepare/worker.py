@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from iccld_cli.prepare import checks
+from iccld_cli.data import checks
+from iccld_cli.data.labelfiles import histogram
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
-from iccld_cli.prepare.labelfiles import histogram
 
 JPEG_QUALITY = 95
 
@@ -49,8 +49,8 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
             it.
 
     Returns:
-        The frame's record: paths and sizes of the `files` written and their `sha256`, `width`, `height`, `pixels` per trainId,
-        `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
+        The frame's record: paths and sizes of the `files` written and their `sha256`, `width`, `height`, `pixels` per
+        trainId, `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
         decoder remarked something; or `file` and `reason` when it is bad.
     """
     try:
