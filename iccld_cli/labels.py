@@ -70,14 +70,22 @@ class LabelSpace:
         """Rebuild a space written by `to_json`.
 
         Raises:
-            IccldError: The description lacks a field.
+            IccldError: The description lacks a field, or has one of another kind or out of range.
         """
         try:
-            classes = raw["classes"]
-            colors = tuple((int(r), int(g), int(b)) for r, g, b in (c["color"] for c in classes))
-            return cls(str(raw["name"]), tuple(str(c["name"]) for c in classes), colors)
-        except (KeyError, TypeError, ValueError) as error:
-            raise IccldError(f"unreadable label space description ({error})") from None
+            name, names, colors = raw["name"], [], []
+            for entry in raw["classes"]:
+                red, green, blue = entry["color"]
+                names.append(entry["name"])
+                colors.append((red, green, blue))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IccldError(f"unreadable label space description ({type(error).__name__}: {error})") from None
+        if not all(isinstance(text, str) and text for text in (name, *names)):
+            raise IccldError("label space: the names of the space and of its classes must be texts")
+        for text, color in zip(names, colors, strict=True):
+            if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in color):
+                raise IccldError(f"label space: the colour of {text!r} must be three whole numbers from 0 to 255")
+        return cls(name, tuple(names), tuple(colors))
 
 
 CITYSCAPES = LabelSpace(

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from iccld_cli.config import DataConfig
 from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
+from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
-from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
 
 _CROP_TRIES = 10
@@ -211,22 +211,6 @@ def _stack_images(images: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-class _Guarded(Dataset):
-    """Errors of the user's data as items: a loader would wrap a worker's exception into a traceback."""
-
-    def __init__(self, batches: TrainingBatches) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> dict[str, Any] | IccldError:
-        try:
-            return self.batches[item]
-        except IccldError as error:
-            return error
-
-
 def read_steps(
     batches: TrainingBatches, start: int, stop: int, pin_memory: bool
 ) -> Generator[list[dict[str, Any]], None, None]:
@@ -245,39 +229,10 @@ def read_steps(
         IccldError: A frame cannot be read, or a worker died.
     """
     workers, count = batches.config.workers, batches.accumulate
-    loader = DataLoader(
-        _Guarded(batches),
-        batch_size=None,
-        sampler=range(start * count, stop * count),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=pin_memory,
-        worker_init_fn=_one_thread if workers else None,
-    )
-    step: list[dict[str, Any]] = []
-    try:
-        for item in loader:
-            if isinstance(item, IccldError):
-                raise item
+    with load_ahead(batches.__getitem__, start * count, stop * count, workers, pin_memory) as items:
+        step: list[dict[str, Any]] = []
+        for item in items:
             step.append(item)
             if len(step) == count:
                 yield step
                 step = []
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise IccldError(
-            "a loading process died, probably for lack of memory", "use fewer with --set data.workers=1, and --resume"
-        ) from None
-
-
-def _one_thread(_: int) -> None:
-    import signal
-
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    # Ctrl-C and a launcher's SIGTERM reach every process of a group: the main one decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # workers leave when the main process does

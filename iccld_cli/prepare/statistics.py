@@ -93,6 +93,7 @@ def _frames(records: Iterable[tuple[str, str, dict]]) -> Iterator[tuple[Frame, d
     for split, _, record in records:
         image, *labels = record["files"]
         pixels = record.get("pixels")
+        image_sha256, *label_sha256 = record.get("sha256") or [None]  # work begun by an older version has none
         yield (
             Frame(
                 split=split,
@@ -101,6 +102,8 @@ def _frames(records: Iterable[tuple[str, str, dict]]) -> Iterator[tuple[Frame, d
                 width=record["width"],
                 height=record["height"],
                 pixels=None if pixels is None else {int(k): v for k, v in pixels.items()},
+                image_sha256=image_sha256,
+                label_sha256=label_sha256[0] if label_sha256 else None,
             ),
             record,
         )

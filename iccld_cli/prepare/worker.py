@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,9 +10,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from iccld_cli.prepare import checks
+from iccld_cli.data import checks
+from iccld_cli.data.labelfiles import histogram
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
-from iccld_cli.prepare.labelfiles import histogram
 
 JPEG_QUALITY = 95
 
@@ -48,8 +49,8 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
             it.
 
     Returns:
-        The frame's record: paths and sizes of the `files` written, `width`, `height`, `pixels` per trainId,
-        `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
+        The frame's record: paths and sizes of the `files` written and their `sha256`, `width`, `height`, `pixels` per
+        trainId, `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
         decoder remarked something; or `file` and `reason` when it is bad.
     """
     try:
@@ -81,12 +82,15 @@ def _write(job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray
     path = f"images/{frame.split}/{frame.key}{suffix}"
     data = raw if keep and isinstance(raw, bytes) else _encode(image, suffix)
     files = {path: _save(job.root / path, data)}
+    digests = [hashlib.sha256(data).hexdigest()]
     if label is not None:
         path = f"labels/{frame.split}/{frame.key}.png"
-        files[path] = _save(job.root / path, _encode(label, ".png"))
+        data = _encode(label, ".png")
+        files[path] = _save(job.root / path, data)
+        digests.append(hashlib.sha256(data).hexdigest())
         counts = histogram(label)
         record["pixels"] = {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
-    record |= {"files": files, "width": image.shape[1], "height": image.shape[0]}
+    record |= {"files": files, "sha256": digests, "width": image.shape[1], "height": image.shape[0]}
     return record | {"mean": [round(float(m), 4) for m in mean], "std": [round(float(s), 4) for s in std]}
 
 

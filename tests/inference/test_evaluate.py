@@ -126,7 +126,7 @@ def test_wrong_input_is_one_error(segmenter, dataset, tmp_path):
 def test_bad_label_value_names_the_file(segmenter, tmp_path):
     data = PreparedDataset(make_dataset(tmp_path / "bad"))
     cv2.imwrite(str(data.root / "labels/val/001.png"), np.full((48, 64), 77, np.uint8))
-    with pytest.raises(IccldError, match=r"001\.png: label value 77"):
+    with pytest.raises(IccldError, match=r"001\.png: it holds the label value 77"):
         evaluate(segmenter, data, "val")
 
 

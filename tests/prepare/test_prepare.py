@@ -94,7 +94,8 @@ def test_size_shrinks_images_by_area_and_labels_by_nearest(tmp_path):
     block = full.reshape(12, 2, 20, 2, 3).mean((1, 3))
     # Brightness as JPEG sees it, because it halves the resolution of colours, which shows on noise.
     assert np.abs(data.read_image(frame).astype(float) @ LUMA - block @ LUMA).mean() < 4
-    source = run(root, tmp_path / "native").read_label(frame)
+    native = run(root, tmp_path / "native")
+    source = native.read_label(native.frames("train")[0])
     small = data.read_label(frame)
     blocks = source.reshape(12, 2, 20, 2).transpose(0, 2, 1, 3).reshape(12, 20, 4)
     assert (blocks == small[..., None]).any(-1).all()

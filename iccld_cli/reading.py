@@ -1,0 +1,188 @@
+"""Files read with care: regular files of bounded size; JSON and TOML of bounded depth.
+
+What a disk holds may be damaged, replaced or made to harm. Opening a named pipe waits for ever, a device never ends,
+and deeply nested JSON exhausts Python's stack. Everything here raises a `ReadError`, whose text reads on after
+the file's name ("is a named pipe"), so that each caller says it in its own sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from iccld_cli.errors import IccldError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+MIB = 1 << 20
+MAX_FILE = 1 << 30
+"""Most bytes of a picture or label file; the largest of a known data set is below 100 MB."""
+
+MAX_SETTINGS = 4 * MIB
+"""Most bytes of a file that a person writes: settings, label maps."""
+
+MAX_DESCRIPTION = 256 * MIB
+"""Most bytes of a JSON file that the program writes: `dataset.json`, `state.json`."""
+
+MAX_DEPTH = 64
+"""Most levels of brackets in JSON and TOML."""
+
+_KINDS = (
+    (stat.S_ISFIFO, "is a named pipe"),
+    (stat.S_ISCHR, "is a device"),
+    (stat.S_ISBLK, "is a device"),
+    (stat.S_ISSOCK, "is a socket"),
+    (stat.S_ISDIR, "is a folder"),
+)
+
+
+class ReadError(IccldError):
+    """A file that cannot be used; the message reads on after its name."""
+
+
+def kind_problem(path: Path | str) -> str | None:
+    """What a path is that must never be opened: a pipe, device or socket, also behind links, or a loop of links.
+
+    Returns:
+        A text that reads on after the name; None for files, folders, and what does not exist or cannot be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return "is a loop of links" if error.errno == errno.ELOOP else None
+    except ValueError:  # a zero byte in the name
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return next((text for test, text in _KINDS if test(mode)), "is no regular file")
+
+
+def read_bytes(path: Path | str, limit: int = MAX_FILE) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: The file.
+        limit: Most bytes.
+
+    Raises:
+        ReadError: It is missing, no regular file, larger than `limit`, or cannot be read.
+    """
+    # Without O_NONBLOCK the opening of a pipe waits for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
+    try:
+        if problem := kind_problem(path):  # not even opened: that alone makes some devices act
+            raise ReadError(problem)
+        handle = os.open(path, flags)
+        with open(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise ReadError(next((t for test, t in _KINDS if test(found.st_mode)), "is no regular file"))
+            data = file.read(limit + 1) if found.st_size <= limit else b""
+            if found.st_size > limit or len(data) > limit:
+                raise ReadError(f"is larger than {_amount(limit)}")
+            return data
+    except (FileNotFoundError, NotADirectoryError):
+        raise ReadError("is missing") from None
+    except OSError as error:
+        raise ReadError(f"cannot be read ({error.strerror or error})") from None
+    except ValueError:
+        raise ReadError("has a name that no file can have") from None
+
+
+def read_text(path: Path | str, limit: int) -> str:
+    """The content of a UTF-8 file.
+
+    Raises:
+        ReadError: As `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ReadError(f"is not UTF-8 text (byte {error.start})") from None
+
+
+def read_json(path: Path | str, limit: int = MAX_DESCRIPTION, finite: bool = True) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ReadError: As `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path, limit), finite)
+
+
+def parse_json(text: str | bytes, finite: bool = True) -> Any:
+    """Parse JSON.
+
+    Args:
+        text: One JSON value.
+        finite: Whether NaN and infinite numbers are refused.
+
+    Raises:
+        ReadError: It is not JSON, nested deeper than `MAX_DEPTH`, or holds a number that is not finite.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ReadError("is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ReadError(f"is not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:
+        raise ReadError(f"is not JSON ({error})") from None
+    _check(value, finite)
+    return value
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ReadError: As `read_text` and `parse_toml`; a byte order mark is passed over.
+    """
+    return parse_toml(read_text(path, MAX_SETTINGS).removeprefix("\ufeff"))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        ReadError: It is not TOML, or nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        value = tomllib.loads(text)
+    except RecursionError:
+        raise ReadError("is nested too deeply") from None
+    except ValueError as error:
+        raise ReadError(f"is not TOML ({error})") from None
+    _check(value, finite=False)
+    return value
+
+
+def _check(value: Any, finite: bool) -> None:
+    """Bound the depth, because whoever walks the value afterwards may do so by recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+            elif finite and isinstance(one, float) and not math.isfinite(one):
+                raise ReadError("holds a number that is not finite")
+        if not inner:
+            return
+        level = inner
+    raise ReadError("is nested too deeply")
+
+
+def _amount(size: int) -> str:
+    return f"{size // MIB} MiB" if size >= MIB else f"{size} bytes"
