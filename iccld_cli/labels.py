@@ -76,7 +76,7 @@ class LabelSpace:
             classes = raw["classes"]
             colors = tuple((int(r), int(g), int(b)) for r, g, b in (c["color"] for c in classes))
             return cls(str(raw["name"]), tuple(str(c["name"]) for c in classes), colors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise IccldError(f"unreadable label space description ({error})") from None
 
 
