@@ -12,14 +12,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from rich.console import Console
 from torch import nn
 
-from iccld_cli.adapt.memory import available_bytes, format_bytes, is_out_of_memory, peak_bytes
+from iccld_cli.adapt.memory import available_bytes, format_bytes, peak_bytes
 from iccld_cli.adapt.ranks import refuse_launcher_sharding
 from iccld_cli.adapt.sharding import check_sharding
 from iccld_cli.adapt.stage import Stage, to_device
 from iccld_cli.adapt.trackers import check_trackers
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, is_out_of_memory
 
 _HEADROOM = 0.85  # share of the memory to fill: fragments and later, larger layers need the rest
 _LARGEST = {"cuda": 64, "cpu": 16}  # a CPU gains nothing from more samples at once

@@ -21,7 +21,7 @@ from iccld_cli.adapt.sharding import is_sharded
 from iccld_cli.adapt.stage_adv import AdvStage
 from iccld_cli.adapt.stage_seg import SegStage
 from iccld_cli.adapt.state import list_states, read_record
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter
+from iccld_cli.checkpoint import ModelHeader, check_segmenter, load_segmenter, read_header, save_segmenter
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.data.prepared import PreparedDataset
@@ -146,9 +146,9 @@ def resume_header(path: Path) -> ModelHeader:
     """The header of a stage-1 file, for `adapt-adv`.
 
     Raises:
-        IccldError: The file is missing, damaged or of stage 2.
+        IccldError: The file is missing, damaged, of stage 2, or describes another model than it holds.
     """
-    header = read_header(path)
+    header = check_segmenter(path)
     data_of_header(header, path)
     return header
 

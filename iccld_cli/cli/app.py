@@ -15,7 +15,7 @@ from rich.console import Console
 
 from iccld_cli import __version__
 from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, export, inspect, predict, prepare
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, explain_out_of_memory
 from iccld_cli.files import explain_os_error
 
 EXIT_ERROR = 1
@@ -74,7 +74,7 @@ def main() -> None:
             raise
         problem = explain_os_error(error, _path_of(error)) if isinstance(error, OSError) else error
         if not isinstance(problem, IccldError):
-            problem = IccldError(
+            problem = explain_out_of_memory(problem) or IccldError(
                 f"internal error, {type(error).__name__}: {error}",
                 "run `iccld --debug ...` and report what it shows",
             )

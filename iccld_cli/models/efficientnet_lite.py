@@ -81,7 +81,8 @@ class LiteConfig:
             TypeError: A field is missing or unknown.
             ValueError: Sizes that do not fit.
         """
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+        return cls(**fields)
 
 
 class _LiteBlock(nn.Module):

@@ -11,13 +11,14 @@ from accelerate.state import AcceleratorState
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iccld_cli.adapt.inputs import open_data
-from iccld_cli.adapt.memory import checkpoint_activations, is_out_of_memory, saved_for_backward
+from iccld_cli.adapt.memory import checkpoint_activations, saved_for_backward
 from iccld_cli.adapt.stage import to_device
 from iccld_cli.adapt.stage_adv import AdvStage
 from iccld_cli.adapt.stage_seg import SegStage
 from iccld_cli.adapt.teacher import Teacher
 from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.errors import is_out_of_memory
 from iccld_cli.models.build import build_segmenter
 
 
