@@ -21,6 +21,9 @@ from iccld_cli.errors import IccldError
 LITE = "efficientnet_lite"
 """This program's own architecture, see `models.efficientnet_lite`; all others are of `transformers`."""
 
+HIERA = "hiera"
+"""Of `transformers`, but not through its backbone class, see `models.hiera`."""
+
 ARCHITECTURES = (
     "beit",
     "bit",
@@ -36,6 +39,7 @@ ARCHITECTURES = (
     "focalnet",
     "glpn",
     "hgnet_v2",
+    HIERA,
     "maskformer-swin",
     "mobilenet_v1",
     "mobilenet_v2",
@@ -85,8 +89,6 @@ REFUSED = {
     **_each("data2vec-vision radio", "gives no feature maps"),
     **_each("uvdoc_backbone pp_lcnet_v4", "is made for lines of text, its strides differ between height and width"),
     "siglip2_vision_model": "takes lists of patches, not images",
-    "hiera": "does not take images of any size (its positions are learnt for one, and the library's backbone scrambles "
-    "its maps)",
     "sam2_vision_model": "gives its maps with the channels last, and is published as a part of whole video models only",
     "sam2_hiera_det_model": "gives its maps with the channels last",
 }

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iccld_cli.errors import IccldError
-from iccld_cli.models.architectures import LITE, SUGGESTION, check_architecture, config_class, plain_config
+from iccld_cli.models.architectures import HIERA, LITE, SUGGESTION, check_architecture, config_class, plain_config
 from iccld_cli.models.efficientnet_lite import EfficientNetLite, LiteConfig
 from iccld_cli.models.encoder import PYRAMID_STRIDES, keep_statistics
+from iccld_cli.models.hiera import hiera_maps
 
 _PROBE = (64, 96)  # not square and of no training resolution: what depends on one size fails here, not in a run
 _SKEW = 1.4  # height and width strides of one map may differ by this factor, which rounding explains at most
@@ -134,6 +135,8 @@ class HuggingFaceBackbone(nn.Module):
             pixels = F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
         if isinstance(self.model, EfficientNetLite):
             return self.model(pixels)
+        if self.spec.model_type == HIERA:
+            return hiera_maps(self.model, pixels)
         if hasattr(self.model, "out_features"):
             return list(self.model(pixels).feature_maps)
         states = self.model(pixels, output_hidden_states=True).hidden_states
@@ -223,7 +226,7 @@ def has_backbone(model_type: str) -> bool:
     """Whether `transformers` has a class for an architecture that gives chosen stages out."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
 
-    return model_type in MODEL_FOR_BACKBONE_MAPPING_NAMES
+    return model_type in MODEL_FOR_BACKBONE_MAPPING_NAMES and model_type != HIERA
 
 
 def choose_out_indices(config: Any) -> tuple[int, ...]:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, is_out_of_memory
 from iccld_cli.models.architectures import (
     LITE,
     SUGGESTION,
@@ -79,16 +78,11 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
             folder = folder if local else _fetch(source, _WEIGHTS, reachable)
             _check_weights(folder)
             return _build(source, folder, model_type, raw)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except IccldError:
+        raise
+    except Exception as error:  # the library's code for an architecture raises what it likes on odd files
+        if is_out_of_memory(error):
+            raise
         raise _explain(source, error, local, reachable) from None
 
 
