@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -31,6 +31,12 @@ def _upwards(value: tuple[float, float], limit: float) -> tuple[float, float]:
     if not 0 <= value[0] <= value[1] <= limit:
         raise ValueError(f"needs 0 <= low <= high <= {limit:g}")
     return value
+
+
+WIDEST = 4096
+"""Largest width of a part. The presets use at most 512; what a file asks for is allocated."""
+
+_Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
 class ModelConfig(_Section):
@@ -54,17 +60,17 @@ class ModelConfig(_Section):
         detail_weight: Weight of the detail's own loss; the fused one has the rest (HRDA's lambda of the detail).
     """
 
-    encoder: str = "tiny"
-    tiny_channels: tuple[int, int, int, int] = (24, 48, 96, 128)
-    latent_channels: int = Field(32, ge=4, multiple_of=4)
-    fuse_channels: int = Field(64, ge=8, multiple_of=4)
-    skip_channels: int = Field(24, ge=0)
+    encoder: str = Field("tiny", max_length=4096)
+    tiny_channels: tuple[_Width, _Width, _Width, _Width] = (24, 48, 96, 128)
+    latent_channels: int = Field(32, ge=4, le=WIDEST, multiple_of=4)
+    fuse_channels: int = Field(64, ge=8, le=WIDEST, multiple_of=4)
+    skip_channels: int = Field(24, ge=0, le=WIDEST)
     skip_dropout: float = Field(0.1, ge=0, lt=1)
-    decoder_channels: int = Field(64, ge=8, multiple_of=8)
-    unet_channels: tuple[int, ...] = (32, 48, 64)
-    unet_layers: int = Field(1, ge=1)
+    decoder_channels: int = Field(64, ge=8, le=WIDEST, multiple_of=8)
+    unet_channels: tuple[_Width, ...] = Field((32, 48, 64), max_length=6)
+    unet_layers: int = Field(1, ge=1, le=16)
     unet_attention: bool = True
-    discriminator_channels: int = Field(64, ge=8)
+    discriminator_channels: int = Field(64, ge=8, le=WIDEST)
     detail: bool = False
     detail_weight: float = Field(0.1, ge=0, le=1)
 
@@ -85,7 +91,7 @@ class DiffusionConfig(_Section):
         steps: Sampling steps at inference when none are asked for.
     """
 
-    train_timesteps: int = Field(1000, ge=2)
+    train_timesteps: int = Field(1000, ge=2, le=10_000)
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     steps: int = Field(1, ge=0, le=1000)
 
@@ -322,7 +328,7 @@ class RunConfig(_Section):
 class Config(_Section):
     """The whole configuration of a run; each field is one section of its TOML file."""
 
-    preset: str = "tiny"
+    preset: str = Field("tiny", max_length=200)
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
@@ -448,6 +454,14 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits than Python prints
+        return "a value"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _explain(error: ValidationError) -> IccldError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
@@ -456,7 +470,7 @@ def _explain(error: ValidationError) -> IccldError:
         hint = first["msg"].removeprefix("Value error, ")
         if isinstance(first["input"], dict):  # a whole section: the rule names what breaks it
             return IccldError(hint, f"change {dotted} or what it does not go with")
-        return IccldError(f"{dotted} = {first['input']!r} is not possible", hint)
+        return IccldError(f"{dotted} = {_short(first['input'])} is not possible", hint)
     model: type[BaseModel] = Config
     for part in path[:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]

@@ -5,16 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, explain_out_of_memory
 from iccld_cli.files import explain_failure
-
-_MEMORY = (
-    "can't allocate memory",  # torch's CPU allocator
-    "not enough memory",  # the same on Windows
-    "Insufficient memory",  # OpenCV
-    "Unable to allocate",  # NumPy
-    "out of memory",  # CUDA
-)
 
 
 def explain(error: Exception) -> Exception:
@@ -25,10 +17,8 @@ def explain(error: Exception) -> Exception:
     """
     if isinstance(error, IccldError):
         return error
-    if is_out_of_memory(error):
-        return IccldError(
-            "the memory of this machine does not suffice", "ask for smaller images or fewer at once, or free some"
-        )
+    if lack := explain_out_of_memory(error):
+        return lack
     explained = explain_failure(error, _path_of(error))
     if isinstance(explained, IccldError):
         return explained
@@ -40,16 +30,6 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # pathlib of Python 3.12 and older
         return IccldError(f"a path leads back to itself ({error})", "remove the link")
     return error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, NumPy, OpenCV or torch says that memory ran out, on whatever device."""
-    if isinstance(error, MemoryError):
-        return True
-    # By their text, because `iccld --help` must not import the libraries whose errors these are.
-    return type(error).__name__ in ("RuntimeError", "OutOfMemoryError", "error") and any(
-        words in str(error) for words in _MEMORY
-    )
 
 
 def _path_of(error: Exception) -> Path | str:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from iccld_cli.config import Config
-from iccld_cli.models.backbones import BackboneSpec, HuggingFaceBackbone, load_backbone, rebuild_backbone
+from iccld_cli.models.backbones import BackboneSpec, HuggingFaceBackbone, rebuild_backbone
 from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
 from iccld_cli.models.detail import TwoResolutions
 from iccld_cli.models.discriminator import PatchDiscriminator
 from iccld_cli.models.encoder import Encoder, TinyBackbone
+from iccld_cli.models.pretrained import load_backbone
 from iccld_cli.models.segmenter import Segmenter
 
 TINY = "tiny"

@@ -16,7 +16,7 @@ from rich.console import Console
 from iccld_cli.adapt.baselines import Baseline, is_baseline
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter
+from iccld_cli.checkpoint import ModelHeader, check_segmenter, load_segmenter, read_header, save_segmenter
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.data.prepared import PreparedDataset
@@ -152,9 +152,9 @@ def resume_header(path: Path) -> ModelHeader:
     """The header of a stage-1 file, for `adapt-adv`.
 
     Raises:
-        IccldError: The file is missing, damaged or of stage 2.
+        IccldError: The file is missing, damaged, of stage 2, or describes another model than it holds.
     """
-    header = read_header(path)
+    header = check_segmenter(path)
     data_of_header(header, path)
     return header
 

@@ -16,10 +16,10 @@ from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, is_out_of_memory
 from iccld_cli.parallel.layout import layout_of
 from iccld_cli.parallel.ranks import refuse_launcher_sharding
-from iccld_cli.train.memory import available_bytes, format_bytes, is_out_of_memory, peak_bytes
+from iccld_cli.train.memory import available_bytes, format_bytes, peak_bytes
 from iccld_cli.train.trackers import check_trackers
 
 _HEADROOM = 0.85  # share of the memory to fill: fragments and later, larger layers need the rest

@@ -16,10 +16,11 @@ from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.adapt.teacher import Teacher
 from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.errors import is_out_of_memory
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.train.data import open_data
-from iccld_cli.train.memory import is_out_of_memory, saved_for_backward
+from iccld_cli.train.memory import saved_for_backward
 
 
 @pytest.fixture
