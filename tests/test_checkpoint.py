@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from iccld_cli import __version__
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter, tensors_digest
+from iccld_cli.checkpoint import load_segmenter, save_segmenter, tensors_digest
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.backbones import BackboneSpec
 

@@ -17,8 +17,8 @@ from iccld_cli.errors import IccldError
 if TYPE_CHECKING:
     import torch
 
-    from iccld_cli.checkpoint import ModelHeader
     from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.header import ModelHeader
     from iccld_cli.inference.evaluation import Evaluation
     from iccld_cli.models.segmenter import Segmenter
     from iccld_cli.report.page import Section

@@ -38,7 +38,8 @@ def export(
     if out.exists() and not overwrite:
         raise IccldError(f"{out} exists", "give another --out, or --overwrite")
 
-    from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
+    from iccld_cli.checkpoint import load_segmenter, save_segmenter
+    from iccld_cli.header import without_paths
     from iccld_cli.inference.export import export as run
 
     segmenter, header = load_segmenter(ckpt)

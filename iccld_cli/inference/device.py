@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter
+from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.models.segmenter import Segmenter
 
 

@@ -23,10 +23,10 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.diffusion.sampler import seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
+from iccld_cli.header import ModelHeader
 from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino
 from iccld_cli.models.segmenter import Segmenter, resize_logits
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
+from iccld_cli.header import ModelHeader
 from iccld_cli.inference.inputs import Job
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 
 from iccld_cli import __version__
-from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.errors import IccldError, is_out_of_memory
+from iccld_cli.header import ModelHeader
 from iccld_cli.inference.images import MAX_PIXELS, auto_batch_size, normalised_entropy, read_image, to_tensor
 from iccld_cli.inference.inputs import Job
 from iccld_cli.inference.journal import Journal

@@ -16,12 +16,13 @@ from rich.console import Console
 from iccld_cli.adapt.baselines import Baseline, is_baseline
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
-from iccld_cli.checkpoint import ModelHeader, check_segmenter, load_segmenter, read_header, save_segmenter
+from iccld_cli.checkpoint import check_segmenter, load_segmenter, save_segmenter
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
+from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.inference.evaluate import evaluate
 from iccld_cli.models.build import TINY, build_denoiser, build_segmenter, join
 from iccld_cli.models.segmenter import Segmenter

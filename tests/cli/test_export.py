@@ -13,8 +13,9 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model
 
-from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.diffusion.sampler import sample, seeded_noise
+from iccld_cli.header import without_paths
 from iccld_cli.inference import export as export_module
 
 needs_onnx = pytest.mark.skipif(

@@ -19,15 +19,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from iccld_cli.checkpoint import (
-    ModelHeader,
-    check_segmenter,
-    load_segmenter,
-    read_header,
-    save_segmenter,
-    tensors_digest,
-)
+from iccld_cli.checkpoint import check_segmenter, load_segmenter, save_segmenter, tensors_digest
 from iccld_cli.errors import IccldError, explain_out_of_memory
+from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.build import build_segmenter
 

@@ -9,8 +9,9 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, save_segmenter
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.architectures import ARCHITECTURES, LITE, REFUSED, config_class, config_fields, plain_config
 from iccld_cli.models.backbones import BackboneSpec, choose_out_indices, model_class, rebuild_backbone

@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers as hf
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, save_segmenter
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.backbones import rebuild_backbone
 from iccld_cli.models.build import build_segmenter

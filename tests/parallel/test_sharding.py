@@ -14,10 +14,11 @@ from torch.distributed.tensor import DTensor
 
 from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage1 import Stage1
-from iccld_cli.checkpoint import load_segmenter, read_header
+from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.errors import IccldError
+from iccld_cli.header import read_header
 from iccld_cli.inference.evaluate import evaluate
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
