@@ -16,6 +16,7 @@ import numpy as np
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.demo import FILES, RUNS, TITLES
+from iccld_cli.imagefiles import PREVIEW_QUALITY
 from iccld_cli.inference.device import pick_device
 from iccld_cli.inference.evaluate import predict_labels
 from iccld_cli.report.overlay import colorize, draw_overlay
@@ -58,7 +59,7 @@ def main() -> None:
         ]
     columns["ground truth"] = [colorize(target.read_label(f), space) for f in frames]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out), sheet(columns)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    cv2.imwrite(str(args.out), sheet(columns)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY])
 
 
 def sheet(columns: dict[str, list[np.ndarray]]) -> np.ndarray:

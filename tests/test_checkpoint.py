@@ -60,7 +60,7 @@ def test_round_trip(saved, small_segmenter, header):
     for name in ("stage", "config", "label_space", "classes", "datasets", "iterations", "metrics"):
         assert getattr(read, name) == getattr(header, name)
     images = torch.rand(1, 3, 33, 65)
-    assert torch.equal(model.segment(images).probabilities, small_segmenter().segment(images).probabilities)
+    assert torch.equal(model.probabilities(images), small_segmenter().probabilities(images))
 
 
 def test_the_header_is_the_documented_one(saved):

@@ -107,7 +107,7 @@ def pseudo_label(
     """
     assert batch.target is not None and batch.trusted is not None
     seen = batch.target if batch.context is None else batch.context
-    probabilities = teacher.segment(seen, steps=steps, seed=seed).probabilities
+    probabilities = teacher.probabilities(seen, steps, seed)
     if batch.places is not None:
         probabilities = cut_windows(probabilities, batch.places, (batch.target.shape[-2], batch.target.shape[-1]))
     return gate(probabilities, batch.trusted)

@@ -46,7 +46,7 @@ class TwoResolutions(Segmenter):
         whole = self.fit(images)
         return [F.avg_pool2d(whole, 2), whole]
 
-    def decode_views(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
+    def decode(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
         """float32 logits (B, K, H/4, W/4), fused."""
         context, detail = (self.decoder(z, skip).float() for z, skip in zip(latents, skips, strict=True))
         return fuse_whole(context, detail)

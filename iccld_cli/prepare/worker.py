@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from iccld_cli.data.labelfiles import histogram
+from iccld_cli.imagefiles import DATA_QUALITY
 from iccld_cli.prepare import checks
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
 
-JPEG_QUALITY = 95
 
 
 class Loader(Protocol):
@@ -108,7 +108,7 @@ def _shrink_label(label: np.ndarray | None, size: tuple[int, int]) -> np.ndarray
 def _encode(pixels: np.ndarray, suffix: str) -> bytes:
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
+    options = [cv2.IMWRITE_JPEG_QUALITY, DATA_QUALITY] if suffix == ".jpg" else []
     done, data = cv2.imencode(suffix, pixels, options)
     assert done
     return data.tobytes()

@@ -39,4 +39,4 @@ def draw_overlays(data: TrainingData, run: Path, stage: str, device: torch.devic
         row = np.hstack([image, draw_overlay(image, labels, data.space)])
         rows.append(row if not rows else cv2.resize(row, rows[0].shape[1::-1]))
     with atomic_path(run / "overlays" / f"{stage}-{step:07d}.jpg") as temporary:
-        cv2.imwrite(str(temporary), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        cv2.imwrite(str(temporary), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY])

@@ -107,7 +107,7 @@ def test_history_is_part_of_the_state():
 def test_labels_are_the_teachers(small_segmenter):
     teacher, batch = small_segmenter(), make_batch()
     pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), batch, steps=1, seed=3)
-    probabilities = teacher.segment(batch.target, steps=1, seed=3).probabilities
+    probabilities = teacher.probabilities(batch.target, steps=1, seed=3)
     assert torch.equal(pseudo.labels, probabilities.argmax(dim=1))
     assert torch.equal(pseudo.confidence, probabilities.amax(dim=1))
     assert pseudo.weights.shape == pseudo.labels.shape
@@ -119,7 +119,7 @@ def test_the_teacher_sees_the_surroundings_of_a_crop(small_segmenter):
     batch.context = torch.rand(2, 3, 96, 128)
     batch.places = torch.tensor([[0, 64], [20, 7]])
     pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), batch)
-    labels = teacher.segment(batch.context, steps=0).probabilities.argmax(dim=1)
+    labels = teacher.probabilities(batch.context, steps=0).argmax(dim=1)
     assert torch.equal(pseudo.labels[0], labels[0, :64, 64:])
     assert torch.equal(pseudo.labels[1], labels[1, 20:84, 7:71])
     assert pseudo.weights.shape == (2, 64, 64)

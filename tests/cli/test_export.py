@@ -45,8 +45,8 @@ def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     image = np.random.default_rng(5).random((1, 3, 35, 50), np.float32)
     segmenter, _ = load_segmenter(models["stage2"])
-    wanted = segmenter.segment(torch.from_numpy(image), steps=2, seed=3).probabilities.numpy()
-    other = segmenter.segment(torch.from_numpy(image), steps=2, seed=4).probabilities.numpy()
+    wanted = segmenter.probabilities(torch.from_numpy(image), steps=2, seed=3).numpy()
+    other = segmenter.probabilities(torch.from_numpy(image), steps=2, seed=4).numpy()
     got = session.run(None, {"image": image})[0]
     np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert np.abs(got - other).max() > 1e-4  # the seed matters, so the noise is really in the file
@@ -77,7 +77,7 @@ def test_openvino_of_a_stage_1_model(iccld, models, tmp_path):
     image = np.random.default_rng(5).random((1, 3, 35, 50), np.float32)
     segmenter, _ = load_segmenter(models["stage1"])
     np.testing.assert_allclose(
-        compiled([image])[0], segmenter.segment(torch.from_numpy(image)).probabilities.numpy(), atol=1e-4
+        compiled([image])[0], segmenter.probabilities(torch.from_numpy(image)).numpy(), atol=1e-4
     )
 
 
@@ -109,7 +109,7 @@ def test_half_is_small_answers_alike_and_tells_no_paths(iccld, models, tmp_path)
     saved = (tmp_path / "full.safetensors").stat().st_size - (tmp_path / "m.safetensors").stat().st_size
     assert saved == pytest.approx(weights / 2, rel=0.05)
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    ours, its = (s.segment(image, steps=1, seed=0).probabilities for s in (segmenter, small))
+    ours, its = (s.probabilities(image, steps=1, seed=0) for s in (segmenter, small))
     torch.testing.assert_close(its, ours, rtol=0, atol=0.02)
 
 

@@ -168,7 +168,7 @@ def test_an_encoder_of_the_list(model_type, tmp_path, small_config):
     (tmp_path / "encoder").rename(tmp_path / "gone")
     loaded, _ = load_segmenter(tmp_path / "m.safetensors")
     images = torch.rand(1, 3, 50, 70)
-    torch.testing.assert_close(loaded.segment(images).probabilities, segmenter.segment(images).probabilities)
+    torch.testing.assert_close(loaded.probabilities(images), segmenter.probabilities(images))
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

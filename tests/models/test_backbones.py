@@ -104,7 +104,7 @@ def test_a_model_file_rebuilds_the_encoder_without_its_folder(folders, name, tmp
         hidden.rename(folders[name])
     assert header.config == config
     images = torch.rand(1, 3, 50, 70)
-    assert torch.equal(loaded.segment(images).probabilities, segmenter.segment(images).probabilities)
+    assert torch.equal(loaded.probabilities(images), segmenter.probabilities(images))
 
 
 def test_rebuilding_needs_the_json_description_only(folders):

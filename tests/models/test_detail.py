@@ -82,7 +82,7 @@ def test_a_model_with_two_resolutions_segments_any_size(small_segmenter, steps):
     out = model.segment(image, steps=steps, samples=2)
     assert out.probabilities.shape == (2, 5, 50, 70)
     torch.testing.assert_close(out.probabilities.sum(1), torch.ones(2, 50, 70))
-    alone = model.segment(image[1:], steps=steps, samples=2).probabilities
+    alone = model.probabilities(image[1:], steps=steps, samples=2)
     torch.testing.assert_close(out.probabilities[1:], alone, rtol=1e-4, atol=1e-5)
 
 

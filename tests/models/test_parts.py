@@ -42,7 +42,7 @@ def test_no_skip_channels_cut_the_connection(small_segmenter, images):
     assert model.decoder(z_0, None).shape == (2, 5, 16, 24)
     keep = torch.tensor([True, False])
     assert torch.equal(model(images, keep)["logits"], model(images)["logits"])
-    assert model.segment(images, steps=1).probabilities.shape == (2, 5, 64, 96)
+    assert model.probabilities(images, steps=1).shape == (2, 5, 64, 96)
 
 
 def test_dropping_the_skip_is_per_image_and_complete(small_segmenter, images):

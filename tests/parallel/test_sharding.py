@@ -72,7 +72,7 @@ def test_stage_1_in_shards_trains_as_whole_networks_do(world, encoder, shards):
         # Not their weights: a bias before a norm has no true gradient, and Adam makes steps of its rounding.
         one, other = (load_segmenter(out / name)[0] for out in (whole, shards))
         images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        a, b = (model.segment(images).probabilities.numpy() for model in (one, other))
+        a, b = (model.probabilities(images).numpy() for model in (one, other))
         assert b == pytest.approx(a, abs=1e-3)
     assert sorted(p.name for p in (shards / "overlays").iterdir()) == sorted(
         p.name for p in (whole / "overlays").iterdir()

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from iccld_cli.errors import IccldError
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
+from iccld_cli.prepare.adapters.base import Adapter, RawFrame
 from iccld_cli.prepare.tree import join, locate, stem, suffix
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from iccld_cli.errors import IccldError
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
+from iccld_cli.prepare.adapters.base import Adapter, RawFrame
 from iccld_cli.prepare.adapters.cityscapes import CITYSCAPES_IDS
 from iccld_cli.prepare.tree import stem, suffix
 

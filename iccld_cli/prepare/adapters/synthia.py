@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from iccld_cli.errors import IccldError
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, Choice, RawFrame
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
+from iccld_cli.prepare.adapters.base import Adapter, Choice, RawFrame
 from iccld_cli.prepare.tree import Tree, join, locate, stem, suffix
 
 SYNTHIA_IDS: dict[int, str | None] = {

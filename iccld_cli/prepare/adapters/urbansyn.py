@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame, train_ids
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
+from iccld_cli.prepare.adapters.base import Adapter, RawFrame, train_ids
 from iccld_cli.prepare.tree import join, locate, stem, suffix
 
 
