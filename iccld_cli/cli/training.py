@@ -82,6 +82,6 @@ def start_file(ckpt: Path | None) -> Path | None:
     """The model file that `--ckpt` names; `shipped` is the one that comes with the program."""
     if ckpt is None or str(ckpt) != SHIPPED or ckpt.exists():
         return ckpt
-    from iccld_cli.inference.shipped import default_checkpoint
+    from iccld_cli.inference.model import find_model
 
-    return default_checkpoint()
+    return find_model(None)

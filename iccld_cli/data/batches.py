@@ -54,6 +54,26 @@ class Pool:
         return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
 
 
+def trained_height(config: DataConfig, target: Pool | None) -> int | None:
+    """Rows of a whole frame at the scale that a network is trained at.
+
+    Target crops come at a range of scales, source crops at those that make both equally high. Of the range it is the
+    scale nearest to the frames' own, which costs and invents nothing; within a range of 1 to 1.5 scores differ by less
+    than a point ("Height" in benchmarks/RESULTS.md).
+
+    Args:
+        config: Its scales.
+        target: Unlabelled frames, whose median height is scale 1.
+
+    Returns:
+        The height in pixels; None without a target, where every source keeps its own height.
+    """
+    if target is None:
+        return None
+    low, high = config.target_scale
+    return round(target.median_height() * min(max(1.0, low), high))
+
+
 @dataclass(frozen=True)
 class _TargetSample:
     image: np.ndarray

@@ -1,7 +1,7 @@
-"""Models that `iccld export` wrote, run by ONNX Runtime or OpenVINO: without torch, at one size and one number of steps.
+"""Models that `iccld export` wrote, run by ONNX Runtime or OpenVINO, without torch.
 
-A file is data, whoever wrote it: an `.onnx` file must be whole in itself, and beside an `.xml` file nothing but the
-`.bin` of its name is opened.
+A graph has one size and one number of steps. A file is data, whoever wrote it: an `.onnx` file must be whole in itself,
+and beside an `.xml` file nothing but the `.bin` of its name is opened.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class ExportedModel:
     """An exported graph behind the door of `inference.model.Model`. Frames are resized to the one size it takes."""
 
     precision = "fp32"
-    device = "cpu"
 
     def __init__(self, path: Path, header: ModelHeader, backend: str, run: Run, digest: str) -> None:
         """Take a graph that is loaded.
@@ -63,6 +62,11 @@ class ExportedModel:
         if device not in ("auto", "cpu"):
             raise IccldError(f"{path} runs on the CPU, not on {device!r}", "use --device cpu, or the .safetensors file")
         return _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path)
+
+    @property
+    def device(self) -> str:
+        """See `Model`."""
+        return "cpu"
 
     @property
     def digest(self) -> str:

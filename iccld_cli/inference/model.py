@@ -1,6 +1,6 @@
 """One `Model` for everything that uses one, whatever file it comes from.
 
-    load_model(None | path | Segmenter)  ->  TorchModel      a .safetensors file, the one that is shipped, a live network
+    load_model(None | path | Segmenter)  ->  TorchModel      a .safetensors file, the shipped one, a live network
                                              ExportedModel   a .onnx or .xml file that `iccld export` wrote
 
 `predict`, `evaluate`, the check of `export`, validation and pictures while training, the demo and the Python interface
@@ -97,18 +97,19 @@ class Model(Protocol):
         header: What its file says: label space, classes, configuration.
         backend: `torch`, `onnx` or `openvino`.
         precision: Type that it computes in, such as `fp32`.
-        device: Where it computes, such as `cpu` or `cuda:0`.
-        digest: sha256, in hex, of everything that its answers depend on.
     """
 
     header: ModelHeader
     backend: str
     precision: str
-    device: str
+
+    @property
+    def device(self) -> str:
+        """Where it computes, such as `cpu` or `cuda:0`."""
 
     @property
     def digest(self) -> str:
-        """See the class."""
+        """sha256, in hex, of everything that its answers depend on."""
 
     def settle(self, sampling: Sampling) -> Sampling:
         """Fill in what is left open, and refuse what the model cannot do.

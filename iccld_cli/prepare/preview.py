@@ -108,7 +108,9 @@ def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
     blank = np.full((size[1], size[0], 3), 255, np.uint8)
     tiles += [blank] * (-len(tiles) % _COLUMNS)
     sheet = np.vstack([np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)])
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY])
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
+    )
     assert done
     with atomic_path(root / PREVIEW_NAME) as temporary:
         temporary.write_bytes(data.tobytes())

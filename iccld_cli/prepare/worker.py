@@ -16,7 +16,6 @@ from iccld_cli.imagefiles import DATA_QUALITY
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
 
 
-
 class Loader(Protocol):
     """The part of an adapter that workers use."""
 

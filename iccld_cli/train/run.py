@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from rich.console import Console
 
@@ -17,12 +16,13 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.config import Config
-from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.data.batches import Pool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
-from iccld_cli.header import ModelHeader
-from iccld_cli.inference.evaluate import evaluate, scored_classes
+from iccld_cli.header import FILE_NAMES, ModelHeader
+from iccld_cli.inference.evaluate import Scope, evaluate, scored_classes
+from iccld_cli.inference.model import Model, load_model
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.layout import is_sharded
@@ -34,7 +34,6 @@ from iccld_cli.train.start import Start
 from iccld_cli.train.state import list_states, read_record
 
 CONFIG_NAME = "config.toml"
-MODEL_NAMES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
 # Settings of the surroundings, which a resumed run may change: they do not touch the numbers.
 _FREE_SETTINGS = {
     "run": (
@@ -129,7 +128,7 @@ def _begin(config: Config, options: RunOptions, stage: str) -> Accelerator:
     run = options.out
     if run.exists() and not run.is_dir():
         raise IccldError(f"{run} is a file", "choose another --out")
-    used = (run / MODEL_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
+    used = (run / FILE_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
     if used and not options.resume:
         raise IccldError(f"{run} already holds a {stage} run", "go on with --resume, or choose another --out")
     accelerator = build_accelerator(config, run)
@@ -167,11 +166,11 @@ def _run(
         "precision": accelerator.mixed_precision,
     }
     batches = _batches(config, data, accelerator, with_target=stage.name != "source_only")
-    hooks = LoopHooks(draw=functools.partial(draw_overlays, data, run, stage.name, device))
+    hooks = LoopHooks()
     trainer = Trainer(stage, config, batches, run, accelerator, facts, hooks, console)
 
-    def write(path: Path, model: Segmenter, step: int) -> None:
-        header = ModelHeader(
+    def describe(step: int) -> ModelHeader:
+        return ModelHeader(
             stage=stage.name,  # type: ignore[arg-type]
             config=config,
             label_space=data.space,
@@ -179,13 +178,20 @@ def _run(
             datasets=data.describe(),
             iterations=step,
             metrics={"validation": dict(trainer.validation)} if trainer.validation else {},
+            height=trained_height(config.data, batches.target),
         )
-        save_segmenter(path, model, header)
 
+    def write(path: Path, model: Segmenter, step: int) -> None:
+        save_segmenter(path, model, describe(step))
+
+    def draw(model: Segmenter, step: int) -> None:
+        draw_overlays(data, run, stage.name, load_model(model, header=describe(step)), step)
+
+    hooks.draw = draw
     held_back = data.held_back()
-    path = run / MODEL_NAMES[stage.name]
+    path = run / FILE_NAMES[stage.name]
     if held_back is not None:
-        hooks.validate = functools.partial(_validate, config, data, held_back, device)
+        hooks.validate = lambda model: _validate(config, data, held_back, load_model(model, header=describe(0)))
         hooks.keep_best = functools.partial(write, path.with_suffix(".best.safetensors"))
     start = trainer.resume() if options.resume else 0
     if start == stage.iterations and path.exists():
@@ -255,12 +261,9 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
     )
 
 
-def _validate(
-    config: Config, data: TrainingData, held_back: PreparedDataset, device: torch.device, model: Segmenter
-) -> dict[str, float]:
-    limit = config.run.validate_frames or None
-    scored = scored_classes(data.classes, held_back)
-    found = evaluate(model, held_back, "val", classes=scored, limit=limit, device=device)
+def _validate(config: Config, data: TrainingData, held_back: PreparedDataset, model: Model) -> dict[str, float]:
+    scope = Scope("val", scored_classes(data.classes, held_back), config.run.validate_frames or None)
+    found = evaluate(model, held_back, scope)
     return {"miou": round(found.miou, 3)}
 
 

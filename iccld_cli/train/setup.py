@@ -17,6 +17,7 @@ from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches
 from iccld_cli.errors import IccldError, is_out_of_memory
+from iccld_cli.inference.device import pick_device
 from iccld_cli.parallel.layout import layout_of
 from iccld_cli.parallel.ranks import refuse_launcher_sharding
 from iccld_cli.train.memory import available_bytes, format_bytes, peak_bytes
@@ -41,13 +42,9 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
     refuse_launcher_sharding()
     if config.run.compile and config.run.checkpointing:
         raise IccldError("run.compile and run.checkpointing exclude each other", "choose one of them")
-    if device.startswith("cuda"):
-        number = int(device.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-            raise IccldError(f"device {device} does not exist here", "see `iccld doctor`, or use --device cpu")
-        if ":" in device:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    on_cpu = pick_device(device).type == "cpu"
+    if device.startswith("cuda:"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
     if precision == "auto":
         precision = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and on_cpu:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from training_runs import make_dataset
 
-from iccld_cli.header import ModelHeader
 from iccld_cli.config import DataConfig, load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES
 from iccld_cli.train.data import open_data
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from iccld_cli.prepare.tree import Tree
 
 
-
 @dataclass(frozen=True)
 class RawFrame:
     """A frame of a raw data set, not yet read.

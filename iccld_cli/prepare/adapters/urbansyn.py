@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iccld_cli.errors import IccldError
-from iccld_cli.labels import CITYSCAPES
 from iccld_cli.imagefiles import IMAGE_SUFFIXES
+from iccld_cli.labels import CITYSCAPES
 from iccld_cli.prepare.adapters.base import Adapter, RawFrame, train_ids
 from iccld_cli.prepare.tree import join, locate, stem, suffix
 
