@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from iccld_cli.checkpoint import load_segmenter
-from iccld_cli.inference import shipped
-from iccld_cli.inference.evaluate import predict_labels
+from iccld_cli.inference import model as model_module
 from iccld_cli.inference.images import read_image
+from iccld_cli.inference.model import load_model
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model, make_video, scene
@@ -58,8 +57,7 @@ def test_folder_tree_and_names_are_kept(iccld, models, photos, tmp_path):
         "overlay/sub/c.jpg",
     ]
     labels = cv2.imread(str(out / "labels/sub/b.png"), cv2.IMREAD_UNCHANGED)
-    segmenter, _ = load_segmenter(models["stage2"])
-    assert (labels == predict_labels(segmenter, read_image(photos / "sub/b.jpg"), (45, 61))).all()
+    assert (labels == load_model(models["stage2"]).segment(read_image(photos / "sub/b.jpg")[None]).labels[0]).all()
 
 
 def test_every_kind(iccld, models, photos, tmp_path):
@@ -170,14 +168,14 @@ def test_an_unknown_kind_is_wrong_usage(iccld, models, photos, tmp_path):
 
 
 def test_without_a_model_the_option_is_named(iccld, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "ASSETS", (tmp_path,))
+    monkeypatch.setattr(model_module, "ASSETS", (tmp_path,))
     status, _, err = iccld("predict", photos, "--out", tmp_path / "out")
     assert status == 1
     assert "--ckpt" in err
 
 
 def test_without_a_name_the_shipped_model_is_used_and_named(iccld, models, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "ASSETS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(model_module, "ASSETS", (tmp_path / "none", tmp_path))
     shutil.copy(models["stage2"], tmp_path / "iccld-small.safetensors")
     for name, options in {"shipped": [], "named": ["--ckpt", models["stage2"]]}.items():
         status, _, err = iccld("predict", photos, "--out", tmp_path / name, "--save", "color", *options)

@@ -74,6 +74,18 @@ def test_a_scheduler_serves_one_run_after_another():
     assert torch.equal(sample(lambda z, t: z.tanh(), scheduler, noise, 4), first)
 
 
+def test_a_scheduler_serves_two_runs_at_once():
+    scheduler = build_scheduler(DiffusionConfig())
+    noise = torch.randn(1, 2, 3, 3)
+    first = sample(lambda z, t: z.tanh(), scheduler, noise, 4)
+
+    def interrupted(z, t):
+        sample(lambda z, t: z.tanh(), scheduler, noise, 9)
+        return z.tanh()
+
+    assert torch.equal(sample(interrupted, scheduler, noise, 4), first)
+
+
 def test_noise_is_a_function_of_seed_and_index():
     shape = (1, 2, 8, 8)
     assert torch.equal(seeded_noise(shape, 3, 1), seeded_noise(shape, 3, 1))

@@ -14,8 +14,7 @@ def test_every_preset_runs_when_shrunk(name):
     narrow = [max(width // 4 // 8 * 8, 16) for width in full.unet_channels]
     config = load_config(name, overrides={"model.encoder": "tiny", "model.unet_channels": narrow})
     model = build_segmenter(config, 19, denoiser=True, seed=0).eval()
-    out = model.segment(torch.rand(1, 3, 40, 70), steps=1)
-    assert out.probabilities.shape == (1, 19, 40, 70)
+    assert model.probabilities(torch.rand(1, 3, 40, 70), steps=1).shape == (1, 19, 40, 70)
     width, height = config.data.crop  # a crop needs no padding, so training sees what inference sees
     assert width % model.multiple == 0 and height % model.multiple == 0
 
