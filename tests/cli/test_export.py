@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model
 
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.diffusion.sampler import sample, seeded_noise
+from iccld_cli.errors import IccldError
 from iccld_cli.header import without_paths
 from iccld_cli.inference import export as export_module
+from iccld_cli.models.segmenter import resize_logits
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime", "openvino")),
@@ -50,8 +53,10 @@ def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
     got = session.run(None, {"image": image})[0]
     np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert np.abs(got - other).max() > 1e-4  # the seed matters, so the noise is really in the file
-    notes = session.get_modelmeta().custom_metadata_map
-    assert json.loads(notes["classes"])[:2] == ["road", "sidewalk"]
+    notes = json.loads(session.get_modelmeta().custom_metadata_map["iccld"])
+    assert notes["export"] == {"size": [50, 35], "steps": 2, "seed": 3}
+    assert notes["classes"] == ["road", "building", "vegetation", "sky", "car"]
+    assert notes["label_space"]["classes"][0] == {"name": "road", "color": [128, 64, 128]}
 
 
 @needs_onnx
@@ -145,13 +150,22 @@ def test_a_missing_library_is_named(iccld, models, tmp_path, monkeypatch):
 
 
 @needs_onnx
+def test_a_sampler_that_is_not_linear_is_told_apart_from_an_opset(models, tmp_path):
+    segmenter, header = load_segmenter(models["stage2"])
+    segmenter.scheduler = DDIMScheduler.from_config(segmenter.scheduler.config, clip_sample=True, clip_sample_range=1.0)
+    with pytest.raises(IccldError, match="sampler DDIMScheduler of this model is not linear with 2 steps") as raised:
+        export_module.export(segmenter, header, tmp_path / "m.onnx", "onnx", size=(50, 35), steps=2)
+    assert "opset" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_onnx
 def test_a_file_that_answers_otherwise_is_not_left(iccld, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "_write_onnx", lambda graph, image, path, opset: path.touch())
-    monkeypatch.setattr(export_module, "_annotate", lambda *_: None)
-    monkeypatch.setattr(export_module, "_onnx_runner", lambda path: lambda image: np.zeros((1, 19, 35, 50), np.float32))
+    monkeypatch.setattr(export_module, "resize_logits", lambda logits, size: resize_logits(2 * logits, size))
     status, _, err = iccld(
         "export", "--ckpt", models["stage1"], "--format", "onnx", "--out", tmp_path / "m.onnx", "--size", "50x35"
     )
     assert status == 1
     assert "differs from the original" in err
+    assert "--opset" in err
     assert list(tmp_path.iterdir()) == []

@@ -139,9 +139,7 @@ def test_answers_that_the_labels_do_not_tell_apart_are_folded(model, tmp_path):
     trucks = Oracle(header, data, lambda label: np.where(label == car, truck, label).astype(np.uint8))
     result = evaluate(trucks, data, Scope())
     assert (result.miou, result.folded) == (100, {"truck": "car"})
-    unfolded = dataclasses.replace(
-        header, classes=(0, 2, 10, car)
-    )  # it answers what it does not know
+    unfolded = dataclasses.replace(header, classes=(0, 2, 10, car))  # it answers what it does not know
     trucks = Oracle(unfolded, data, lambda label: np.where(label == car, truck, label).astype(np.uint8))
     assert evaluate(trucks, data, Scope()).to_json()["classes"]["car"]["iou"] == 0
 
