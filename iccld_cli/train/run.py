@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from iccld_cli.adapt.baselines import Baseline, is_baseline
+from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import ModelHeader, save_segmenter
@@ -118,8 +118,7 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, start: St
     accelerator = _begin(config, options, "stage2")
 
     def make(config: Config) -> Stage2:
-        stage = Baseline if is_baseline(config.adv) else Stage2
-        return stage(config, data.space, start.stage2_student(config), accelerator)
+        return stage2_class(config)(config, data.space, start.stage2_student(config), accelerator)
 
     return _run(make, config, data, options, accelerator, start, "stage2")
 
