@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.data.prepared import PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import LabelSpace, shared_classes
 
@@ -45,9 +45,12 @@ class TrainingData:
         return {**rows, "classes": [*self.space.names_of(self.classes), *folded]}
 
     def held_back(self) -> PreparedDataset | None:
-        """The first target with labels in a `val` split: training shows its score and never learns from it."""
+        """The first target with labels in a `val` split, of trained classes: training shows its score and never learns it."""
         for dataset in self.targets:
-            if dataset.info.splits.get("val") and any(f.label for f in dataset.iter_frames("val")):
+            if not dataset.info.splits.get("val"):
+                continue
+            frames = [f for f in dataset.iter_frames("val") if f.label]
+            if frames and labelled_pixels(frames, self.classes) != 0:
                 return dataset
         return None
 

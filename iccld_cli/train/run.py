@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from iccld_cli.adapt.stage1 import SegStage
 from iccld_cli.adapt.stage2 import AdvStage
 from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter
-from iccld_cli.config import Config
+from iccld_cli.config import Config, DataConfig
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
@@ -26,10 +27,11 @@ from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.sharding import is_sharded
 from iccld_cli.train.data import TrainingData, open_data
+from iccld_cli.train.lock import hold_run
 from iccld_cli.train.loop import LoopHooks, Trainer
 from iccld_cli.train.pictures import draw_overlays
 from iccld_cli.train.setup import build_accelerator, check_batch_size, compile_network, precision_warning
-from iccld_cli.train.state import list_states, read_record
+from iccld_cli.train.state import SavedState, list_states, read_record
 
 __all__ = ["RunOptions", "TrainingData", "adapt_adv", "adapt_seg", "data_of_header", "open_data", "resume_header"]
 
@@ -81,13 +83,13 @@ def adapt_seg(config: Config, data: TrainingData, options: RunOptions, source_on
     """
     if not source_only and not data.targets:
         raise IccldError("no target data set", "name one with --target, or train the baseline with --source-only")
-    accelerator = _begin(config, options, "source_only" if source_only else "stage1")
+    with _begin(config, options, "source_only" if source_only else "stage1") as accelerator:
 
-    def make(config: Config) -> SegStage:
-        student = build_segmenter(config, len(data.space), denoiser=False, seed=config.run.seed)
-        return SegStage(config, data.space, student, accelerator, source_only)
+        def make(config: Config) -> SegStage:
+            student = build_segmenter(config, len(data.space), denoiser=False, seed=config.run.seed)
+            return SegStage(config, data.space, student, accelerator, source_only)
 
-    return _run(make, config, data, options, accelerator, {})
+        return _run(make, config, data, options, accelerator, {})
 
 
 def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoint: Path) -> Path:
@@ -108,7 +110,6 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoin
     """
     if not data.targets:
         raise IccldError(f"{checkpoint} names no target data set", "name one with --target")
-    accelerator = _begin(config, options, "stage2")
     header = read_header(checkpoint)
     if header.label_space.names != data.space.names:
         raise IccldError(
@@ -116,14 +117,16 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoin
             "prepare the data in the model's label space",
         )
 
-    def make(config: Config) -> AdvStage:
-        coder, _ = load_segmenter(checkpoint)
-        torch.manual_seed(config.run.seed)
-        denoiser = build_denoiser(config) if config.adv.generate else None
-        student = Segmenter(coder.encoder, coder.decoder, denoiser, config)
-        return AdvStage(config, data.space, student, accelerator)
+    with _begin(config, options, "stage2") as accelerator:
 
-    return _run(make, config, data, options, accelerator, {"stage 1 model": header.sha256})
+        def make(config: Config) -> AdvStage:
+            coder, _ = load_segmenter(checkpoint)
+            torch.manual_seed(config.run.seed)
+            denoiser = build_denoiser(config) if config.adv.generate else None
+            student = Segmenter(coder.encoder, coder.decoder, denoiser, config)
+            return AdvStage(config, data.space, student, accelerator)
+
+        return _run(make, config, data, options, accelerator, {"stage 1 model": header.sha256})
 
 
 def data_of_header(header: ModelHeader, path: Path) -> tuple[list[Path], list[Path]]:
@@ -153,19 +156,28 @@ def resume_header(path: Path) -> ModelHeader:
     return header
 
 
-def _begin(config: Config, options: RunOptions, stage: str) -> Accelerator:
+@contextlib.contextmanager
+def _begin(config: Config, options: RunOptions, stage: str) -> Iterator[Accelerator]:
+    """The devices of a run, and its folder for this training alone while the context lasts."""
     run = options.out
     if run.exists() and not run.is_dir():
         raise IccldError(f"{run} is a file", "choose another --out")
-    used = (run / MODEL_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
-    if used and not options.resume:
-        raise IccldError(f"{run} already holds a {stage} run", "go on with --resume, or choose another --out")
+    _refuse_used(options, stage)
     accelerator = build_accelerator(config, run)
     if not accelerator.is_main_process:
         options.console = Console(quiet=True)
     if warning := precision_warning(accelerator):
         options.console.print(f"warning: {warning}", soft_wrap=True)
-    return accelerator
+    with hold_run(run):
+        _refuse_used(options, stage)  # by whoever held it until now
+        yield accelerator
+
+
+def _refuse_used(options: RunOptions, stage: str) -> None:
+    run = options.out
+    used = (run / MODEL_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
+    if used and not options.resume:
+        raise IccldError(f"{run} already holds a {stage} run", "go on with --resume, or choose another --out")
 
 
 def _run(
@@ -248,18 +260,28 @@ def _with_batch_size(
         return config
     states = list_states(options.out) if options.resume else []
     if states:
-        return config.with_batch_size(int(read_record(states[-1])["facts"]["config"]["data"]["batch_size"]))
+        return config.with_batch_size(_batch_size_of(states[-1]))
     return check_batch_size(
         make, config, lambda c: _batches(c, data, accelerator, with_target=bool(data.targets)), accelerator,
         options.console,
     )  # fmt: skip
 
 
+def _batch_size_of(state: SavedState) -> int:
+    try:
+        size = read_record(state)["facts"]["config"]["data"]["batch_size"]
+        return DataConfig(batch_size=size).batch_size
+    except (KeyError, TypeError, ValueError):
+        raise IccldError(f"training state {state.path} names no batch size", "give it with --batch-size") from None
+
+
 def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_target: bool) -> TrainingBatches:
+    source = Pool.of(data.sources)
+    source.check_labelled([*data.classes, *(data.folds if config.data.fold_classes else ())])
     return TrainingBatches(
         config.data,
         config.run.seed,
-        Pool.of(data.sources),
+        source,
         Pool.of(data.targets) if data.targets and with_target else None,
         data.classes,
         accelerator.process_index,
