@@ -63,6 +63,10 @@ def kind_problem(path: Path | str) -> str | None:
         return None
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return None
+    return _kind(mode)
+
+
+def _kind(mode: int) -> str:
     return next((text for test, text in _KINDS if test(mode)), "is no regular file")
 
 
@@ -82,14 +86,19 @@ def read_bytes(path: Path | str, limit: int = MAX_FILE) -> bytes:
         if problem := kind_problem(path):  # not even opened: that alone makes some devices act
             raise ReadError(problem)
         handle = os.open(path, flags)
-        with open(handle, "rb") as file:
+        try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise ReadError(next((t for test, t in _KINDS if test(found.st_mode)), "is no regular file"))
-            data = file.read(limit + 1) if found.st_size <= limit else b""
-            if found.st_size > limit or len(data) > limit:
+                raise ReadError(_kind(found.st_mode))
+            if found.st_size > limit:
                 raise ReadError(f"is larger than {_amount(limit)}")
-            return data
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(limit + 1)
+        finally:
+            os.close(handle)
+        if len(data) > limit:
+            raise ReadError(f"is larger than {_amount(limit)}")
+        return data
     except (FileNotFoundError, NotADirectoryError):
         raise ReadError("is missing") from None
     except OSError as error:
