@@ -69,6 +69,21 @@ def decode_channels(data: bytes) -> np.ndarray:
     return raw[..., None] if raw.ndim == 2 else raw
 
 
+def refuse_colors(raw: np.ndarray) -> None:
+    """Refuse a picture of the classes' colours where ids are wanted.
+
+    Args:
+        raw: (H, W, C), channels in the order R, G, B.
+
+    Raises:
+        IccldError: There are three channels or more, and they differ.
+    """
+    if raw.shape[2] >= 3 and not (
+        np.array_equal(raw[..., 0], raw[..., 1]) and np.array_equal(raw[..., 0], raw[..., 2])
+    ):
+        raise IccldError("holds colours, not ids; the set's label files with ids are needed")
+
+
 def lookup_table(ids: Mapping[int, str | None], space: LabelSpace) -> np.ndarray:
     """A table from raw id to trainId.
 

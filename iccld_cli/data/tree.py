@@ -47,6 +47,16 @@ class Tree(Protocol):
         """Where it lies, for messages and `dataset.json`."""
 
 
+def read_start(tree: Tree, path: str, size: int) -> bytes:
+    """The first bytes of a file; the whole file where no less can be read.
+
+    Raises:
+        IccldError: See `Tree.read`.
+    """
+    start = getattr(tree, "read_start", None)
+    return tree.read(path)[:size] if start is None else start(path, size)
+
+
 class FolderTree:
     """The files below a folder."""
 
@@ -113,6 +123,20 @@ class FolderTree:
         """
         try:
             return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise IccldError("is missing") from None
+        except OSError as error:
+            raise IccldError(f"cannot be read ({error.strerror})") from None
+
+    def read_start(self, path: str, size: int) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            IccldError: It cannot be read.
+        """
+        try:
+            with open(self.root / path, "rb") as file:
+                return file.read(size)
         except FileNotFoundError:
             raise IccldError("is missing") from None
         except OSError as error:
