@@ -301,46 +301,47 @@ class UnionTree:
 
     Attributes:
         folder: The folder alone.
+        parts: The folder and the archives.
     """
 
     def __init__(self, folder: FolderTree, archives: list[ArchiveTree]) -> None:
         """Join them."""
-        self._parts: list[Tree] = [folder, *archives]
+        self.parts: list[Tree] = [folder, *archives]
         self.folder = folder
 
     def walk(self, folder: str = "") -> Iterator[str]:
         """Paths of all files under a folder, each once."""
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(self.parts):
             for path in part.walk(folder):
-                if not any(earlier.stamp(path) for earlier in self._parts[:number]):
+                if not any(earlier.stamp(path) for earlier in self.parts[:number]):
                     yield path
 
     def is_folder(self, folder: str) -> bool:
         """Whether any part has the folder."""
-        return any(part.is_folder(folder) for part in self._parts)
+        return any(part.is_folder(folder) for part in self.parts)
 
     def folders(self, folder: str = "") -> list[str]:
         """Folders directly inside a folder in any part, sorted."""
-        return sorted({child for part in self._parts for child in part.folders(folder)})
+        return sorted({child for part in self.parts for child in part.folders(folder)})
 
     def stamp(self, path: str) -> Stamp | None:
         """Of the first part that has the file."""
-        return next((stamp for part in self._parts if (stamp := part.stamp(path))), None)
+        return next((stamp for part in self.parts if (stamp := part.stamp(path))), None)
 
     def read_start(self, path: str, size: int) -> bytes:
         """The first bytes, from the first part that has the file."""
-        for part in self._parts:
+        for part in self.parts:
             if part.stamp(path):
                 return read_start(part, path, size)
         raise IccldError("is missing")
 
     def holders(self, path: str) -> list[tuple[Tree, Stamp]]:
         """The parts that have a file, the one that it is read from first."""
-        return [(part, stamp) for part in self._parts if (stamp := part.stamp(path))]
+        return [(part, stamp) for part in self.parts if (stamp := part.stamp(path))]
 
     def read(self, path: str) -> bytes:
         """From the first part that has the file."""
-        for part in self._parts:
+        for part in self.parts:
             if part.stamp(path):
                 return part.read(path)
         raise IccldError("is missing")
@@ -352,5 +353,5 @@ class UnionTree:
 
 def plain_copies(tree: object) -> list[Path]:
     """Uncompressed copies of compressed archives that a tree has made, to be removed when it is done with."""
-    parts = tree._parts if isinstance(tree, UnionTree) else [tree]
+    parts = tree.parts if isinstance(tree, UnionTree) else [tree]
     return [part.plain for part in parts if isinstance(part, TarTree) and part.plain != part.path]

@@ -78,9 +78,8 @@ def refuse_colors(raw: np.ndarray) -> None:
     Raises:
         IccldError: There are three channels or more, and they differ.
     """
-    if raw.shape[2] >= 3 and not (
-        np.array_equal(raw[..., 0], raw[..., 1]) and np.array_equal(raw[..., 0], raw[..., 2])
-    ):
+    red, *others = (raw[..., channel] for channel in range(min(3, raw.shape[2])))
+    if len(others) == 2 and not all(np.array_equal(red, other) for other in others):
         raise IccldError("holds colours, not ids; the set's label files with ids are needed")
 
 

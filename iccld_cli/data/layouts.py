@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from iccld_cli.data.archives import UnionTree, ZipTree
-from iccld_cli.data.tree import Tree, join, suffix
+from iccld_cli.data.tree import FolderTree, Tree, join, suffix
 from iccld_cli.errors import IccldError
 
 COMPARED_BYTES = 64 * 1024 * 1024
@@ -116,10 +116,11 @@ def collect(tree: Tree, layouts: Sequence[Layout], place: Place, extras: str = "
             found.backslashes = found.backslashes or path
         elif extra is not None and extra.search(path):
             found.extras.append(path)
-        elif not _take_image(found, path, images, place) and not _take_label(found, path, labels, place):
-            if ending in IMAGE_SUFFIXES and any(pattern.search(path) for pattern in around):
-                found.stray_count += 1
-                found.strays = sorted([*found.strays, path])[:_NAMED]
+        elif _take_image(found, path, images, place) or _take_label(found, path, labels, place):
+            continue
+        elif ending in IMAGE_SUFFIXES and any(pattern.search(path) for pattern in around):
+            found.stray_count += 1
+            found.strays = sorted([*found.strays, path])[:_NAMED]
     found.not_read.sort()
     found.extras.sort(key=lambda path: (path.count("/"), path))
     return found
@@ -199,7 +200,7 @@ class Chooser:
             packed = isinstance(first, ZipTree) and isinstance(other, ZipTree)
             if stamp.size == another.size and (not packed or stamp.mark == another.mark):
                 self.copies += 1
-            elif first is self.tree.folder:
+            elif isinstance(first, FolderTree):
                 self.replaced += 1
                 return
             else:

@@ -50,7 +50,7 @@ class Cityscapes(OfficialSet):
     help = "Cityscapes; leftImg8bit alone is enough for a target."
     ids = CITYSCAPES_IDS
     # Ids as downloaded come before trainIds, which some tool has written later.
-    layouts = (
+    layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(
             rf"leftImg8bit/(?P<split>train|val|test)/{_NAME}_leftImg8bit\.png",
             (

@@ -69,8 +69,8 @@ FIELD_RULES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("curb", "pedestrianarea"), "sidewalk"),
     (("crosswalkplain", "parking", "bikelane", "servicelane", "lanemarking"), "road"),
 )
-"""Parts of a readable name -> class, as published scores on Mapillary have it (openseg-group/openseg.pytorch, taken over
-by w1oves/Rein, tools/convert_datasets/mapillary2cityscape.py): the first rule counts, after a name that is a class
+"""Parts of a readable name -> class, as published scores on Mapillary have it (openseg-group/openseg.pytorch, taken
+over by w1oves/Rein, tools/convert_datasets/mapillary2cityscape.py): the first rule counts, after a name that is a class
 itself. Sign backs and frames become signs, street lights and pole groups poles, parking road; manholes, sand, traffic
 islands and all else are ignored."""
 
