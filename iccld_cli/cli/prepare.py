@@ -132,9 +132,15 @@ def _raw_sets(
 def _open_set(
     adapter: type[Adapter], folder: Path, out: Path, peek: bool, options: dict[str, str] | None, labelled: bool
 ) -> Source:
-    from iccld_cli.data.archives import open_tree
+    from iccld_cli.data.archives import open_tree, plain_copies
 
-    return adapter(open_tree(folder, out, peek), options, labelled)
+    tree = open_tree(folder, out, peek)
+    try:
+        return adapter(tree, options, labelled)
+    except IccldError:
+        for copy in plain_copies(tree):
+            copy.unlink(missing_ok=True)
+        raise
 
 
 def _opened(name: str, opened: Callable[[], Source], stopped: list[str] | None) -> Iterator[tuple[str, Source]]:

@@ -171,7 +171,8 @@ class _Spread:
         self.seen += 1
 
     def take(self) -> list[RawFrame]:
-        return [self.items[i * len(self.items) // self.most] for i in range(min(self.most, len(self.items)))]
+        count = min(self.most, len(self.items))
+        return [self.items[i * len(self.items) // count] for i in range(count)]
 
 
 def _list(
