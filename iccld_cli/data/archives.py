@@ -90,7 +90,7 @@ def _archives_below(folder: Path, depth: int = _ARCHIVE_DEPTH) -> list[Path]:
             child = Path(entry.path)
             if is_archive(child) and entry.is_file():
                 found.append(child)
-            elif depth and entry.is_dir(follow_symlinks=False):
+            elif depth and entry.is_dir():  # links too, as `FolderTree.walk` does; the depth ends their loops
                 below.append(child)
     for child in below:
         found += _archives_below(child, depth - 1)
@@ -108,7 +108,8 @@ def _open_archive(path: Path, cache: Path, where: str, peek: bool) -> ArchiveTre
             return PeekTree(path, opener, where)
         return TarTree(path, path if opener is None else _uncompress(path, opener, cache), where)
     except _READ_ERRORS as error:
-        raise IccldError(f"{path} is damaged or no archive ({error})", "download it again") from None
+        hint = "is its download complete? get it again, or move it away if it does not belong here"
+        raise IccldError(f"{path} is damaged or no archive ({error})", hint) from None
 
 
 class ArchiveTree:
