@@ -133,13 +133,16 @@ def _open_set(
     adapter: type[Adapter], folder: Path, out: Path, peek: bool, options: dict[str, str] | None, labelled: bool
 ) -> Source:
     from iccld_cli.data.archives import open_tree, plain_copies
+    from iccld_cli.data.peek import cut_short
 
     tree = open_tree(folder, out, peek)
     try:
         return adapter(tree, options, labelled)
-    except IccldError:
+    except IccldError as error:
         for copy in plain_copies(tree):
             copy.unlink(missing_ok=True)
+        if peek and (cut := cut_short(tree)):
+            raise IccldError(f"{error.message}, but {cut}", "unpack it, or run without --check") from None
         raise
 
 

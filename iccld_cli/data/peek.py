@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from iccld_cli.data.archives import ArchiveTree
-from iccld_cli.data.tree import Stamp
+from iccld_cli.data.archives import ArchiveTree, UnionTree
+from iccld_cli.data.tree import Stamp, Tree
 from iccld_cli.errors import IccldError
 
 SECONDS = 12.0
@@ -64,3 +64,15 @@ class PeekTree(ArchiveTree):
         if handle is None:
             raise IccldError("was not read in this look")
         return handle
+
+
+def peeks(tree: Tree | None) -> list[PeekTree]:
+    """The compressed tar files of a tree that were only looked into."""
+    parts = tree.parts if isinstance(tree, UnionTree) else [tree]
+    return [part for part in parts if isinstance(part, PeekTree)]
+
+
+def cut_short(tree: Tree | None) -> str:
+    """Which of them were not read to the end, as a clause; empty where all were."""
+    cut = [f"{100 * one.share:.0f} % of {one.path.name}" for one in peeks(tree) if one.share < 1]
+    return f"only {' and '.join(cut)} could be looked at (compressed tar)" if cut else ""

@@ -17,9 +17,8 @@ from typing import Any
 
 from iccld_cli.data.adapters.base import Adapter, FileProblem, RawFrame, blame
 from iccld_cli.data.adapters.video import Video
-from iccld_cli.data.archives import UnionTree
 from iccld_cli.data.checks import check_header
-from iccld_cli.data.peek import PeekTree
+from iccld_cli.data.peek import cut_short, peeks
 from iccld_cli.data.pool import default_workers
 from iccld_cli.data.prepare import Options, Source, differences
 from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
@@ -114,8 +113,15 @@ def rehearse(source: Source, out: Path, name: str, options: Options) -> Rehearsa
     look = Rehearsal(name, origin["path"])
     _look_at_output(look, out / name, origin, options)
     tree = getattr(source, "tree", None)
-    headers, frames = _list(look, source, tree, options)
-    if not look.frames and not _partial(tree):
+    cut = cut_short(tree)
+    try:
+        headers, frames = _list(look, source, tree, options)
+    except IccldError as error:
+        if not cut:
+            raise
+        look.notices.append(f"{cut}, where {error}")
+        return look
+    if not look.frames and not cut:
         raise IccldError(f"no images found in {look.path}", "check the path and the data set's layout")
     _take_findings(look, source, tree)
     if tree is not None:
@@ -182,7 +188,6 @@ def _list(
     splits: Counter[str] = Counter()
     headers, frames = _Spread(HEADERS), _Spread(FRAMES)
     names: dict[tuple[str, str], str] = {}
-    partial = _partial(tree)
     for frame in source.scan():
         splits[frame.split] += 1
         look.labelled += frame.label is not None
@@ -191,7 +196,7 @@ def _list(
             look.problems.append(f"{other} and {frame.image} would both become {frame.split}/{frame.key}")
         if len(names) < _KEPT_NAMES:
             names[frame.split, frame.key] = frame.image
-        if tree is None or not partial or _readable(tree, frame):
+        if tree is None or _readable(tree, frame):
             headers.add(frame)
             frames.add(frame)
     if options.hold_out and "val" not in splits and splits["train"] > 1:
@@ -201,19 +206,13 @@ def _list(
     return headers.take(), frames.take()
 
 
-def _peeks(tree: Tree | None) -> list[PeekTree]:
-    parts = tree.parts if isinstance(tree, UnionTree) else [tree]
-    return [part for part in parts if isinstance(part, PeekTree)]
-
-
-def _partial(tree: Tree | None) -> bool:
-    return any(peek.share < 1 for peek in _peeks(tree)) or bool(_peeks(tree))
-
-
 def _readable(tree: Tree, frame: RawFrame) -> bool:
     """Whether a frame's files were kept, where they lie in a compressed archive that was only looked into."""
+    looked_into = peeks(tree)
+    if looked_into and cut_short(tree) and frame.label is not None and not tree.stamp(frame.label):
+        return False  # it may lie in the part that was not read
     for path in (frame.image, frame.label):
-        for peek in _peeks(tree):
+        for peek in looked_into:
             if path is not None and peek.stamp(path) and not peek.can_read(path):
                 return False
     return True
@@ -223,10 +222,8 @@ def _take_findings(look: Rehearsal, source: Source, tree: Tree | None) -> None:
     found = source.findings()
     look.known_bad = dict(Counter(entry["reason"] for entry in found.get("known_bad", [])))
     look.notices = list(found.get("notices", []))
-    for peek in _peeks(tree):
-        if peek.share < 1:
-            share = f"{100 * peek.share:.0f} % of {peek.path.name} was looked at (a compressed tar file)"
-            look.notices.append(f"{share}: counts are those of that part; unpack it or run to know all")
+    if cut := cut_short(tree):
+        look.notices = [f"{cut}, so counts are those of a part; unpack it or run to know all"]
 
 
 def _read_headers(look: Rehearsal, tree: Tree, frames: Iterable[RawFrame]) -> None:

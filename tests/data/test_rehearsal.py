@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from iccld_cli.cli.app import app
 from iccld_cli.cli.check import lines
+from iccld_cli.cli.prepare import _open_set
 from iccld_cli.data import peek
 from iccld_cli.data.adapters import ADAPTERS
 from iccld_cli.data.archives import open_tree
@@ -112,9 +113,13 @@ def test_a_compressed_tar_file_is_looked_into_without_unpacking_it(tmp_path, mon
     monkeypatch.setattr(peek, "_KEPT_BYTES", 3000)
     assert 0 < look("idd", tmp_path / "raw", tmp_path / "out").sampled < 12
     monkeypatch.setattr(peek, "SECONDS", -1.0)
-    cut = open_tree(tmp_path / "raw", tmp_path / "out", peek=True)
-    assert cut.parts[1].share <= 1
-    assert len(list(cut.parts[1].walk())) == 1
+    monkeypatch.setattr(peek.PeekTree, "share", property(lambda tree: 0.25, lambda tree, value: None), raising=False)
+    with pytest.raises(IccldError, match=r"no IDD in .*, but only 25 % of idd-20k-II.tar.gz could be looked at"):
+        _open_set(ADAPTERS["idd"], tmp_path / "raw", tmp_path / "out", True, None, True)
+    photo(tmp_path / "raw/leftImg8bit/train/0/frame0000_leftImg8bit.jpg")
+    found = look("idd", tmp_path / "raw", tmp_path / "out")
+    assert (found.splits, found.problems) == ({"train": 1}, [])
+    assert found.notices[0].startswith("only 25 % of idd-20k-II.tar.gz could be looked at")
 
 
 def test_own_images_and_templates(tmp_path):
