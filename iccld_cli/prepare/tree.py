@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +46,16 @@ class Tree(Protocol):
 
     def describe(self) -> str:
         """Where it lies, for messages and `dataset.json`."""
+
+
+def read_start(tree: Tree, path: str, size: int) -> bytes:
+    """The first bytes of a file; the whole file where no less can be read.
+
+    Raises:
+        IccldError: See `Tree.read`.
+    """
+    start = getattr(tree, "read_start", None)
+    return tree.read(path)[:size] if start is None else start(path, size)
 
 
 class FolderTree:
@@ -123,6 +133,20 @@ class FolderTree:
         except OSError as error:
             raise IccldError(f"cannot be read ({error.strerror})") from None
 
+    def read_start(self, path: str, size: int) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            IccldError: It cannot be read.
+        """
+        try:
+            with open(self.root / path, "rb") as file:
+                return file.read(size)
+        except FileNotFoundError:
+            raise IccldError("is missing") from None
+        except OSError as error:
+            raise IccldError(f"cannot be read ({error.strerror})") from None
+
     def describe(self) -> str:
         """The folder's path."""
         return str(self.root)
@@ -160,26 +184,6 @@ class GlobTree(FolderTree):
     def describe(self) -> str:
         """The pattern."""
         return str(self.root / self.pattern)
-
-
-def locate(tree: Tree, needed: Sequence[str], depth: int = 2) -> str | None:
-    """Find the folder that holds all of some sub-folders, because archives often add a level or two.
-
-    Args:
-        tree: Where to look.
-        needed: Sub-folders that must exist.
-        depth: How many levels below the root are searched.
-
-    Returns:
-        The folder, "" for the root itself, or None when there is none.
-    """
-    level = [""]
-    for _ in range(depth + 1):
-        for folder in level:
-            if all(tree.is_folder(join(folder, name)) for name in needed):
-                return folder
-        level = [child for folder in level for child in tree.folders(folder)][:200]
-    return None
 
 
 def join(*parts: str) -> str:

@@ -19,7 +19,6 @@ from factories import make_model, make_video, scene
 from iccld_cli.cli.options import parse_size
 from iccld_cli.errors import IccldError
 from iccld_cli.explain import explain
-from iccld_cli.files import atomic_path
 from iccld_cli.prepare.journal import Journal
 
 limited = pytest.mark.skipif(os.name != "posix", reason="sets limits of a process")
