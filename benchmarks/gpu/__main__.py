@@ -92,7 +92,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(os.environ.get("OUT") or "gpu")
-    parser.add_argument("--out", type=Path, default=default, help="Folder for gpu.json and gpu.log (default: $OUT, or gpu).")
+    parser.add_argument("--out", type=Path, default=default, help="For gpu.json and gpu.log (default: $OUT, or gpu).")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/gpu", help="Folder for trainings and logs.")
     parser.add_argument("--pack", type=Path, help="Folder that gpu_pack.py made: wheels, data and weights.")
     parser.add_argument("--only", nargs="+", choices=[p.name for p in PIECES], metavar="PIECE", help="Only these.")

@@ -1,61 +1,70 @@
-"""The CUDA part of the test suite: tests/cuda in a process of its own, a row a test, noted as soon as it is known."""
+"""The CUDA part of the test suite: tests/cuda, a row a test, noted as soon as it is known."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from results import Deadline, Results, call
 from setting import Setting
 
 PIECE = "correctness"
+# A process of pytest each, side by side: a test is one or two short trainings, and most of its time is their start.
+GROUPS = (
+    ("tests/cuda/test_trainings.py", "test_a_training and seg"),
+    ("tests/cuda/test_trainings.py", "test_a_training and adv"),
+    ("tests/cuda/test_synchronisation.py", ""),
+    ("tests/cuda/test_processes.py", ""),
+    ("tests/cuda/test_inference_on_cuda.py", ""),
+    ("tests/cuda/test_trainings.py", "not test_a_training"),
+)
+_SAVING = 25  # seconds kept for what is running to stop
 
 
 def run(setting: Setting, results: Results, deadline: Deadline) -> None:
     """Run the tests that have not passed or skipped yet."""
-    lines = setting.work / "tests.jsonl"
-    lines.unlink(missing_ok=True)
     done = [name for name in results.rows(PIECE) if results.has(PIECE, name)]
-    command = [sys.executable, "-m", "pytest", "tests/cuda", "-p", "gpu_lines", "-q", "--tb=short", "-rs"]
-    command += [part for name in done for part in ("--deselect", name)]
-    environment = {"ICCLD_GPU_LINES": str(lines), "PYTHONPATH": _path_with(Path(__file__).parent)}
+    environment = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
     if setting.toy:
         environment["ICCLD_CUDA_TESTS_ON"] = setting.device
-    if setting.encoder:
-        environment["ICCLD_GPU_ENCODER"] = setting.encoder
-    stop = threading.Event()
-    watcher = threading.Thread(target=_follow, args=(lines, results, stop))
-    watcher.start()
-    try:
-        status, said = call(command, deadline.left() - 25, results.out / "tests.log", **environment)
-    finally:
-        stop.set()
-        watcher.join()
+    lines = [setting.work / f"tests-{number}.jsonl" for number in range(len(GROUPS))]
+    for path in lines:
+        path.unlink(missing_ok=True)
+
+    def start(number: int) -> tuple[int | None, str]:
+        file, chosen = GROUPS[number]
+        command = [sys.executable, "-m", "pytest", file, "-p", "gpu_lines", "-q", "--tb=short", "-rs"]
+        command += ["-k", chosen] if chosen else []
+        command += [part for name in done for part in ("--deselect", name)]
+        log = setting.work / f"tests-{number}.log"
+        own = {**environment, "ICCLD_GPU_LINES": str(lines[number])}
+        return call(command, deadline.left() - _SAVING, log, **own)
+
+    with ThreadPoolExecutor(2 if setting.toy else len(GROUPS)) as pool:
+        futures = [pool.submit(start, number) for number in range(len(GROUPS))]
+        seen: set[str] = set()
+        while not all(future.done() for future in futures):
+            _note(lines, seen, results)
+            wait(futures, timeout=1)
+        _note(lines, seen, results)
     outcomes = [row["outcome"] for row in results.rows(PIECE).values()]
     counts = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("passed", "skipped", "failed"))
-    results.say(f"tests/cuda: {counts}" + (", time was up" if status is None else ""))
-    if status not in (0, 1, 5, None):  # 5: nothing left to run
-        raise RuntimeError(f"pytest ended with {status}: {said.strip()[-300:]}")
+    ended = [future.result() for future in futures]
+    late = any(status is None for status, _ in ended)
+    results.say(f"tests/cuda: {counts}" + (", time was up; run again to go on" if late else ""))
+    for status, said in ended:
+        if status not in (0, 1, 5, None):  # 5: nothing left to run
+            raise RuntimeError(f"pytest ended with {status}: {said.strip()[-300:]}")
 
 
-def _path_with(folder: Path) -> str:
-    import os
-
-    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _follow(lines: Path, results: Results, stop: threading.Event) -> None:
-    """Note the lines of a growing file until it is complete."""
-    seen = 0
-    while True:
-        last = stop.wait(1)
-        text = lines.read_text(encoding="utf-8") if lines.exists() else ""
-        for line in text[seen:].splitlines(keepends=True):
-            if line.endswith("\n"):
-                seen += len(line)
+def _note(files: list[Path], seen: set[str], results: Results) -> None:
+    """Note the finished tests that growing files tell of."""
+    for path in files:
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else ():
+            if line.endswith("\n") and line not in seen:
+                seen.add(line)
                 row = json.loads(line)
                 results.put(PIECE, row.pop("name"), row)
-        if last:
-            return

@@ -14,7 +14,7 @@ def pytest_runtest_logreport(report):
     if report.when == "teardown" and report.outcome == "skipped":
         return
     row = {"name": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 2)}
-    row |= {key: value for key, value in report.user_properties}
+    row |= dict(report.user_properties)
     if report.outcome == "skipped":
         row["reason"] = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
     elif report.outcome == "failed":

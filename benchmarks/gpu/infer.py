@@ -1,6 +1,6 @@
-"""Seconds and memory of inference, one network in this process: `Segmenter.segment` beside SegFormer's own forward pass.
+"""Seconds and memory of inference, one network in this process: `Segmenter.segment`, or SegFormer's forward pass.
 
-    python benchmarks/gpu/infer.py NAME --size WxH --batch-size B --precision bf16 [--compile] --device cuda --folder DIR
+    python benchmarks/gpu/infer.py NAME --size WxH --batch-size B --precision bf16 --device cuda --folder DIR
 
 NAME is a preset or segformer-b0, -b2, -b5. Both end with argmax of logits at the image's size. Prints JSON.
 """

@@ -1,4 +1,4 @@
-"""The card and its ceilings: how fast it multiplies matrices and copies memory, which is what all else is held against."""
+"""The card and its ceilings: how fast it multiplies matrices and copies memory."""
 
 from __future__ import annotations
 

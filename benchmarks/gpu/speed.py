@@ -77,7 +77,8 @@ def _training(
     width, height = (64, 64) if setting.toy else config.data.crop
     batch = batch or config.data.batch_size
     sources, target = setting.data()
-    command = [sys.executable, "benchmarks/train.py", "--row", row if peer else f"{row} cached", "--device", setting.device]
+    command = [sys.executable, "benchmarks/train.py", "--row", row if peer else f"{row} cached"]
+    command += ["--device", setting.device]
     command += ["--source", str(sources[0]), "--target", str(target), "--preset", "tiny" if peer else name]
     command += ["--crop", f"{width}x{height}", "--batch-size", str(batch), "--steps", "3" if setting.toy else "20"]
     command += ["--compile"] * compiled + ([] if peer else _encoder(name, setting))
@@ -101,7 +102,13 @@ def _encoder(preset: str, setting: Setting) -> list[str]:
 
 
 def _row(
-    piece: str, name: str, command: list[str], setting: Setting, results: Results, deadline: Deadline, facts: dict[str, Any]
+    piece: str,
+    name: str,
+    command: list[str],
+    setting: Setting,
+    results: Results,
+    deadline: Deadline,
+    facts: dict[str, Any],
 ) -> None:
     """Measure a row; running out of time or memory is an outcome too."""
     log = setting.work / f"{piece}.log"

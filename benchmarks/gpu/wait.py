@@ -1,4 +1,4 @@
-"""Share of a training step that is spent waiting for data, as `adapt-seg` loads it: decoded and cut while the GPU works.
+"""Share of a training step spent waiting for data, as `adapt-seg` loads it: decoded and cut while the GPU works.
 
     python benchmarks/gpu/wait.py --source DIR --target DIR --preset small --workers 4 --steps 60 --device cuda
 
@@ -44,12 +44,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     overrides = {"model.encoder": options.encoder, "run.device": options.device, "seg.burn_in": 0.0}
-    config = load_config(options.preset, overrides=overrides, assignments=[f"data.workers={options.workers}", *options.set])
+    sets = [f"data.workers={options.workers}", *options.set]
+    config = load_config(options.preset, overrides=overrides, assignments=sets)
     with tempfile.TemporaryDirectory() as folder:
         accelerator = build_accelerator(config, Path(folder))
         device = accelerator.device
         data = open_data(options.source, [options.target])
-        stage = SegStage(config, data.space, build_segmenter(config, len(data.space), denoiser=False, seed=0), accelerator)
+        student = build_segmenter(config, len(data.space), denoiser=False, seed=0)
+        stage = SegStage(config, data.space, student, accelerator)
         pools = Pool.of(data.sources), Pool.of(data.targets)
         batches = TrainingBatches(config.data, 0, *pools, data.classes)
         loaded = read_steps(batches, 0, _WARM_UP + options.steps, pin_memory=device.type == "cuda")

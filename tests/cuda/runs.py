@@ -49,7 +49,7 @@ def adv(checkpoint, out, device, *more, steps=STEPS, batch=2):
 def train(arguments, *, before="", launcher=(), timeout=240):
     """Run the command line; `before` is Python that runs first, `launcher` a program that starts it."""
     arguments = [str(a) for a in arguments]
-    start = [*launcher, "-m", "iccld_cli"] if launcher else ["-c", f"import sys; sys.argv[0] = 'iccld'; {before}\n{_MAIN}"]
+    start = [*launcher, "-m", "iccld_cli"] if launcher else ["-c", f"{before}\n{_MAIN}"]
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     done = subprocess.run(
         [sys.executable, *start, *arguments], capture_output=True, text=True, timeout=timeout, env=environment

@@ -1,5 +1,8 @@
 """One process under a launcher: NCCL, data parallelism, and parameters in shards on a mesh of one."""
 
+import subprocess
+import sys
+
 import pytest
 from runs import adv, seg, train
 
@@ -9,10 +12,9 @@ LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 @pytest.mark.parametrize("stage", ["seg", "adv"])
 @pytest.mark.parametrize("more", [(), ("run.shard=true",)], ids=["plain", "shard"])
 def test_a_launched_process_trains_as_one_without(device, world, stage1, stage, more):
+    begin, start = (seg, world) if stage == "seg" else (adv, stage1)
     plain, launched = (
-        (seg if stage == "seg" else adv)(
-            world if stage == "seg" else stage1, world / f"{name}-{stage}{len(more)}", device, "--precision", "fp32", *sets
-        )
+        begin(start, world / f"{name}-{stage}{len(more)}", device, "--precision", "fp32", *sets)
         for name, sets in (("alone", ()), ("launched", more))
     )
     one, other = train(plain), train(launched, launcher=LAUNCHER)
@@ -22,20 +24,15 @@ def test_a_launched_process_trains_as_one_without(device, world, stage1, stage, 
 
 
 def test_shards_compute_what_whole_networks_do(device, tmp_path):
-    """FSDP2 over NCCL with a single process: torch's own sharding of the same blocks gives the same loss and gradients."""
+    """FSDP2 over NCCL with a single process: the same loss and gradients."""
     script = tmp_path / "shards.py"
     script.write_text(_SCRIPT)
-    import subprocess
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, *LAUNCHER, str(script), device], capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([sys.executable, *LAUNCHER, str(script), device], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "same" in done.stdout
 
 
-_SCRIPT = '''
+_SCRIPT = """
 import copy, sys, types
 import torch
 import torch.distributed as dist
@@ -64,4 +61,4 @@ for (name, a), b in zip(whole.named_parameters(), cut.parameters(), strict=True)
         assert torch.allclose(a.grad, other, rtol=1e-2, atol=1e-5), name
 print("same", type(next(iter(cut.parameters()))).__name__)
 dist.destroy_process_group()
-'''
+"""

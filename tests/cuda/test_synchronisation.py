@@ -5,25 +5,26 @@ import json
 import pytest
 from runs import adv, seg, train
 
-# Warnings of `torch.cuda.set_sync_debug_mode` inside a training step, each with the lines of the package that led to it.
-# A step is what happens below the function of this name; the first ones, which build kernels, do not count.
-_WATCH = '''
+# Warnings of `torch.cuda.set_sync_debug_mode` inside a training step, each with the lines of the package that led to it
+# and their count. A step is what happens below the function of this name.
+_WATCH = """
 import atexit, json, traceback, warnings
 import torch
-STEP, FIRST, found, steps = "_step", 2, {}, set()
+STEP, found = "_step", {}
 def show(message, category, filename, lineno, file=None, line=None):
     if "synchronizing" not in str(message):
         return
     stack = traceback.extract_stack()[:-1]
     inside = [f for f in stack if f.name == STEP and "iccld_cli" in f.filename]
     if inside:
-        own = [f"{f.filename.rpartition('iccld_cli')[2]}:{f.lineno} {f.name}" for f in stack if "iccld_cli" in f.filename]
-        found[" < ".join(reversed(own[-5:]))] = found.get(" < ".join(reversed(own[-5:])), 0) + 1
+        own = [f for f in stack if "iccld_cli" in f.filename][-5:]
+        place = " < ".join(f"{f.filename.rpartition('iccld_cli/')[2]}:{f.lineno} {f.name}" for f in reversed(own))
+        found[place] = found.get(place, 0) + 1
 warnings.showwarning = show
 warnings.simplefilter("always")
 torch.cuda.set_sync_debug_mode("warn") if torch.cuda.is_available() else None
 atexit.register(lambda: json.dump(found, open(WATCHED, "w")))
-'''
+"""
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32", "fp16"])
@@ -32,7 +33,7 @@ def test_no_step_waits(device, world, stage1, stage, precision, record_property)
     if device == "cpu" and precision == "fp16":
         pytest.skip("needs a CUDA device: fp16 training does")
     watched, steps = world / f"sync-{stage}-{precision}.json", 24
-    options = ("--precision", precision, "seg.burn_in=0", "--set", "run.log_every=12")
+    options = ("--precision", precision, "seg.burn_in=0", "run.log_every=12")
     arguments = (seg if stage == "seg" else adv)(
         world if stage == "seg" else stage1, world / f"sync-{stage}-{precision}", device, *options, steps=steps
     )

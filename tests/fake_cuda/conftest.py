@@ -45,7 +45,7 @@ def encoder_folder(tmp_path_factory):
     kinds = {
         "mobilenet": MobileNetV2Config(depth_multiplier=0.1, min_depth=8),
         "segformer": SegformerConfig(hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1] * 4),
-        "dinov2": Dinov2Config(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, patch_size=14, image_size=56),
+        "dinov2": Dinov2Config(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=56),
     }
 
     def folder(kind):

@@ -102,9 +102,7 @@ def _by_shape(function: Callable, args: tuple, kwargs: dict) -> Any:
     name = getattr(function, "__name__", "")
     if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
         return args[0]
-    return tree_map_only(
-        Tensor, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=CUDA), result
-    )
+    return tree_map_only(Tensor, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=CUDA), result)
 
 
 def _on_meta(kwargs: dict) -> dict:

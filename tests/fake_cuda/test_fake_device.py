@@ -12,7 +12,8 @@ def test_shapes_and_layouts_are_those_of_real_tensors():
     def compute(x, w):
         x = x.contiguous(memory_format=torch.channels_last)
         y = F.conv2d(x, w)
-        return [x, y, y[:, 1:3], y.argmax(dim=1), y.half(), y.flatten(1) @ y.flatten(1).mT, y[torch.arange(1).to(y.device)]]
+        rows = torch.arange(1).to(y.device)
+        return [x, y, y[:, 1:3], y.argmax(dim=1), y.half(), y.flatten(1) @ y.flatten(1).mT, y[rows]]
 
     expected = compute(real, weight)
     with fake_cuda() as device:
@@ -37,7 +38,7 @@ def test_shapes_and_layouts_are_those_of_real_tensors():
 )
 def test_tensors_of_two_devices_do_not_meet(cuda, use):
     use(torch.ones(3, 3).to(cuda), torch.ones(3, 3).to(cuda))
-    with pytest.raises((RuntimeError, AssertionError), match="devices|tensors on|FakeTensor"):
+    with pytest.raises((RuntimeError, AssertionError), match=r"devices|tensors on"):
         use(torch.ones(3, 3).to(cuda), torch.ones(3, 3))
 
 
