@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any
 
 import torch
@@ -49,7 +50,10 @@ def build_stage(config: Config, stage: str, student: Segmenter) -> Any:
     accelerator: Any = ForwardOnly()
     if stage == "stage2":
         return stage2_class(config)(config, CITYSCAPES, student, accelerator)
-    return Stage1(config, CITYSCAPES, student, accelerator, source_only=stage == "source_only")
+    reference = None
+    if config.seg.feature_distance_weight > 0 and config.model.encoder != "tiny":
+        reference = copy.deepcopy(student.encoder.backbone)
+    return Stage1(config, CITYSCAPES, student, accelerator, stage == "source_only", reference)
 
 
 def batch_on_device(config: Config, raw: dict[str, Any]) -> Any:
