@@ -7,7 +7,6 @@ the run and inside every model file. An unknown key is an error that names the n
 
 from __future__ import annotations
 
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from iccld_cli.errors import IccldError, did_you_mean
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from iccld_cli.reading import ReadError, parse_toml, read_toml
 
 
 class _Section(BaseModel):
@@ -410,18 +405,16 @@ def _preset_tree(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise IccldError(f"unknown preset {name!r}", did_you_mean(name, preset_names()))
     text = (resources.files("iccld_cli") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return {**tomllib.loads(text), "preset": name}
+    return {**parse_toml(text), "preset": name}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IccldError(f"no configuration file at {path}") from None
-    except OSError as error:
-        raise IccldError(f"cannot read {path} ({error.strerror})", "give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise IccldError(f"{path} is not valid TOML ({error})") from None
+        return read_toml(path)
+    except ReadError as error:
+        if error.message == "is missing":
+            raise IccldError(f"no configuration file at {path}") from None
+        raise IccldError(f"configuration file {path} {error.message}", "give a TOML file") from None
 
 
 def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
@@ -443,9 +436,11 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
+        return parse_toml(f"v = {text}")["v"]
+    except ReadError as error:
+        if "nested" in error.message:
+            raise IccldError(f"the value {text[:40]!r}... {error.message}") from None
+        return text  # a bare word
 
 
 def _explain(error: ValidationError) -> IccldError:
@@ -456,7 +451,7 @@ def _explain(error: ValidationError) -> IccldError:
         hint = first["msg"].removeprefix("Value error, ")
         if isinstance(first["input"], dict):  # a whole section: the rule names what breaks it
             return IccldError(hint, f"change {dotted} or what it does not go with")
-        return IccldError(f"{dotted} = {first['input']!r} is not possible", hint)
+        return IccldError(f"{dotted} = {repr(first['input'])[:200]} is not possible", hint)
     model: type[BaseModel] = Config
     for part in path[:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]

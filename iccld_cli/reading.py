@@ -182,14 +182,14 @@ def _check(value: Any, finite: bool) -> None:
         inner: list[Any] = []
         for one in level:
             if isinstance(one, dict):
-                inner += one.values()
+                inner.append(one.values())
             elif isinstance(one, list):
-                inner += one
+                inner.append(one)
             elif finite and isinstance(one, float) and not math.isfinite(one):
                 raise ReadError("holds a number that is not finite")
         if not inner:
             return
-        level = inner
+        level = [one for values in inner for one in values]
     raise ReadError("is nested too deeply")
 
 

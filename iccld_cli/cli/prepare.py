@@ -78,16 +78,16 @@ def _prepare(
     options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
-    sources += _raw_sets(folders, settings, not unlabeled, out)
-    sources += _own(images or [], masks or [], label_map, out)
-    sources += _videos(video or [], fps)
-    if virtual is not None:
-        sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
-    if virtual is None and (look or virtual_drive is not None):
-        raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
-    if not sources:
-        raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
     try:
+        sources += _raw_sets(folders, settings, not unlabeled, out)
+        sources += _own(images or [], masks or [], label_map, out)
+        sources += _videos(video or [], fps)
+        if virtual is not None:
+            sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
+        if virtual is None and (look or virtual_drive is not None):
+            raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
+        if not sources:
+            raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
         for set_name, source in _named(sources, name):
             _run(source, out, set_name, options)
     finally:

@@ -61,7 +61,7 @@ def open_tree(path: Path, cache: Path) -> Tree:
     """
     if path.is_dir():
         folder = FolderTree(path)
-        archives = sorted(child for child in path.iterdir() if child.is_file() and is_archive(child))
+        archives = [path / name for name in folder.names() if is_archive(Path(name)) and (path / name).is_file()]
         return UnionTree(folder, [_open_archive(a, cache) for a in archives]) if archives else folder
     if path.is_file() and is_archive(path):
         return _open_archive(path, cache)
@@ -75,7 +75,14 @@ def _open_archive(path: Path, cache: Path) -> ArchiveTree:
         if path.suffix.lower() == ".zip":
             return ZipTree(path)
         opener = _COMPRESSED.get(path.suffix.lower())
-        return TarTree(path, path if opener is None else _uncompress(path, opener, cache))
+        if opener is None:
+            return TarTree(path, path)
+        plain = _uncompress(path, opener, cache)
+        try:
+            return TarTree(path, plain)
+        except BaseException:
+            plain.unlink(missing_ok=True)  # a copy of what was refused is of no use
+            raise
     except _READ_ERRORS as error:
         raise IccldError(f"{path} is damaged or no archive ({error})", "download it again") from None
 
@@ -246,6 +253,11 @@ class UnionTree:
         """Join them."""
         self._parts: list[Tree] = [folder, *archives]
         self._folder = folder
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """As `FolderTree.left_out`."""
+        return self._folder.left_out
 
     def walk(self, folder: str = "") -> Iterator[str]:
         """Paths of all files under a folder, each once."""

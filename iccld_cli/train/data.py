@@ -45,7 +45,7 @@ class TrainingData:
         return {**rows, "classes": [*self.space.names_of(self.classes), *folded]}
 
     def held_back(self) -> PreparedDataset | None:
-        """The first target with labels in a `val` split, of trained classes: training shows its score and never learns it."""
+        """The first target with labels of trained classes in `val`: training shows its score, and never learns it."""
         for dataset in self.targets:
             if not dataset.info.splits.get("val"):
                 continue
