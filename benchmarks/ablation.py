@@ -4,10 +4,14 @@
         --out runs/ablation --encoder MOBILENET_V2 --seeds 0 1 2 --device cuda --jobs 4
     python benchmarks/ablation.py ... --rows stage1 stage2 --test    # `test` is touched only when it is asked for
     python benchmarks/ablation.py ... --list                         # what there is, and the commands
+    python benchmarks/ablation.py --protocol unseen-drive --camvid CAMVID --source ... --out runs/unseen-drive --test
+    python benchmarks/agreement.py runs/unseen-drive                 # does the order on `val` agree with `test`?
 
 Each row is a training with the program's own commands, in OUT/<row>/seed<N>, and starts where its parent of the same
-seed ended. What is finished is not done again, a run that was stopped goes on, and OUT/results.json and OUT/table.md
-are written anew after every row, with OUT/chart.png. Settings are chosen on `val`.
+seed ended. The rows are begun in the order in which they are named, a child as soon as its parent stands. What is
+finished is not done again, a run that was stopped goes on, and OUT/results.json and OUT/table.md are written anew after
+every row, with OUT/chart.png. What a training took, in steps, seconds and processor seconds, stands in its
+compute.json and in results.json. Settings are chosen on `val`.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import protocols
 
 NO_STYLE = ("augment.style_probability=0",)
 PLAIN_SELF_TRAINING = (*NO_STYLE, "seg.burn_in=0", "seg.confidence=threshold")
@@ -98,6 +105,7 @@ ROWS = (
     Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
     Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
     Row("stage1-context", "stage 1, teacher sees more than the crop", ("data.context=[480,352]",)),
+    Row("stage1-strict", "stage 1, gates at the 70 % quantile", ("seg.confidence_quantile=0.7",)),
     Row(
         "stage1-margins",
         "stage 1, no pseudo-labels on the outer rows",
@@ -139,23 +147,35 @@ def main() -> None:
         for row in rows:
             print(f"{row.name}: {row.title}\n    {shlex.join(training(row, options, 0))}")
         return
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        ready: dict[tuple[str, int], concurrent.futures.Future] = {}
-        # All parents stand before all children: a job that waits for its parent would keep a free place from others.
-        trainings = [(row, seed) for seed in options.seeds for row in rows]
-        for row, seed in sorted(trainings, key=lambda training: training[0].parent is not None):
-            parent = ready.get((row.parent or "", seed))
-            ready[row.name, seed] = pool.submit(_one, row, seed, options, parent)
-        failed = [error for future in ready.values() if (error := future.result()) is not None]
+    failed = _train_all([(row, seed) for seed in options.seeds for row in rows], options)
     for error in failed:
         print(error, file=sys.stderr)
     sys.exit(bool(failed))
 
 
+def _train_all(waiting: list[tuple[Row, int]], options: argparse.Namespace) -> list[str]:
+    """Train and evaluate, `--jobs` at once, always the first whose parent is done; what went wrong."""
+    done: dict[tuple[str, int], str | None] = {}
+    running: dict[concurrent.futures.Future, tuple[str, int]] = {}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        while waiting or running:
+            for row, seed in [*waiting]:
+                if len(running) < options.jobs and (row.parent is None or (row.parent, seed) in done):
+                    lost = done.get((row.parent or "", seed)) is not None
+                    running[pool.submit(_one, row, seed, options, lost)] = (row.name, seed)
+                    waiting.remove((row, seed))
+            for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                done[running.pop(future)] = future.result()
+    return [error for error in done.values() if error is not None]
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, nargs="+", required=True, help="Prepared labelled data sets.")
-    parser.add_argument("--target", type=Path, required=True, help="Prepared target data set with val labels.")
+    parser.add_argument("--target", type=Path, nargs="+", help="Prepared targets; the first has val labels.")
+    parser.add_argument("--protocol", choices=protocols.PROTOCOLS, help="Instead of --target, see protocols.py.")
+    parser.add_argument("--camvid", type=Path, help="CamVid in the SegNet layout, for --protocol.")
+    parser.add_argument("--footage", type=Path, nargs="+", default=[], help="Prepared target of `leave-out`.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--encoder", help="Encoder, where the preset's own is not at hand.")
@@ -171,12 +191,28 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plain", action="store_true", help="Leave out the rows' further evaluations.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at once, on one device.")
     parser.add_argument("--list", action="store_true", help="Print rows and commands, and stop.")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.protocol:
+        if options.camvid is None or options.target:
+            parser.error("--protocol needs --camvid, and finds its own --target")
+        data = options.out / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        found = protocols.prepare(options.protocol, options.camvid, options.footage, data)
+        options.target, options.scored, options.judges = found.targets, found.scored, found.judges
+    elif not options.target:
+        parser.error("name a --target, or a --protocol")
+    else:
+        options.scored, options.judges = options.target[0], {}
+    return options
 
 
 def _with_parents(names: list[str]) -> list[Row]:
-    wanted = {parent for name in names if (parent := BY_NAME[name].parent)} | set(names)
-    return [row for row in ROWS if row.name in wanted]
+    """The rows in the order in which they are named, each after its parent."""
+    wanted: dict[str, None] = {}
+    for name in names:
+        wanted |= {parent: None} if (parent := BY_NAME[name].parent) else {}
+        wanted[name] = None
+    return [BY_NAME[name] for name in wanted]
 
 
 def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
@@ -185,8 +221,9 @@ def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
     command = [sys.executable, "-m", "iccld_cli"]
     if row.parent is None:
         sources = options.source[:1] if row.first_source else options.source[1:] if row.last_sources else options.source
-        command += ["adapt-seg", "--preset", options.preset, "--target", str(options.target)]
-        command += [part for path in ([options.target] if row.oracle else sources) for part in ("--source", str(path))]
+        command += ["adapt-seg", "--preset", options.preset]
+        command += [part for path in options.target for part in ("--target", str(path))]
+        command += [part for path in ([options.scored] if row.oracle else sources) for part in ("--source", str(path))]
         command += ["--encoder", options.encoder] if options.encoder else []
         command += ["--source-only"] if row.source_only else []
         iterations = options.seg_iterations
@@ -198,23 +235,24 @@ def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
     return command + [part for setting in (*options.set, *row.settings) for part in ("--set", setting)]
 
 
-def _one(row: Row, seed: int, options: argparse.Namespace, parent: concurrent.futures.Future | None) -> str | None:
+def _one(row: Row, seed: int, options: argparse.Namespace, orphan: bool) -> str | None:
     """Train and evaluate a row; what went wrong, or None."""
-    if parent is not None and parent.result() is not None:
+    if orphan:
         return f"{row.name}, seed {seed}: its parent {row.parent} is missing"
     folder = options.out / row.name / f"seed{seed}"
     model = folder / ("stage1.safetensors" if row.parent is None else "stage2.safetensors")
     try:
         if not model.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            started = time.perf_counter()
             resume = ["--resume"] if any((folder / "state").glob("*-*")) else []
-            _call(training(row, options, seed) + resume, folder / "train.log")
-            (folder / "seconds.txt").write_text(f"{time.perf_counter() - started:.0f}\n", encoding="utf-8")
+            _account(training(row, options, seed) + resume, folder)
         for split in ("val", "test") if options.test else ("val",):
             further = {} if options.plain else row.evaluations
             for name, extra in {"": (), **further}.items():
-                _evaluate(model, folder / f"{split}{name and ' '}{name}.json".replace(" ", "-"), split, extra, options)
+                path = folder / f"{split}{name and ' '}{name}.json".replace(" ", "-")
+                _evaluate(model, path, options.scored, split, extra, options)
+        for name, data in options.judges.items():
+            _evaluate(model, folder / f"judge-{name}.json", data, "train", (), options)
     except subprocess.CalledProcessError as error:
         return f"{row.name}, seed {seed}: {shlex.join(error.cmd)} ended with {error.returncode}, see {folder}"
     with _writing:
@@ -235,18 +273,58 @@ def _replace(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _evaluate(model: Path, path: Path, split: str, extra: tuple[str, ...], options: argparse.Namespace) -> None:
+def _evaluate(
+    model: Path, path: Path, data: Path, split: str, extra: tuple[str, ...], options: argparse.Namespace
+) -> None:
     if path.exists():
         return
-    command = [sys.executable, "-m", "iccld_cli", "evaluate", "--ckpt", str(model), "--data", str(options.target)]
+    command = [sys.executable, "-m", "iccld_cli", "evaluate", "--ckpt", str(model), "--data", str(data)]
     command += ["--split", split, "--json", str(path), "--device", options.device, *extra]
     _call(command + (["--classes", options.classes] if options.classes else []), path.with_suffix(".log"))
 
 
-def _call(command: list[str], log: Path) -> None:
+def _call(command: list[str], log: Path) -> float | None:
+    """Run a command; the processor seconds of it and of its children, where the system counts them."""
     with open(log, "a", encoding="utf-8") as file:
         print(shlex.join(command), file=file, flush=True)
-        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=True)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        if not hasattr(os, "wait4"):
+            process.wait()
+            used = None
+        else:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            used = usage.ru_utime + usage.ru_stime
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return used
+
+
+def _account(command: list[str], folder: Path) -> None:
+    """Train, and add what it took to the folder's compute.json: a part for each time the training was begun.
+
+    A part that did not end, because everything was stopped, keeps `seconds` null: its share is not known.
+    """
+    path = folder / "compute.json"
+    parts = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else []
+    steps = int(command[command.index("--iterations") + 1])
+    part: dict[str, float | None] = {"seconds": None, "cpu_seconds": None}
+    _replace(path, json.dumps({"steps": steps, "parts": [*parts, part]}) + "\n")
+    started = time.perf_counter()
+    used = _call(command, folder / "train.log")
+    part = {"seconds": round(time.perf_counter() - started), "cpu_seconds": used and round(used)}
+    _replace(path, json.dumps({"steps": steps, "parts": [*parts, part]}) + "\n")
+
+
+def compute(folder: Path) -> dict[str, Any] | None:
+    """What a training took: steps, seconds, processor seconds, and how many parts of it are not in these."""
+    path = folder / "compute.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    known = [part for part in found["parts"] if part["seconds"] is not None]
+    total = {key: sum(part[key] or 0 for part in known) for key in ("seconds", "cpu_seconds")}
+    return {"steps": found["steps"], **total, "unknown_parts": len(found["parts"]) - len(known)}
 
 
 def collect(out: Path) -> dict[str, Any]:
@@ -255,13 +333,17 @@ def collect(out: Path) -> dict[str, Any]:
     for row in ROWS:
         by_name: dict[str, dict[int, dict]] = {}
         for path in sorted((out / row.name).glob("seed*/*.json")):
-            if path.stem.startswith(("val", "test")):
+            if path.stem.startswith(("val", "test", "judge")):
                 seed = int(path.parent.name.removeprefix("seed"))
                 by_name.setdefault(path.stem, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
         if by_name:
             found[row.name] = {
                 "title": row.title,
                 "evaluations": {name: _summary(by_name[name]) for name in sorted(by_name)},
+                "parent": row.parent,
+                "compute": {
+                    path.name.removeprefix("seed"): compute(path) for path in sorted((out / row.name).glob("seed*"))
+                },
             }
     return found
 

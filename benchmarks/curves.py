@@ -21,7 +21,7 @@ from iccld_cli.report.curves import COLORS, read_log
 PANELS = (
     ("Validation mIoU (%)", "miou"),
     ("Cross-entropy on source crops", "loss_source"),
-    ("Share of target pixels whose label counts", "pseudo_believed"),
+    ("Share of target pixels whose label counts", "pseudo_label_weight"),
 )
 SMOOTH = 9
 """Lines of the log that a curve of the training itself is averaged over."""

@@ -78,7 +78,7 @@ def measure(preset: str, threads: int) -> dict:
     images, labels = torch.rand(1, 3, height, width), torch.randint(0, 19, (1, height // 4, width // 4))
 
     started = time.perf_counter()
-    z_0, skip = model.encoder(images)
+    z_0, skip, _ = model.encoder(images)
     estimate = model.denoiser(torch.randn_like(z_0), torch.tensor([config.diffusion.train_timesteps - 1]), z_0)
     logits = model.decoder(z_0, skip), model.decoder(estimate, skip)
     assert logits[0].shape == (1, 19, height // 4, width // 4)

@@ -3,6 +3,9 @@
 The tensors are those of the teacher. The header holds, under the key `iccld`, one JSON object, see
 `ModelHeader`. Nothing is ever unpickled. safetensors has no checksum, so the header carries a sha256 of all
 tensors, and every load verifies it and that all values are finite.
+
+A model file is data, whoever wrote it: opening one reads that file and nothing else, its header is checked field by
+field, and the sizes in it are compared with its tensors before anything is built (`models.outline`).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,11 +28,16 @@ from iccld_cli.config import Config, config_from_dict
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
 from iccld_cli.labels import LabelSpace
-from iccld_cli.models.build import backbone_spec, build_segmenter
+from iccld_cli.models.build import TINY, backbone_spec, build_segmenter
+from iccld_cli.models.outline import TooLargeError, differences, outline
 from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.plainjson import parse_json
+from iccld_cli.tensorfile import TensorFile, read_tensor_file
 
 FORMAT_VERSION = 1
 HEADER_KEY = "iccld"
+_MAX_NAME = 200
+_MAX_STEPS = 10**12
 Stage = Literal["source_only", "stage1", "stage2"]
 
 
@@ -77,29 +86,64 @@ class ModelHeader:
         }
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> ModelHeader:
-        """Read an object written by `to_json`.
+    def from_json(cls, raw: Any) -> ModelHeader:
+        """Read an object written by `to_json`, which may come from anywhere.
 
         Raises:
-            IccldError: The format is of another version.
+            IccldError: The format is of another version, or the configuration or the classes are not possible.
+            KeyError: A field is missing.
+            ValueError: A field has a value that cannot be.
         """
+        raw = _typed("the header", raw, dict)
         if raw["format_version"] != FORMAT_VERSION:
-            raise IccldError(f"model format {raw['format_version']} is not supported", "use a matching iccld version")
+            version = str(raw["format_version"])[:20]
+            raise IccldError(f"model format {version} is not supported", "use a matching iccld version")
         if raw["stage"] not in get_args(Stage):
-            raise ValueError(f"stage {raw['stage']!r}")
-        space = LabelSpace.from_json(raw["label_space"])
+            raise ValueError(f"stage {str(raw['stage'])[:40]!r}")
+        space = LabelSpace.from_json(_typed("label_space", raw["label_space"], dict))
+        if not all(0 <= value <= 255 for color in space.colors for value in color):
+            raise ValueError("a colour beyond 0 to 255")
+        if any(len(name) > _MAX_NAME for name in (space.name, *space.names)):
+            raise ValueError(f"a class name of more than {_MAX_NAME} letters")
         return cls(
             stage=raw["stage"],
-            config=config_from_dict(raw["config"]),
+            config=config_from_dict(_typed("config", raw["config"], dict)),
             label_space=space,
-            classes=space.ids_of(raw["classes"]),
-            datasets=raw["datasets"],
-            iterations=int(raw["iterations"]),
-            metrics=raw["metrics"],
-            backbone=raw["backbone"],
-            tool_version=raw["tool_version"],
-            sha256=raw["sha256"],
+            classes=space.ids_of(_typed("a class", name, str) for name in _typed("classes", raw["classes"], list)),
+            datasets=[_dataset(row) for row in _typed("datasets", raw["datasets"], list)],
+            iterations=_count(raw["iterations"]),
+            metrics=_typed("metrics", raw["metrics"], dict),
+            backbone=None if raw["backbone"] is None else _typed("backbone", raw["backbone"], dict),
+            tool_version=_typed("tool_version", raw["tool_version"], str)[:_MAX_NAME],
+            sha256=_digest(raw["sha256"]),
         )
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is of type {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _dataset(row: Any) -> dict[str, Any]:
+    row = _typed("a data set", row, dict)
+    for key in ("role", "name", "path", "digest"):
+        if key in row and "\0" in _typed(f"{key} of a data set", row[key], str):
+            raise ValueError(f"{key} of a data set holds a zero byte")
+    _typed("role of a data set", row["role"], str)
+    return row
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_STEPS:
+        raise ValueError("iterations is no possible number")
+    return value
+
+
+def _digest(value: Any) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", _typed("sha256", value, str)):
+        raise ValueError("sha256 is no digest")
+    return value
 
 
 def without_paths(header: ModelHeader) -> ModelHeader:
@@ -118,7 +162,7 @@ def tensors_digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -169,22 +213,16 @@ def read_header(path: Path | str) -> ModelHeader:
     Raises:
         IccldError: The file is missing, damaged, or not a model of this program.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise IccldError(f"no model file at {path}", "give a .safetensors file that adapt-seg or adapt-adv wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise IccldError(f"{path} is not a readable safetensors file ({error})", "copy or train it again") from None
-    if HEADER_KEY not in metadata:
-        raise IccldError(f"{path} is not an iccld model file", "give one that adapt-seg or adapt-adv wrote")
-    try:
-        return ModelHeader.from_json(json.loads(metadata[HEADER_KEY]))
-    except IccldError as error:
-        raise IccldError(f"{path}: {error.message}", error.hint) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise IccldError(f"the header of {path} is damaged ({error!r})", "copy or train it again") from None
+    return _read(Path(path))[0]
+
+
+def check_segmenter(path: Path | str) -> ModelHeader:
+    """Read a model file's header and compare it with the names, types and shapes of the file's tensors.
+
+    Raises:
+        IccldError: As `read_header`, or the header describes another model than the tensors are of.
+    """
+    return _check(Path(path))
 
 
 def load_segmenter(path: Path | str, device: str | torch.device = "cpu") -> tuple[Segmenter, ModelHeader]:
@@ -200,26 +238,60 @@ def load_segmenter(path: Path | str, device: str | torch.device = "cpu") -> tupl
     Raises:
         IccldError: The file is missing, damaged, or not a model of this program.
     """
-    header = read_header(path)
-    with safe_open(Path(path), framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    header = _check(Path(path))
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise IccldError(f"{path} is not a readable safetensors file ({error})", "copy or train it again") from None
     if tensors_digest(tensors) != header.sha256:
         raise IccldError(f"{path} is damaged: its tensors do not match its checksum", "copy or train it again")
     if not all(torch.isfinite(t).all() for t in tensors.values()):
         raise IccldError(f"{path} holds values that are not finite", "train it again")
-    try:
-        generates = header.stage == "stage2" and header.config.adv.generate
-        segmenter = build_segmenter(
-            header.config, len(header.label_space), denoiser=generates, backbone=header.backbone
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IccldError(
-            f"the encoder described in {path} cannot be built ({repr(error)[:200]})",
-            "use the iccld version that wrote it",
-        ) from None
-    try:
-        segmenter.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise IccldError(f"{path} does not fit its own configuration ({first[:200]})", "train it again") from None
+    segmenter = _build(header)
+    segmenter.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
     return segmenter.to(device).eval(), header
+
+
+def _read(path: Path) -> tuple[ModelHeader, TensorFile]:
+    if not path.is_file():
+        raise IccldError(f"no model file at {path}", "give a .safetensors file that adapt-seg or adapt-adv wrote")
+    file = read_tensor_file(path)
+    if HEADER_KEY not in file.metadata:
+        raise IccldError(f"{path} is not an iccld model file", "give one that adapt-seg or adapt-adv wrote")
+    try:
+        return ModelHeader.from_json(parse_json(file.metadata[HEADER_KEY])), file
+    except IccldError as error:
+        raise IccldError(f"{path}: {error.message}", error.hint) from None
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise IccldError(f"the header of {path} is damaged ({reason[:200]})", "copy or train it again") from None
+
+
+def _check(path: Path) -> ModelHeader:
+    header, file = _read(path)
+    if header.backbone is None and header.config.model.encoder != TINY:
+        raise IccldError(
+            f"{path} does not describe its encoder {header.config.model.encoder[:100]!r}", "train it again"
+        )
+    try:
+        wanted = outline(lambda: _build(header), file.tensors)
+    except TooLargeError as error:
+        raise IccldError(
+            f"{path} does not fit its own configuration (it describes a model of {error} than it holds)",
+            "train it again",
+        ) from None
+    except Exception as error:  # an architecture's own code, on a configuration from anywhere
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise IccldError(
+            f"the encoder described in {path} cannot be built ({reason})", "use the iccld version that wrote it"
+        ) from None
+    first = next(differences(wanted, file.tensors), None)
+    if first is not None:
+        raise IccldError(f"{path} does not fit its own configuration ({first})", "train it again")
+    return header
+
+
+def _build(header: ModelHeader) -> Segmenter:
+    generates = header.stage == "stage2" and header.config.adv.generate
+    return build_segmenter(header.config, len(header.label_space), denoiser=generates, backbone=header.backbone)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -26,6 +26,12 @@ def _upwards(value: tuple[float, float], limit: float) -> tuple[float, float]:
     if not 0 <= value[0] <= value[1] <= limit:
         raise ValueError(f"needs 0 <= low <= high <= {limit:g}")
     return value
+
+
+WIDEST = 4096
+"""Largest width of a part. The presets use at most 512; what a file asks for is allocated."""
+
+_Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
 class ModelConfig(_Section):
@@ -49,17 +55,22 @@ class ModelConfig(_Section):
         detail_weight: Weight of the detail's own loss; the fused one has the rest (HRDA's lambda of the detail).
     """
 
-    encoder: str = "tiny"
-    tiny_channels: tuple[int, int, int, int] = (24, 48, 96, 128)
-    latent_channels: int = Field(32, ge=4, multiple_of=4)
-    fuse_channels: int = Field(64, ge=8, multiple_of=4)
-    skip_channels: int = Field(24, ge=0)
+    CODER_SIZES: ClassVar[tuple[str, ...]] = (
+        "tiny_channels", "latent_channels", "fuse_channels", "skip_channels", "decoder_channels", "detail",
+    )  # fmt: skip
+    UNET_SIZES: ClassVar[tuple[str, ...]] = ("unet_channels", "unet_layers", "unet_attention")
+
+    encoder: str = Field("tiny", max_length=4096)
+    tiny_channels: tuple[_Width, _Width, _Width, _Width] = (24, 48, 96, 128)
+    latent_channels: int = Field(32, ge=4, le=WIDEST, multiple_of=4)
+    fuse_channels: int = Field(64, ge=8, le=WIDEST, multiple_of=4)
+    skip_channels: int = Field(24, ge=0, le=WIDEST)
     skip_dropout: float = Field(0.1, ge=0, lt=1)
-    decoder_channels: int = Field(64, ge=8, multiple_of=8)
-    unet_channels: tuple[int, ...] = (32, 48, 64)
-    unet_layers: int = Field(1, ge=1)
+    decoder_channels: int = Field(64, ge=8, le=WIDEST, multiple_of=8)
+    unet_channels: tuple[_Width, ...] = Field((32, 48, 64), max_length=6)
+    unet_layers: int = Field(1, ge=1, le=16)
     unet_attention: bool = True
-    discriminator_channels: int = Field(64, ge=8)
+    discriminator_channels: int = Field(64, ge=8, le=WIDEST)
     detail: bool = False
     detail_weight: float = Field(0.1, ge=0, le=1)
 
@@ -80,7 +91,7 @@ class DiffusionConfig(_Section):
         steps: Sampling steps at inference when none are asked for.
     """
 
-    train_timesteps: int = Field(1000, ge=2)
+    train_timesteps: int = Field(1000, ge=2, le=10_000)
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     steps: int = Field(1, ge=0, le=1000)
 
@@ -111,7 +122,7 @@ class DataConfig(_Section):
     batch_size: int = Field(4, ge=1)
     source_scale: tuple[float, float] = (0.8, 1.6)
     target_scale: tuple[float, float] = (1.0, 1.5)
-    workers: int = Field(2, ge=0)
+    workers: int = Field(2, ge=0, le=1024)
     rare_class_temperature: float = Field(0.1, ge=0)
     rare_class_pixels: int = Field(200, ge=0)
     ignore_rows_top: float = Field(0.0, ge=0, lt=1)
@@ -317,7 +328,7 @@ class RunConfig(_Section):
 class Config(_Section):
     """The whole configuration of a run; each field is one section of its TOML file."""
 
-    preset: str = "tiny"
+    preset: str = Field("tiny", max_length=200)
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
@@ -339,6 +350,16 @@ class Config(_Section):
         """The same configuration with another `data.batch_size`."""
         return self.model_copy(update={"data": self.data.model_copy(update={"batch_size": size})})
 
+    def fixed_by(self, start: Config, generator: bool) -> list[str]:
+        """Keys of networks' sizes that a start file fixes and that differ here.
+
+        Args:
+            start: The start file's configuration.
+            generator: Whether the UNet too comes from that file.
+        """
+        names = ModelConfig.CODER_SIZES + (ModelConfig.UNET_SIZES if generator else ())
+        return [f"model.{name}" for name in names if getattr(self.model, name) != getattr(start.model, name)]
+
     def to_toml(self) -> str:
         """The resolved configuration as TOML, read back by `load_config`."""
         return tomli_w.dumps(self.model_dump(mode="json"))
@@ -355,6 +376,7 @@ def load_config(
     *,
     file: Path | str | None = None,
     base: Config | None = None,
+    sizes: ModelConfig | None = None,
     overrides: dict[str, Any] | None = None,
     assignments: list[str] | None = None,
 ) -> Config:
@@ -364,6 +386,7 @@ def load_config(
         preset: Name of a shipped preset.
         file: A TOML file with any part of a configuration.
         base: Configuration to start from, such as a model file's; used where no preset is named.
+        sizes: Networks that take the place of the preset's, such as a model file's.
         overrides: Dotted keys to values; those that are None are left out.
         assignments: `key=value` strings, the value in TOML (a bare word counts as a string).
 
@@ -376,6 +399,8 @@ def load_config(
     tree: dict[str, Any] = {} if base is None or preset else base.model_dump(mode="json")
     if preset or base is None:
         tree = _preset_tree(preset or "tiny")
+    if sizes is not None:
+        tree["model"] = sizes.model_dump(mode="json")
     if file is not None:
         _merge(tree, _read_toml(Path(file)))
     for key, value in (overrides or {}).items():
@@ -443,6 +468,14 @@ def _parse_value(text: str) -> Any:
         return text  # a bare word
 
 
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits than Python prints
+        return "a value"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _explain(error: ValidationError) -> IccldError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
@@ -451,7 +484,7 @@ def _explain(error: ValidationError) -> IccldError:
         hint = first["msg"].removeprefix("Value error, ")
         if isinstance(first["input"], dict):  # a whole section: the rule names what breaks it
             return IccldError(hint, f"change {dotted} or what it does not go with")
-        return IccldError(f"{dotted} = {repr(first['input'])[:200]} is not possible", hint)
+        return IccldError(f"{dotted} = {_short(first['input'])} is not possible", hint)
     model: type[BaseModel] = Config
     for part in path[:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from iccld_cli.names import shown
+
 
 class IccldError(Exception):
     """A problem the user can mend.
@@ -24,9 +26,9 @@ class IccldError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """One line: what and where, then how to mend it."""
+        """One line: what and where, then how to mend it; names in it are shown as text."""
         text = self.message if self.hint is None else f"{self.message}: {self.hint}"
-        return " ".join(text.split())
+        return shown(" ".join(text.split()))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -39,3 +41,41 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(words)}"
+
+
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    "insufficient memory",
+    "cannot allocate memory",
+    "unable to allocate",
+    "storage size calculation overflowed",
+    "array is too big",
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, or that a size is beyond any memory.
+
+    Every library has its own: torch raises RuntimeError on the CPU, OpenCV its `error`, NumPy MemoryError or
+    ValueError.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, IccldError):
+        return False
+    text = str(error)[:2000].lower()
+    return any(words in text for words in _MEMORY_WORDS)
+
+
+def explain_out_of_memory(error: BaseException) -> IccldError | None:
+    """A sentence for an error of `is_out_of_memory`, None for any other."""
+    if not is_out_of_memory(error):
+        return None
+    lines = str(error).strip().splitlines()
+    reason = f" ({lines[0][:200]})" if lines else ""
+    return IccldError(
+        f"memory is not enough{reason}", "ask for less at once: a smaller crop, size, height, batch or model"
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from iccld_cli.adapt.augment import draw_jitter
-from iccld_cli.adapt.stage import DeviceBatch
+from iccld_cli.adapt.batch import DeviceBatch
 from iccld_cli.config import AugmentConfig
 from iccld_cli.data.sampling import choose_classmix
 from iccld_cli.labels import IGNORE, LabelSpace
@@ -49,4 +49,5 @@ def make_batch(seed=0, count=2, augment=None, target=True):
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],
         rngs=rngs,
+        labelled=(label != IGNORE).sum().float(),
     )

@@ -26,7 +26,8 @@ def settings(command):
 @pytest.fixture
 def options():
     return argparse.Namespace(
-        source=[Path("carla"), Path("town")], target=Path("camvid"), out=Path("runs"), preset="small", encoder="folder",
+        source=[Path("carla"), Path("town")], target=[Path("camvid")], scored=Path("camvid"), out=Path("runs"),
+        preset="small", encoder="folder",
         seg_iterations=100, adv_iterations=50, device="cpu", precision="fp32", set=["data.workers=0"],
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iccld_cli.adapt.stage import DeviceBatch
+from iccld_cli.adapt.batch import DeviceBatch
 from iccld_cli.config import SegConfig
 from iccld_cli.models.detail import cut_windows
 from iccld_cli.models.segmenter import Segmenter

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import copy
 
-import torch
-
 from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.parallel.layout import Layout
 from iccld_cli.parallel.ranks import is_first
-from iccld_cli.parallel.sharding import blueprint, forget_forwards, join_segmenter, local
 
 
 def ema_decay(horizon: float, iterations: int) -> float:
@@ -36,16 +34,13 @@ class Teacher:
     Attributes:
         model: The teacher as a segmenter, always in evaluation mode.
         decay: Largest decay.
+        layout: Where its tensors lie.
     """
 
-    def __init__(self, student: Segmenter, decay: float) -> None:
+    def __init__(self, student: Segmenter, decay: float, layout: Layout) -> None:
         self.decay = decay
+        self.layout = layout
         self.model = copy.deepcopy(student).requires_grad_(False).eval()
-        self._plan: Segmenter | None = None
-
-    def expect_shards(self) -> None:
-        """Note what a whole copy looks like; before the model is cut."""
-        self._plan = blueprint(self.model)
 
     def whole(self) -> Segmenter | None:
         """The teacher on one device; all ranks together.
@@ -53,9 +48,8 @@ class Teacher:
         Returns:
             The model itself, or where it is cut a copy on rank 0 and None elsewhere.
         """
-        return self.model if self._plan is None else join_segmenter(self.model, self._plan, wanted=is_first())
+        return self.layout.whole(self.model, wanted=is_first())
 
-    @torch.no_grad()
     def update(self, student: Segmenter, step: int) -> None:
         """Take in the student after a step.
 
@@ -64,12 +58,4 @@ class Teacher:
             step: Steps done before this one.
         """
         decay = min(self.decay, 1 - 1 / (step + 1))
-        mine, other = [*self.model.parameters(), *self.model.buffers()], [*student.parameters(), *student.buffers()]
-        pairs = list(zip(mine, other, strict=True))
-        floats = [(a, b) for a, b in pairs if a.is_floating_point()]
-        torch._foreach_lerp_([local(a) for a, _ in floats], [local(b) for _, b in floats], 1 - decay)
-        for a, b in pairs:
-            if not a.is_floating_point():
-                a.copy_(b)
-        if self._plan is not None:
-            forget_forwards(self.model)
+        self.layout.average(self.model, student, 1 - decay)

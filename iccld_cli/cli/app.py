@@ -11,12 +11,13 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iccld_cli import __version__
 from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, export, inspect, predict, prepare
+from iccld_cli.cli.options import Command
+from iccld_cli.cli.terminal import safe_streams, say
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_os_error
+from iccld_cli.explain import explain
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -48,15 +49,15 @@ def _common(
         os.environ["ICCLD_DEBUG"] = "1"
 
 
-app.command("prepare")(prepare.prepare)
-app.command("inspect")(inspect.inspect)
-app.command("adapt-seg")(adapt_seg.adapt_seg)
-app.command("adapt-adv")(adapt_adv.adapt_adv)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.command("export")(export.export)
+app.command("prepare", cls=Command)(prepare.prepare)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("adapt-seg", cls=Command)(adapt_seg.adapt_seg)
+app.command("adapt-adv", cls=Command)(adapt_adv.adapt_adv)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("predict", cls=Command)(predict.predict)
+app.command("demo", cls=Command)(demo.demo)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("export", cls=Command)(export.export)
 
 
 def main() -> None:
@@ -64,23 +65,23 @@ def main() -> None:
 
     0 done; 1 an error the user can act on; 2 wrong usage; 130 interrupted with everything so far kept.
     """
-    try:
-        app()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; everything finished so far is kept")
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:
-        if os.environ.get("ICCLD_DEBUG"):
-            raise
-        problem = explain_os_error(error, _path_of(error)) if isinstance(error, OSError) else error
-        if not isinstance(problem, IccldError):
-            problem = IccldError(
-                f"internal error, {type(error).__name__}: {error}",
-                "run `iccld --debug ...` and report what it shows",
-            )
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {problem}", style="red", markup=False)
-        sys.exit(EXIT_ERROR)
+    with safe_streams():
+        try:
+            app()
+        except KeyboardInterrupt:
+            say("interrupted; everything finished so far is kept", stderr=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except Exception as error:
+            if os.environ.get("ICCLD_DEBUG"):
+                raise
+            say(f"error: {_told(error)}", stderr=True, style="red")
+            sys.exit(EXIT_ERROR)
 
 
-def _path_of(error: OSError) -> str:
-    return str(error.filename or "a file")
+def _told(error: Exception) -> IccldError:
+    explained = explain(error)
+    if isinstance(explained, IccldError):
+        return explained
+    return IccldError(
+        f"internal error, {type(error).__name__}: {error}", "run `iccld --debug ...` and report what it shows"
+    )

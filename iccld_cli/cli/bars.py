@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from iccld_cli.cli.terminal import console as make_console
+from iccld_cli.cli.terminal import shown
 
 
 class RateColumn(ProgressColumn):
@@ -48,7 +50,7 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         A function of (units done, units in all).
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         RateColumn(unit),
@@ -56,17 +58,17 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        shown = 0.0
+        task = progress.add_task(shown(what), total=None)
+        last = 0.0
 
         def update(done: int, total: int) -> None:
-            nonlocal shown
+            nonlocal last
             now = time.monotonic()
-            if now - shown < _UPDATE_SECONDS and done != total:
+            if now - last < _UPDATE_SECONDS and done != total:
                 return  # an update costs as much as a small frame; a million of them were a sixth of the work
-            shown = now
+            last = now
             progress.update(task, completed=done, total=total or None)
 
         yield update

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iccld_cli.cli.options import parse_size
+from iccld_cli.cli.terminal import console as make_console
+from iccld_cli.cli.terminal import say
 
 
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything the demo makes.")] = Path(
         "iccld-demo"
     ),
-    frames: Annotated[int, typer.Option(min=8, help="Training frames of each look.")] = 160,
+    frames: Annotated[int, typer.Option(min=8, max=1_000_000, help="Training frames of each look.")] = 160,
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of a frame.")] = "384x192",
     iterations: Annotated[
         int, typer.Option(min=1, help="Training steps of source-only and stage 1; stage 2 takes half as many.")
@@ -27,7 +28,7 @@ def demo(
     """The whole path in minutes: render a town, adapt to its other look, score, make a video and a page."""
     from iccld_cli.demo import DemoOptions, run_demo
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     wanted = parse_size(size)
     assert wanted is not None
     summary = run_demo(DemoOptions(out, frames, wanted, iterations, seconds, seed, device), console)
@@ -36,4 +37,4 @@ def demo(
         f"source-only {summary['source_only']:.1f} -> stage 1 {summary['stage1']:.1f} -> "
         f"stage 2 {summary['stage2']:.1f} mIoU on the unseen look, in {summary['seconds']:.0f} s"
     )
-    console.print(f"open {out / 'index.html'}")
+    say(f"open {out / 'index.html'}")

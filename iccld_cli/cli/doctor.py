@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from iccld_cli.cli.terminal import console, say, shown
 
 
 def doctor(
@@ -32,7 +34,7 @@ def _show(found: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     table.add_row("python", f"{found['python']} on {found['platform']}")
     for name, version in found["versions"].items():
-        table.add_row(name, version or "[dim]not installed[/]")
+        table.add_row(name, version or Text("not installed", style="dim"))
     threads = found["cpu"].get("torch_threads")
     table.add_row("cpu", f"{found['cpu']['threads']} threads" + (f", torch uses {threads}" if threads else ""))
     for device in found["cuda"]:
@@ -48,14 +50,13 @@ def _show(found: dict[str, Any]) -> None:
     table.add_row(
         "disk",
         f"{disk['free_bytes'] / 1024**3:.1f} GB free, {'writable' if disk['writable'] else 'not writable'}: "
-        f"{disk['folder']}",
+        f"{shown(disk['folder'])}",
     )
     for device, row in found["forward"].items():
         table.add_row("forward pass", f"256x128 on {device} in {1000 * row['seconds']:.0f} ms (preset tiny, 1 step)")
-    console = Console(highlight=False)
-    console.print(table)
+    console().print(table)
     for text in found["problems"]:
-        console.print(f"[red]problem:[/] {text}", soft_wrap=True)
+        say(f"problem: {text}", style="red")
     for text in found["warnings"]:
-        console.print(f"[yellow]warning:[/] {text}", soft_wrap=True)
-    console.print(found["verdict"], style="red" if found["problems"] else "green", soft_wrap=True, markup=False)
+        say(f"warning: {text}", style="yellow")
+    say(found["verdict"], style="red" if found["problems"] else "green")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import Flip, Scales, parse_scales
+from iccld_cli.cli.options import MAX_SAMPLES, Flip, Scales, parse_scales, refuse_inputs
+from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def evaluate(
         str | None, typer.Option(metavar="NAME,NAME", help="Score these classes only (default: all that both know).")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Noise seeds to average.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
     scales: Scales = "1",
     flip: Flip = False,
@@ -49,7 +50,6 @@ def evaluate(
 ) -> None:
     """Score a model: mean IoU over all pixels of a split, per class, and how well calibrated it is."""
     from iccld_cli.data.prepared import PreparedDataset
-    from iccld_cli.files import write_json
     from iccld_cli.inference.device import load_for_inference, pick_device
     from iccld_cli.inference.evaluate import check_label_space, chosen_classes, labelled_frames, scored_classes
     from iccld_cli.inference.evaluate import evaluate as run
@@ -58,6 +58,7 @@ def evaluate(
     for path in (json_path, report):
         if path is not None and path.is_dir():
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
+    refuse_inputs({"--json": json_path, "--report": report}, files=[ckpt], data=[data])
     dataset = PreparedDataset(data)
     labelled_frames(dataset, split)  # a wrong split is told before a large model is loaded
     where = pick_device(device)
@@ -81,38 +82,63 @@ def evaluate(
             batch_size=batch_size,
             progress=progress,
         )
-    _print_scores(result)
-    if json_path is not None:
-        model = {"file": str(ckpt), "stage": header.stage, "sha256": header.sha256}
-        write_json(json_path, {**result.to_json(), "model": model, "data_digest": dataset.digest})
-    if report is not None:
-        from iccld_cli.report.page import write_page
+    try:
+        _write_scores(json_path, result, header, ckpt, dataset)
+        if report is not None:
+            _write_report(report, segmenter, header, ckpt, dataset, result, where)
+    finally:  # scores that cannot be written are still told
+        _print_scores(result)
 
-        sections = _report_sections(segmenter, header, ckpt, dataset, result, where)
-        write_page(report, f"{ckpt.stem} on {dataset.info.name}/{split}", sections)
+
+def _write_scores(
+    path: Path | None, result: Evaluation, header: ModelHeader, ckpt: Path, dataset: PreparedDataset
+) -> None:
+    from iccld_cli.files import remove_leftovers, write_json
+
+    if path is not None:
+        remove_leftovers(path)
+        model = {"file": str(ckpt), "stage": header.stage, "sha256": header.sha256}
+        write_json(path, {**result.to_json(), "model": model, "data_digest": dataset.digest})
+
+
+def _write_report(
+    path: Path,
+    segmenter: Segmenter,
+    header: ModelHeader,
+    ckpt: Path,
+    dataset: PreparedDataset,
+    result: Evaluation,
+    device: torch.device,
+) -> None:
+    from iccld_cli.files import remove_leftovers
+    from iccld_cli.report.page import write_page
+
+    remove_leftovers(path)
+    sections = _report_sections(segmenter, header, ckpt, dataset, result, device)
+    write_page(path, f"{ckpt.stem} on {dataset.info.name}/{result.split}", sections)
 
 
 def _print_scores(result: Evaluation) -> None:
     raw = result.to_json()
-    table = Table(title=f"{result.dataset}/{result.split}, {result.images} images, {result.steps} steps")
+    screen = console()
+    block = "█" if screen.encoding.lower().startswith("utf") else "#"
+    table = Table(title=shown(f"{result.dataset}/{result.split}, {result.images} images, {result.steps} steps"))
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     table.add_column("", min_width=20)
     table.add_column("accuracy %", justify="right")
     table.add_column("label pixels", justify="right")
     for name, row in raw["classes"].items():
-        bar = "" if row["iou"] is None else "█" * round(row["iou"] / 5)
-        table.add_row(name, _number(row["iou"]), f"[cyan]{bar}[/]", _number(row["accuracy"]), f"{row['pixels']:,}")
+        bar = Text("" if row["iou"] is None else block * round(row["iou"] / 5), style="cyan")
+        table.add_row(shown(name), _number(row["iou"]), bar, _number(row["accuracy"]), f"{row['pixels']:,}")
     table.add_section()
-    table.add_row("mean", f"[bold]{_number(raw['miou'])}[/]", "", "", "")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    table.add_row("mean", Text(_number(raw["miou"]), style="bold"), "", "", "")
+    screen.print(table)
+    say(
         f"mIoU {_number(raw['miou'])} over {len(raw['subset'])} classes, "
         f"pixel accuracy {_number(raw['pixel_accuracy'])}, "
         f"calibration error {_number(raw['ece'], 4)}, error detection AUROC {_number(raw['auroc'], 4)}, "
-        f"{result.seconds_per_image:.3f} s an image",
-        soft_wrap=True,
+        f"{result.seconds_per_image:.3f} s an image"
     )
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from iccld_cli.cli.options import parse_size
+from iccld_cli.cli.options import parse_size, refuse_inputs
+from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError, did_you_mean
 
 
@@ -34,6 +34,7 @@ def export(
         raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
     wanted = parse_size(size)
     assert wanted is not None
+    refuse_inputs({"--out": out}, files=[ckpt], data=[])
     if out.exists() and not overwrite:
         raise IccldError(f"{out} exists", "give another --out, or --overwrite")
 
@@ -43,13 +44,10 @@ def export(
     segmenter, header = load_segmenter(ckpt)
     if format_ == "half":
         save_segmenter(out, segmenter, without_paths(header), half=True)
-        Console(highlight=False, soft_wrap=True).print(
-            f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, fp16", markup=False
-        )
+        say(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, fp16")
         return
     done = run(segmenter, header, out, format_, size=wanted, steps=steps, seed=seed, opset=opset)
-    Console(highlight=False, soft_wrap=True).print(
+    say(
         f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps; probabilities differ by at most "
-        f"{done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class",
-        markup=False,
+        f"{done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class"
     )

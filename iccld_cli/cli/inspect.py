@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from iccld_cli.cli.options import refuse_inputs
+from iccld_cli.cli.terminal import console, say, shown
 
 if TYPE_CHECKING:
     from iccld_cli.prepare.inspect import Report
@@ -23,41 +25,41 @@ def inspect(
     from iccld_cli.files import write_json
     from iccld_cli.prepare.inspect import inspect as look
 
+    refuse_inputs({"--json": json}, files=[], data=[data, *([] if target is None else [target])])
     report = look(PreparedDataset(data), None if target is None else PreparedDataset(target))
-    _print(report)
     if json is not None:
         write_json(json, report.to_json())
+    _print(report)
 
 
 def _print(report: Report) -> None:
     from iccld_cli.prepare.preview import class_rows
 
-    console = Console(highlight=False)
     rows = [{row["name"]: row for row in class_rows(one.info)} for one in report.data]
     for one, sizes in zip(report.data, report.sizes, strict=True):
         splits = ", ".join(f"{split} {count}" for split, count in one.info.splits.items())
-        shown = ", ".join(f"{w}x{h}" + ("" if len(sizes) == 1 else f" ({n})") for (w, h), n in sizes[:3])
+        most = ", ".join(f"{w}x{h}" + ("" if len(sizes) == 1 else f" ({n})") for (w, h), n in sizes[:3])
         more = " and others" if len(sizes) > 3 else ""
-        console.print(f"[bold]{one.info.name}[/]: {splits}; {shown}{more}; from {one.info.source.get('adapter')}")
+        say(f"{one.info.name}: {splits}; {most}{more}; from {one.info.source.get('adapter')}")
     names = [name for name in report.data[0].info.label_space.names if any(name in table for table in rows)]
     if any("ignore" in table for table in rows):
         names.append("ignore")
     if names:
         table = Table("class", box=None, header_style="bold")
         for one in report.data:
-            table.add_column(f"{one.info.name} %", justify="right")
+            table.add_column(shown(f"{one.info.name} %"), justify="right")
             table.add_column("frames", justify="right")
         if report.scored is not None:
             table.add_column("scored")
         for name in names:
             cells = [cell for have in rows for cell in _cells(have.get(name))]
             scored = [] if report.scored is None else ["yes" if name in report.scored else ""]
-            table.add_row(name, *cells, *scored)
-        console.print(table)
+            table.add_row(shown(name), *cells, *scored)
+        console().print(table)
     if report.scored is not None:
-        console.print(f"{len(report.scored)} classes are scored: {', '.join(report.scored)}")
+        say(f"{len(report.scored)} classes are scored: {', '.join(report.scored)}")
     for text in report.warnings:
-        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        say(f"warning: {text}", style="yellow")
 
 
 def _cells(row: dict[str, Any] | None) -> list[str]:

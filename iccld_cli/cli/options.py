@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from iccld_cli.errors import IccldError
+
+MAX_SIDE = 16384
+"""Pixels of a side, the most that H.264 takes."""
+
+MAX_PIXELS = 100_000_000
+"""Pixels of an image or a crop, the most that an input may have."""
+
+MAX_SAMPLES = 1000
+"""Noise seeds; the average hardly moves after a few dozen."""
+
+MAX_WORKERS = 1024
+"""Processes."""
+
+
+class Command(TyperCommand):
+    """A command that takes no empty value: `--out ""`, as of an unset variable, would mean the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line.
+
+        Raises:
+            typer.BadParameter: A value is empty.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            if word == "" or (word.startswith("--") and word.endswith("=")):
+                name = word.rstrip("=") or (before if before.startswith("-") else "an argument")
+                raise typer.BadParameter(f"the value of {name} is empty")
+        return super().parse_args(ctx, args)
+
 
 Scales = Annotated[
     str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,1.5; the results are averaged.")
@@ -21,14 +56,53 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         (width, height) in pixels, or None for None.
 
     Raises:
-        typer.BadParameter: The text is not of that form.
+        typer.BadParameter: The text is not of that form, or larger than any image that is read.
     """
     if text is None:
         return None
     found = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
     if not found or not all(int(n) > 0 for n in found.groups()):
         raise typer.BadParameter(f"{text!r} is not a size; write width x height, such as 512x256")
+    if any(len(n) > 6 or int(n) > MAX_SIDE for n in found.groups()) or int(found[1]) * int(found[2]) > MAX_PIXELS:
+        raise typer.BadParameter(
+            f"{text!r} is too large: at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} million in all"
+        )
     return int(found[1]), int(found[2])
+
+
+def refuse_inputs(outputs: Mapping[str, Path | None], files: Sequence[Path], data: Sequence[Path]) -> None:
+    """Refuse to write over what the command reads.
+
+    Args:
+        outputs: Option to the file it names.
+        files: Files that are read.
+        data: Prepared data sets that are read.
+
+    Raises:
+        IccldError: An output is one of them, a file of a data set, or another output.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        real = _real(path)
+        if real in seen:
+            raise IccldError(f"{option} and {seen[real]} name the same file {path}", "give each its own")
+        seen[real] = option
+        if any(real == _real(file) for file in files) or any(_belongs(real, _real(folder)) for folder in data):
+            raise IccldError(f"{option} would write over its input {path}", "give another name")
+
+
+def _belongs(path: Path, data: Path) -> bool:
+    """Whether a path is one of a prepared data set's own files."""
+    if not path.is_relative_to(data):
+        return False
+    first = path.relative_to(data).parts[:1]
+    return first in ((), ("images",), ("labels",)) or path in (data / "dataset.json", data / "index.jsonl")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

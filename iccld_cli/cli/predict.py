@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import Flip, Scales, parse_scales
+from iccld_cli.cli.options import MAX_SAMPLES, Flip, Scales, parse_scales
+from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def predict(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path("predictions"),
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Noise seeds to average.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
     scales: Scales = "1",
     flip: Flip = False,
@@ -37,7 +37,7 @@ def predict(
     legend: Annotated[bool, typer.Option(help="Name the classes at the foot of overlays.")] = True,
     height: Annotated[
         int | None,
-        typer.Option(min=32, help="Height the network works at, for speed; results keep the input's size."),
+        typer.Option(min=32, max=16384, help="Height the network works at, for speed; results keep the input's size."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a pass (default: by device).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -65,9 +65,7 @@ def predict(
     left_out: dict[Path, str] = {}
     jobs = collect(inputs, out, left_out)
     for path, reason in left_out.items():
-        Console(stderr=True, highlight=False).print(
-            f"warning: {path} {reason} and is left out", markup=False, soft_wrap=True
-        )
+        say(f"warning: {path} {reason} and is left out", stderr=True)
     where = pick_device(device)
     segmenter, header = load_for_inference(_checkpoint(ckpt), where)
     options = PredictOptions(
@@ -91,9 +89,10 @@ def predict(
         with progress_bar("predict", "frames") as progress:
             done = run(segmenter, header, jobs, options, device=where, progress=progress)
     except KeyboardInterrupt:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4",
-            markup=False,
+        say(
+            f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4 (labels: "
+            ".partial); the same command goes on",
+            stderr=True,
         )
         raise
     _tell(done, out, time.perf_counter() - started, len(jobs))
@@ -109,9 +108,9 @@ def _checkpoint(given: Path | None) -> Path:
         raise IccldError(
             "this installation comes without a model file", "name one with --ckpt, such as RUN/stage2.safetensors"
         )
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    say(
         f"using the model that comes with iccld, {path.name}: for research, see {path.stem}.md; --ckpt takes another",
-        markup=False,
+        stderr=True,
     )
     return path
 
@@ -124,18 +123,17 @@ def _tell(done: Prediction, out: Path, seconds: float, inputs: int) -> None:
     ]
     units = done.images + done.frames
     if units:
-        Console(highlight=False, soft_wrap=True).print(
-            f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second) -> {out}", markup=False
-        )
+        say(f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second) -> {out}")
+    if done.resumed:
+        say(f"{done.resumed} inputs were finished by an earlier run that ended early")
     if done.skipped:
-        Console(highlight=False).print(f"{done.skipped} inputs left out, their results exist")
+        say(f"{done.skipped} inputs left out, their results exist")
     if not done.problems:
         return
     if len(done.problems) == 1:
         raise done.problems[0][1]
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     for _, problem in done.problems[:_SHOWN_PROBLEMS]:
-        console.print(f"not read in full: {problem}", markup=False)
+        say(f"not read in full: {problem}", stderr=True)
     raise IccldError(
         f"{len(done.problems)} of {inputs} inputs could not be read in full", "the others are done, see above"
     )

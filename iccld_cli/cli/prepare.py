@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import parse_size
+from iccld_cli.cli.options import MAX_WORKERS, parse_size
+from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
+    from iccld_cli.prepare.adapters.base import Adapter
     from iccld_cli.prepare.prepare import BadFilesError, Options, Source
 
 VIRTUAL_SIZE = (512, 256)
+MAX_FRAMES = 10_000_000
+MAX_NAME = 200
+"""Bytes of a data set's name: its hidden folder and lock, and its files, have longer names."""
 _SHOWN_BAD = 20
 
 
@@ -40,7 +45,7 @@ def _prepare(
         list[Path] | None, typer.Option(metavar="FILE", help="Own video; can be given several times.")
     ] = None,
     virtual: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Frames of the built-in virtual town.")
+        int | None, typer.Option(metavar="N", min=1, max=MAX_FRAMES, help="Frames of the built-in virtual town.")
     ] = None,
     look: Annotated[
         list[str] | None, typer.Option(metavar="LOOK", help="Looks of the virtual town (default: all).")
@@ -67,8 +72,11 @@ def _prepare(
         list[str] | None, typer.Option("--set", metavar="SET.OPTION=VALUE", help="Option of one data set.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what would be taken and what would stop it; writes nothing.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes (default: all cores).")] = None,
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
@@ -78,16 +86,23 @@ def _prepare(
     options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
+    stopped: list[str] = []
     try:
-        sources += _raw_sets(folders, settings, not unlabeled, out)
+        for key, opened in _raw_sets(folders, settings, not unlabeled, out, check):
+            sources += _opened(key, opened, stopped if check else None)
         sources += _own(images or [], masks or [], label_map, out)
         sources += _videos(video or [], fps)
         if virtual is not None:
             sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
         if virtual is None and (look or virtual_drive is not None):
             raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
-        if not sources:
+        if not sources and not stopped:
             raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
+        if check:
+            from iccld_cli.cli.check import print_check
+
+            print_check(_named(sources, name) if sources else [], out, options, stopped)
+            return
         for set_name, source in _named(sources, name):
             _run(source, out, set_name, options)
     finally:
@@ -109,14 +124,39 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _raw_sets(
-    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path
-) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.prepare.archives import open_tree
-
+    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path, peek: bool
+) -> Iterator[tuple[str, Callable[[], Source]]]:
     for key, adapter in ADAPTERS.items():
         folder = folders.get(key.replace("-", "_"))
         if folder is not None:
-            yield key, adapter(open_tree(folder, out), settings.get(key), labelled)
+            yield key, functools.partial(_open_set, adapter, folder, out, peek, settings.get(key), labelled)
+
+
+def _open_set(
+    adapter: type[Adapter], folder: Path, out: Path, peek: bool, options: dict[str, str] | None, labelled: bool
+) -> Source:
+    from iccld_cli.prepare.archives import open_tree, plain_copies
+    from iccld_cli.prepare.peek import cut_short
+
+    tree = open_tree(folder, out, peek)
+    try:
+        return adapter(tree, options, labelled)
+    except IccldError as error:
+        for copy in plain_copies(tree):
+            copy.unlink(missing_ok=True)
+        if peek and (cut := cut_short(tree)):
+            raise IccldError(f"{error.message}, but {cut}", "unpack it, or run without --check") from None
+        raise
+
+
+def _opened(name: str, opened: Callable[[], Source], stopped: list[str] | None) -> Iterator[tuple[str, Source]]:
+    """Open a set; where errors are collected, one set does not keep the others from being looked at."""
+    try:
+        yield name, opened()
+    except IccldError as error:
+        if stopped is None:
+            raise
+        stopped.append(f"{name}: {error}")
 
 
 def _own(images: list[str], masks: list[str], label_map: Path | None, out: Path) -> Iterator[tuple[str, Source]]:
@@ -167,6 +207,10 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
     result = []
     for set_name, source in sources:
         plain = re.sub(r"[^\w.-]+", "-", set_name).strip(".-") or "images"
+        if len(plain.encode()) > MAX_NAME:
+            raise IccldError(
+                f"the data set's name {plain} is too long", f"give one of at most {MAX_NAME} bytes: --name"
+            )
         if plain in seen:
             raise IccldError(f"two data sets would be named {plain!r}", "prepare them one by one with --name")
         seen.add(plain)
@@ -177,20 +221,19 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
 def _run(source: Source, out: Path, name: str, options: Options) -> None:
     from iccld_cli.prepare.prepare import BadFilesError, prepare
 
-    console = Console(stderr=True)
     try:
         with progress_bar(name, "frames") as progress:
             data, fresh = prepare(source, out, name, options, progress)
     except BadFilesError as error:
-        _print_bad(error, console)
+        _print_bad(error)
         raise
     except KeyboardInterrupt:
-        console.print(f"interrupted; what is done of {name} is kept, the same command continues", highlight=False)
+        say(f"interrupted; what is done of {name} is kept, the same command continues", stderr=True)
         raise
     info = data.info
     splits = ", ".join(f"{split} {count}" for split, count in info.splits.items())
     skipped = f"; {len(info.skipped)} skipped" if info.skipped else ""
-    print(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
+    say(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
     if fresh:
         _print_classes(info)
 
@@ -201,24 +244,25 @@ def _print_classes(info: DatasetInfo) -> None:
     from iccld_cli.prepare.inspect import own_warnings
     from iccld_cli.prepare.preview import class_rows
 
-    console = Console(highlight=False)
     rows = class_rows(info)
     if rows:
         table = Table("class", box=None, header_style="bold")
         table.add_column("% of pixels", justify="right")
         table.add_column("frames", justify="right")
         for row in rows:
-            table.add_row(row["name"], f"{100 * row['share']:.3f}", str(row["frames"]))
-        console.print(table)
+            table.add_row(shown(row["name"]), f"{100 * row['share']:.3f}", str(row["frames"]))
+        console().print(table)
     for text in own_warnings(info):
-        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        say(f"warning: {text}", style="yellow")
 
 
-def _print_bad(error: BadFilesError, console: Console) -> None:
+def _print_bad(error: BadFilesError) -> None:
     for entry in error.files[:_SHOWN_BAD]:
-        console.print(f"  {entry['file']} {entry['reason']}", markup=False, highlight=False, soft_wrap=True)
+        say(f"  {shown(entry['file'])} {shown(entry['reason'])}", stderr=True)
     if len(error.files) > _SHOWN_BAD:
-        console.print(f"  ... and {len(error.files) - _SHOWN_BAD} more", markup=False, highlight=False)
+        say(f"  ... and {len(error.files) - _SHOWN_BAD} more", stderr=True)
+    for text in error.notices:
+        say(f"  note: {text}", stderr=True)
 
 
 def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], seed: int) -> None:
@@ -227,7 +271,7 @@ def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], s
     look = looks[0] if looks and "camera" not in looks else "camera"
     path = out / f"virtual-{look}" / "drive.mp4"
     write_drive(path, seconds, look, size, seed)
-    print(f"{path}: {seconds:g} s")
+    say(f"{path}: {seconds:g} s")
 
 
 def _with_adapters(function: Any) -> Any:

@@ -27,6 +27,7 @@ from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.diffusion.sampler import seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
+from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino
 from iccld_cli.models.segmenter import Segmenter, resize_logits
 
 FORMATS = ("onnx", "openvino")
@@ -81,7 +82,7 @@ class ExportGraph(nn.Module):
         model = self.segmenter
         latents, skips = [], []
         for view, noise in zip(model.views(image), self.noise, strict=True):
-            z_0, skip = model.encoder(view)
+            z_0, skip, _ = model.encoder(view)
             z = noise if self.updates else z_0
             for t, of_clean, of_noisy in self.updates:
                 assert model.denoiser is not None
@@ -182,7 +183,7 @@ def _require(format: str, path: Path) -> None:
         raise IccldError(f"an {format} file must end in {suffix}, not {path.name!r}", f"use --out {path.stem}{suffix}")
     for name in ("onnx", "onnxscript", "onnxruntime" if format == "onnx" else "openvino"):
         try:
-            importlib.import_module(name)
+            import_openvino() if name == "openvino" else importlib.import_module(name)
         except ImportError:
             raise IccldError(
                 f"export to {format} needs the package {name}", "install it with: pip install 'iccld[export]'"
@@ -234,15 +235,12 @@ def _annotate(path: Path, header: ModelHeader, steps: int, seed: int) -> None:
 
 
 def _onnx_runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda image: session.run([OUTPUT], {INPUT: image})[0]
 
 
 def _write_openvino(onnx_path: Path) -> tuple[list[Path], Callable[[np.ndarray], np.ndarray]]:
-    import openvino
-
+    openvino = import_openvino()
     core: Any = openvino.Core()
     xml = onnx_path.with_suffix(".xml")
     openvino.save_model(openvino.convert_model(onnx_path), xml, compress_to_fp16=False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import IMAGE_SUFFIXES
+from iccld_cli.inference.naming import Candidate, distinct_names
 from iccld_cli.inference.video import VIDEO_SUFFIXES
 from iccld_cli.reading import kind_problem
 
@@ -47,19 +47,23 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
     Raises:
         IccldError: An input does not exist, is of no known kind, or holds nothing.
     """
-    jobs: dict[Path, Job] = {}
+    found: dict[Path, Candidate] = {}
     folders = sum(Path(i).is_dir() for i in inputs)
     for given in inputs:
         for path, name in _expand(str(given), out.resolve(), keep_folder=folders > 1, left_out=left_out):
-            job = Job(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
-            jobs.setdefault(path.resolve(), job)
-    return _distinct(list(jobs.values()))
+            one = Candidate(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
+            found.setdefault(path.resolve(), one)
+    candidates = list(found.values())
+    names = distinct_names(candidates)
+    return [Job(one.path, name, one.is_video) for one, name in zip(candidates, names, strict=True)]
 
 
 def _expand(
     given: str, out: Path, keep_folder: bool, left_out: dict[Path, str] | None
 ) -> Iterator[tuple[Path, PurePath]]:
     """(path, name relative to what was given) of every file behind one input."""
+    if not given:
+        raise IccldError("one of the inputs is an empty text", "check how the command was put together")
     path = Path(given)
     if path.is_dir():
         if path.resolve().is_relative_to(out):
@@ -101,21 +105,6 @@ def _fixed_part(pattern: str) -> Path:
     parts = Path(pattern).parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:first]) if first else Path(".")
-
-
-def _distinct(jobs: list[Job]) -> list[Job]:
-    """Lengthen names that two jobs share: first by the suffix (`a.jpg`, `a.png`), then by the folders."""
-
-    def shared(job: Job) -> bool:
-        return count[(job.name, job.is_video)] > 1
-
-    count = Counter((job.name, job.is_video) for job in jobs)
-    jobs = [replace(j, name=j.name.with_name(j.path.name)) if shared(j) else j for j in jobs]
-    count = Counter((job.name, job.is_video) for job in jobs)
-    if any(map(shared, jobs)):
-        base = os.path.commonpath([job.path.resolve().parent for job in jobs])
-        jobs = [replace(j, name=PurePath(os.path.relpath(j.path.resolve(), base))) if shared(j) else j for j in jobs]
-    return jobs
 
 
 def _suffixes() -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
+import re
+from collections.abc import Set
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 
 from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.errors import IccldError
-from iccld_cli.files import atomic_path
+from iccld_cli.files import explain_os_error
 from iccld_cli.inference.inputs import Job
+from iccld_cli.inference.journal import Journal, Result, staged_file, sync
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
 from iccld_cli.report.overlay import colorize, draw_overlay
 
@@ -27,6 +30,7 @@ KINDS = ("overlay", "labels", "color", "confidence", "uncertainty")
 
 JPEG = {".jpg", ".jpeg", ".jfif"}
 JPEG_QUALITY = 92
+_FRAME = re.compile(r"\d{6,}\.png")
 
 
 @dataclass(frozen=True)
@@ -66,51 +70,86 @@ def output_path(job: Job, kind: str, out: Path) -> Path:
     return base.with_name(base.name + suffix)
 
 
-def existing_outputs(job: Job, options: PredictOptions) -> tuple[list[Path], list[Path]]:
+def existing_outputs(job: Job, options: PredictOptions, inputs: Set[Path]) -> tuple[list[Path], list[Path]]:
     """A job's results that exist, and those that do not.
 
+    Args:
+        job: The input.
+        options: What is kept of it.
+        inputs: Real paths of all inputs and of the folders they lie in.
+
     Raises:
-        IccldError: A result would replace the input.
+        IccldError: A result would replace an input, or something that is no such result has its name.
     """
     existing: list[Path] = []
     missing: list[Path] = []
     for kind in options.kinds():
         path = output_path(job, kind, options.out)
-        if path.resolve() == job.path.resolve():
-            raise IccldError(f"the result would replace its input {job.path}", "give another --out")
-        there = any(path.iterdir()) if path.is_dir() else path.exists()
+        if path.resolve() in inputs:
+            its = "its input" if path.resolve() == job.path.resolve() else "the input"
+            raise IccldError(f"the result would replace {its} {path}", "give another --out")
+        _refuse_obstacle(path, options.out, frames=job.is_video and kind == "labels")
+        there = any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
         (existing if there else missing).append(path)
     return existing, missing
 
 
-def save_image_outputs(job: Job, image: np.ndarray, maps: Maps, options: PredictOptions, header: ModelHeader) -> None:
-    """Write every kind of one image's result."""
+def _refuse_obstacle(path: Path, out: Path, frames: bool) -> None:
+    """Refuse what could only be replaced by deleting what is no earlier result of that name."""
+    for folder in path.parents:
+        if folder == out:
+            break
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise IccldError(f"cannot create {path}: {folder} is a file", "move it away or give another --out")
+    if frames and os.path.lexists(path) and not path.is_dir():
+        raise IccldError(f"{path} is a file, and is to be a folder of labels", "move it away or give another --out")
+    if path.is_dir() and not (frames and all(_FRAME.fullmatch(name) for name in os.listdir(path))):
+        what = "holds other things than the labels of a video" if frames else "is a folder"
+        raise IccldError(f"{path} {what}", "move it away or give another --out")
+
+
+def stage_image_outputs(
+    journal: Journal, job: Job, image: np.ndarray, maps: Maps, options: PredictOptions, header: ModelHeader
+) -> list[Result]:
+    """Build every kind of one image's result, not yet under its name."""
+    found = []
     for kind in options.kinds():
-        write_image(output_path(job, kind, options.out), maps.picture(kind, image, options, header))
+        data = encode_image(output_path(job, kind, options.out).suffix, maps.picture(kind, image, options, header))
+        final = output_path(job, kind, options.out)
+        found.append(staged_file(journal, final, functools.partial(_write_bytes, data=data)))
+    return found
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) RGB or (H, W) grey, atomically, in the format of the suffix.
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
-    Raises:
-        IccldError: The disk is full or the folder cannot be written.
+
+def encode_image(suffix: str, image: np.ndarray) -> bytes:
+    """A picture as the bytes of its file.
+
+    In memory, because OpenCV's own writer does not say why it failed, a full disk for instance.
+
+    Args:
+        suffix: `.png`, `.jpg`...: the format.
+        image: uint8 (H, W, 3) RGB or (H, W) grey.
     """
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in JPEG else []
-    done, data = cv2.imencode(path.suffix, pixels, quality)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in JPEG else []
+    done, data = cv2.imencode(suffix, pixels, quality)
     assert done
-    # Encoded in memory first: OpenCV's own writer does not say why it failed, a full disk for instance.
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    return data.tobytes()
 
 
 class VideoOutputs:
-    """The files of one video's result, opened with the first frame.
+    """The files of one video's result, opened with the first frame and built out of sight.
 
-    As a context it finishes them; an interrupt finishes what there is as `NAME.partial.mp4`, an error removes it.
+    As a context it finishes them, for `publish`; an interrupt leaves what there is as `NAME.partial.mp4` and, of
+    labels, as the folder `NAME.partial`; an error leaves nothing.
     """
 
-    def __init__(self, job: Job, reader: VideoReader, options: PredictOptions, header: ModelHeader) -> None:
+    def __init__(
+        self, job: Job, reader: VideoReader, options: PredictOptions, header: ModelHeader, journal: Journal
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
@@ -118,12 +157,11 @@ class VideoOutputs:
             reader: It, opened.
             options: What to keep.
             header: Of the model.
+            journal: Where results are built and published.
         """
-        self.job, self.reader, self.options, self.header = job, reader, options, header
+        self.job, self.reader, self.options, self.header, self.journal = job, reader, options, header, journal
         self._writers: dict[str, VideoWriter] = {}
-        self._temporary: dict[str, Path] = {}
-        self._files = contextlib.ExitStack()
-        self._cleared = False
+        self._staged: dict[str, Path] = {}
 
     def __enter__(self) -> VideoOutputs:
         return self
@@ -131,52 +169,68 @@ class VideoOutputs:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         try:
-            for writer in self._writers.values():
+            for name, writer in self._writers.items():
                 if kind is None or interrupted:
                     writer.close()
+                    sync(self._staged[name])
                 else:
                     writer.abandon()
-        except BaseException as problem:
-            self._files.__exit__(type(problem), problem, problem.__traceback__)
-            raise
+        except OSError as problem:
+            raise explain_os_error(problem, self._final(name)) from problem
         if interrupted:
-            for name, temporary in self._temporary.items():
-                path = output_path(self.job, name, self.options.out)
-                os.replace(temporary, path.with_name(f"{path.stem}.partial.mp4"))
-        self._files.__exit__(kind, error, None)
+            self.journal.publish_partial(
+                self.job, [Result(path, _partial(name, self._final(name))) for name, path in self._staged.items()]
+            )
 
     def write(self, frame: VideoFrame, maps: Maps) -> None:
-        """Append one frame to every file."""
+        """Append one frame to every file.
+
+        Raises:
+            IccldError: The disk is full or the folder cannot be written.
+        """
         for kind in self.options.kinds():
-            path = output_path(self.job, kind, self.options.out)
-            if kind == "labels":
-                if not self._cleared:
-                    _clear_sequence(path)
-                    self._cleared = True
-                write_image(path / f"{frame.index:06d}.png", maps.labels)
-            else:
-                picture = maps.picture(kind, frame.image, self.options, self.header)
-                self._writer(kind, path, picture).write(picture, frame.time)
+            try:
+                if kind == "labels":
+                    self._write_labels(frame, maps)
+                else:
+                    picture = maps.picture(kind, frame.image, self.options, self.header)
+                    self._writer(kind, picture).write(picture, frame.time)
+            except OSError as error:
+                raise explain_os_error(error, self._final(kind)) from error
+
+    def publish(self, problem: IccldError | None) -> None:
+        """Give the results their names, with what was wrong with the video."""
+        results = [Result(path, self._final(name)) for name, path in self._staged.items()]
+        self.journal.publish([(self.job, results, problem)])
 
     def described(self) -> str:
         """The first result's path, for a message."""
-        return str(output_path(self.job, self.options.kinds()[0], self.options.out))
+        return str(self._final(self.options.kinds()[0]))
 
-    def _writer(self, kind: str, path: Path, picture: np.ndarray) -> VideoWriter:
+    def _final(self, kind: str) -> Path:
+        return output_path(self.job, kind, self.options.out)
+
+    def _write_labels(self, frame: VideoFrame, maps: Maps) -> None:
+        if "labels" not in self._staged:
+            self._staged["labels"] = self.journal.stage()
+            self._staged["labels"].mkdir()
+        path = self._staged["labels"] / f"{frame.index:06d}.png"
+        path.write_bytes(encode_image(".png", maps.labels))
+        sync(path)
+
+    def _writer(self, kind: str, picture: np.ndarray) -> VideoWriter:
         if kind not in self._writers:
             aspect, turned = self.reader.sample_aspect_ratio, self.reader.turned
-            temporary = self._files.enter_context(atomic_path(path))
+            self._staged[kind] = self.journal.stage(".mp4")
             self._writers[kind] = VideoWriter(
-                temporary,
+                self._staged[kind],
                 (picture.shape[1], picture.shape[0]),
                 self.reader.fps,
                 sample_aspect_ratio=Fraction(1) / aspect if turned else aspect,
             )
-            self._temporary[kind] = temporary
         return self._writers[kind]
 
 
-def _clear_sequence(folder: Path) -> None:
-    """Remove the frames of an earlier, longer prediction that is being overwritten."""
-    for old in folder.glob("[0-9]" * 6 + ".png"):
-        old.unlink()
+def _partial(kind: str, final: Path) -> Path:
+    """The name of a result that an interrupt cut short."""
+    return final.with_name(f"{final.name}.partial" if kind == "labels" else f"{final.stem}.partial{final.suffix}")

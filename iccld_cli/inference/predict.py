@@ -11,20 +11,31 @@ OUT/disagreement/NAME.png|mp4      255 x disagreement of the noise seeds, with `
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from iccld_cli import __version__
 from iccld_cli.checkpoint import ModelHeader
-from iccld_cli.errors import IccldError
-from iccld_cli.inference.images import auto_batch_size, normalised_entropy, read_image, to_tensor
+from iccld_cli.errors import IccldError, is_out_of_memory
+from iccld_cli.inference.images import MAX_PIXELS, auto_batch_size, normalised_entropy, read_image, to_tensor
 from iccld_cli.inference.inputs import Job
-from iccld_cli.inference.outputs import KINDS, Maps, VideoOutputs, existing_outputs, save_image_outputs
+from iccld_cli.inference.journal import Journal
+from iccld_cli.inference.outputs import (
+    KINDS,
+    Maps,
+    VideoOutputs,
+    existing_outputs,
+    stage_image_outputs,
+)
 from iccld_cli.inference.threads import WriteBehind, group, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader
 from iccld_cli.models.segmenter import Segmenter
@@ -67,6 +78,22 @@ class PredictOptions:
     overwrite: bool = False
     skip_existing: bool = False
 
+    def settings(self) -> dict[str, Any]:
+        """What results depend on, JSON-ready."""
+        return {
+            "save": list(self.kinds()),
+            "steps": self.steps,
+            "samples": self.samples,
+            "seed": self.seed,
+            "scales": list(self.scales),
+            "flip": self.flip,
+            "height": self.height,
+            "alpha": self.alpha,
+            "legend": self.legend,
+            "limit": self.limit,
+            "batch size": self.batch_size,
+        }
+
     def kinds(self) -> tuple[str, ...]:
         """The kinds of results that are written, `disagreement` included."""
         return self.save + (("disagreement",) if "uncertainty" in self.save and self.samples > 1 else ())
@@ -81,12 +108,14 @@ class Prediction:
         frames: Video frames predicted.
         skipped: Inputs whose results existed.
         problems: (input, what was wrong with it), for inputs that could not be read or only in part.
+        resumed: Inputs that an earlier, unfinished run with the same settings had finished.
     """
 
     images: int
     frames: int
     skipped: int
     problems: tuple[tuple[Path, IccldError], ...]
+    resumed: int = 0
 
 
 def predict(
@@ -101,7 +130,9 @@ def predict(
     """Predict a list of inputs.
 
     Inputs that cannot be read do not stop the others. A video that breaks off is predicted as far as it decodes.
-    An interrupt keeps finished files; a video under work is finished as `NAME.partial.mp4`.
+    Results get their names when their input is done, so that no name ever holds a part. A run that ended early, killed
+    or by an error, goes on when it is called again with the same settings (see `Journal`), and its results equal an
+    undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`.
 
     Args:
         segmenter: The model, on `device`.
@@ -112,22 +143,38 @@ def predict(
         progress: Called with (units done, units in all); a unit is an image or a video frame.
 
     Raises:
-        IccldError: A result exists already or cannot be written, or the model cannot do what is asked.
+        IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
+            folder holds an unfinished run with other settings.
     """
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
     images = [job for job in jobs if not job.is_video][: options.limit]
     videos = [job for job in jobs if job.is_video]
-    todo, skipped = _without_existing([*images, *videos], options)
-    run = _Run(segmenter, header, options, device, progress or (lambda done, total: None))
-    run.total = sum(run.count(job) for job in todo)
-    run.progress(0, run.total)
-    run.images([job for job in todo if not job.is_video])
-    for job in todo:
-        if job.is_video:
-            run.video(job)
-    return Prediction(run.done_images, run.done_frames, skipped, tuple(run.problems))
+    settings = {"version": __version__, "model": model_digest(header), "device": device.type, **options.settings()}
+    with Journal(options.out, settings) as journal:
+        chosen = [*images, *videos]
+        left = [job for job in chosen if not journal.finished(job)]
+        todo = _without_existing(left, chosen, options, journal)
+        journal.claim(chosen)
+        run = _Run(segmenter, header, options, device, progress or (lambda done, total: None), journal)
+        again = set(left)
+        before = [(job.path, journal.problem(job)) for job in chosen if job not in again]
+        run.problems += [(path, problem) for path, problem in before if problem is not None]
+        run.total = sum(run.count(job) for job in todo)
+        run.progress(0, run.total)
+        run.images([job for job in todo if not job.is_video])
+        for job in todo:
+            if job.is_video:
+                run.video(job)
+    return Prediction(
+        run.done_images, run.done_frames, len(left) - len(todo), tuple(run.problems), len(chosen) - len(left)
+    )
+
+
+def model_digest(header: ModelHeader) -> str:
+    """sha256 of everything a model's predictions depend on."""
+    return hashlib.sha256(json.dumps(header.to_json(), sort_keys=True).encode()).hexdigest()
 
 
 class _Run:
@@ -140,8 +187,9 @@ class _Run:
         options: PredictOptions,
         device: torch.device,
         progress: Callable[[int, int], None],
+        journal: Journal,
     ) -> None:
-        self.segmenter, self.header, self.options = segmenter, header, options
+        self.segmenter, self.header, self.options, self.journal = segmenter, header, options, journal
         self.device, self.progress = device, progress
         self.total = self.done_images = self.done_frames = 0
         self.problems: list[tuple[Path, IccldError]] = []
@@ -160,11 +208,16 @@ class _Run:
         """Predict single images; neighbours of equal size share a pass."""
         with WriteBehind() as writer, contextlib.closing(prefetch(self._read(jobs), 4)) as images:
             for batch in group(images, lambda item: item[1].shape, self._batch_size):
-                maps = self._maps([image for _, image in batch])
-                for (job, image), result in zip(batch, maps, strict=True):
-                    writer.submit(save_image_outputs, job, image, result, self.options, self.header)
+                writer.submit(self._save_images, batch, self._maps([image for _, image in batch]))
                 self.done_images += len(batch)
                 self._advance()
+
+    def _save_images(self, batch: list[tuple[Job, np.ndarray]], maps: list[Maps]) -> None:
+        done = [
+            (job, stage_image_outputs(self.journal, job, image, result, self.options, self.header), None)
+            for (job, image), result in zip(batch, maps, strict=True)
+        ]
+        self.journal.publish(done)
 
     def video(self, job: Job) -> None:
         """Predict one video."""
@@ -175,12 +228,15 @@ class _Run:
             return
         with reader:
             before = self.done_frames
-            with VideoOutputs(job, reader, self.options, self.header) as outputs:
+            with VideoOutputs(job, reader, self.options, self.header, self.journal) as outputs:
                 self._video_frames(reader, outputs)
             decoded = self.done_frames - before
             lost = 0 if self.options.limit and decoded >= self.options.limit else reader.missing()
-            if lost:
-                self._report_lost(job, decoded, reader.announced, outputs)
+            problem = self._lost(job, decoded, reader.announced, outputs) if lost else None
+            if problem is not None:
+                self.problems.append((job.path, problem))
+            if decoded:
+                outputs.publish(problem)
 
     def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
         frames = prefetch(itertools.islice(reader.frames(), self.options.limit), 4)
@@ -192,16 +248,14 @@ class _Run:
                 self.done_frames += len(batch)
                 self._advance()
 
-    def _report_lost(self, job: Job, decoded: int, announced: int, outputs: VideoOutputs) -> None:
+    def _lost(self, job: Job, decoded: int, announced: int, outputs: VideoOutputs) -> IccldError:
         of = f" of {announced}" if announced > decoded else ""
         if not decoded:
-            error = IccldError(f"no frame{of} in {job.path} could be decoded", "the file is damaged")
-        else:
-            error = IccldError(
-                f"{job.path} is damaged or cut off, {decoded}{of} frames could be decoded",
-                f"{outputs.described()} holds those",
-            )
-        self.problems.append((job.path, error))
+            return IccldError(f"no frame{of} in {job.path} could be decoded", "the file is damaged")
+        return IccldError(
+            f"{job.path} is damaged or cut off, {decoded}{of} frames could be decoded",
+            f"{outputs.described()} holds those",
+        )
 
     def _read(self, jobs: list[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         for job in jobs:
@@ -226,6 +280,11 @@ class _Run:
         batch = to_tensor(images, self.device)  # (B, 3, H, W)
         if options.height and options.height != size[0]:
             width = max(1, round(size[1] * options.height / size[0]))
+            if options.height * width > MAX_PIXELS:
+                raise IccldError(
+                    f"at --height {options.height} an input of {size[1]}x{size[0]} becomes {width} pixels wide",
+                    "give a smaller one",
+                )
             batch = F.interpolate(batch, (options.height, width), mode="bilinear", antialias=True)
         try:
             out = self.segmenter.segment(
@@ -237,7 +296,9 @@ class _Run:
                 scales=options.scales,
                 flip=options.flip,
             )
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise IccldError(
                 f"the device ran out of memory on {len(images)} image(s) of {size[1]}x{size[0]} pixels",
                 "give a smaller --batch-size or --height, or --device cpu",
@@ -254,17 +315,21 @@ class _Run:
         return [Maps(**{name: value[i] for name, value in arrays.items()}) for i in range(len(images))]
 
 
-def _without_existing(jobs: list[Job], options: PredictOptions) -> tuple[list[Job], int]:
-    """The jobs to do and the number left out; checked before the work starts, not after it."""
+def _without_existing(jobs: list[Job], all_jobs: list[Job], options: PredictOptions, journal: Journal) -> list[Job]:
+    """The jobs to do; checked before the work starts, not after it."""
+    inputs = {job.path.resolve() for job in all_jobs}
+    for folder in {path.parent for path in inputs}:
+        inputs.update((folder, *folder.parents))
     todo: list[Job] = []
     for job in jobs:
-        existing, missing = existing_outputs(job, options)
-        if existing and options.skip_existing and not missing:
+        existing, missing = existing_outputs(job, options, inputs)
+        own = journal.owns(job)
+        if existing and options.skip_existing and not missing and not own:
             continue
-        if existing and not options.overwrite and not options.skip_existing:
+        if existing and not options.overwrite and not options.skip_existing and not own:
             raise IccldError(f"{existing[0]} exists", "give another --out, --overwrite to replace, or --skip-existing")
         todo.append(job)
-    return todo, len(jobs) - len(todo)
+    return todo
 
 
 def _to_byte(fraction: torch.Tensor) -> torch.Tensor:

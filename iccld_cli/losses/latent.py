@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from iccld_cli.losses.reduced import Reduced, total_of
 
-def latent_loss(estimate: Tensor, clean: Tensor, weight: Tensor, count: Tensor | None = None) -> Tensor:
-    """Mean squared error of clean-latent estimates.
+
+def latent_error(estimate: Tensor, clean: Tensor, weight: Tensor) -> Reduced:
+    """Squared error of clean-latent estimates, mean over channels.
 
     Args:
         estimate: (B, C_z, h, w).
         clean: (B, C_z, h, w).
         weight: (B, 1, h, w) in [0, 1].
-        count: What to divide by instead of the sum of the weights, where these latents are only a part of the batch.
 
     Returns:
-        Scalar.
+        The weighted sum over cells, over the sum of the weights.
     """
     error = (estimate.float() - clean).square().mean(dim=1, keepdim=True)
-    return (error * weight).sum() / (weight.sum() if count is None else count).clamp(min=1)
+    return total_of(error * weight, weight.sum())

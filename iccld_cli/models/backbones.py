@@ -2,60 +2,88 @@
 
 Three kinds are understood: `AutoBackbone` models (ConvNeXt V2, Swin, PVT v2, DINOv2...), models whose hidden
 states are feature maps of falling resolution (SegFormer's MiT, MobileNetV2), and plain transformers whose
-backbone maps share one resolution (they are resampled to a pyramid).
+backbone maps share one resolution (they are resampled to a pyramid). `models.architectures` says which there are.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from iccld_cli.errors import IccldError
+from iccld_cli.models.architectures import HIERA, LITE, SUGGESTION, check_architecture, config_class, plain_config
+from iccld_cli.models.efficientnet_lite import EfficientNetLite, LiteConfig
 from iccld_cli.models.encoder import PYRAMID_STRIDES, keep_statistics
+from iccld_cli.models.hiera import hiera_maps
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _PROBE = (64, 96)  # not square and of no training resolution: what depends on one size fails here, not in a run
-_HUB_TIMEOUT = 10  # seconds
-_MISSING_SHARE = 0.05  # a backbone's output norms are missing from most files; more than that is another model
+_SKEW = 1.4  # height and width strides of one map may differ by this factor, which rounding explains at most
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What rebuilds a Hugging Face encoder without its hub entry; it travels in every model file.
+    """What rebuilds an encoder without its hub entry; it travels in every model file.
 
     Attributes:
-        model_type: Architecture name in `transformers`.
+        model_type: Architecture name, one of `models.architectures.ARCHITECTURES`.
         config: The architecture's configuration as a dictionary.
         mean: Per-channel mean that inputs in [0, 1] are normalised with.
         std: Per-channel standard deviation of the same.
+        out_indices: Stages that an `AutoBackbone` gives out; None for all others, and in files written before there
+            was this field.
     """
 
     model_type: str
     config: dict[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    out_indices: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, without the place that the weights came from."""
-        config = {key: value for key, value in self.config.items() if key != "_name_or_path"}
-        return {"model_type": self.model_type, "config": config, "mean": self.mean, "std": self.std}
+        described = {
+            "model_type": self.model_type,
+            "config": plain_config(self.model_type, self.config),
+            "mean": self.mean,
+            "std": self.std,
+        }
+        return described if self.out_indices is None else {**described, "out_indices": self.out_indices}
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> BackboneSpec:
-        """Read a description written by `to_json`."""
-        return cls(raw["model_type"], raw["config"], tuple(raw["mean"]), tuple(raw["std"]))
+    def from_json(cls, raw: Any) -> BackboneSpec:
+        """Read a description written by `to_json`, which may come from anywhere.
+
+        Raises:
+            IccldError: The architecture is not known, or the description is not one.
+        """
+        if not isinstance(raw, dict):
+            raise IccldError("the description of the encoder is no object")
+        model_type = check_architecture(raw.get("model_type"))
+        mean, std = (_triple(name, raw.get(name)) for name in ("mean", "std"))
+        if min(std) <= 0:
+            raise IccldError("the encoder's std must be positive")
+        stages = raw.get("out_indices")
+        if stages is not None:
+            stages = _stages(stages)
+        return cls(model_type, plain_config(model_type, raw.get("config")), mean, std, stages)
+
+
+def _triple(name: str, value: Any) -> tuple[float, float, float]:
+    numbers = value if isinstance(value, list | tuple) else ()
+    if len(numbers) != 3 or not all(type(v) in (int, float) and abs(v) <= 1000 for v in numbers):
+        raise IccldError(f"the encoder's {name} needs three numbers")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def _stages(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 64 or any(type(v) is not int for v in value):
+        raise IccldError("the encoder's out_indices must be whole numbers")
+    return tuple(value)
 
 
 class HuggingFaceBackbone(nn.Module):
@@ -73,7 +101,7 @@ class HuggingFaceBackbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.model = model
-        self.patch = int(spec.config.get("patch_size") or 1) if _is_plain_transformer(spec) else 1
+        self.patch = _side(spec.config.get("patch_size") or 1) if _is_plain_transformer(spec) else 1
         _drop_unused_head(model)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
@@ -105,6 +133,10 @@ class HuggingFaceBackbone(nn.Module):
         if self.patch > 1:
             sides = [max(round(side / self.patch), 1) * self.patch for side in pixels.shape[-2:]]
             pixels = F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
+        if isinstance(self.model, EfficientNetLite):
+            return self.model(pixels)
+        if self.spec.model_type == HIERA:
+            return hiera_maps(self.model, pixels)
         if hasattr(self.model, "out_features"):
             return list(self.model(pixels).feature_maps)
         states = self.model(pixels, output_hidden_states=True).hidden_states
@@ -121,19 +153,15 @@ class HuggingFaceBackbone(nn.Module):
         try:
             with torch.enable_grad():
                 maps = self._maps(torch.zeros(1, 3, *_PROBE))
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:  # foreign code on a configuration that nobody may have tried
             first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise IccldError(
-                f"encoder type {self.spec.model_type!r} does not take images of any size ({first})",
-                "choose a pyramid such as SegFormer, ConvNeXt V2, Swin, PVT v2, DINOv2 or MobileNetV2",
+                f"encoder type {self.spec.model_type!r} cannot be used as a pyramid ({first})", SUGGESTION
             ) from None
         self.model.train(training)
+        strides = [_stride(self.spec.model_type, m) for m in maps]
         if not maps:
-            raise IccldError(
-                f"encoder type {self.spec.model_type!r} gives no feature maps",
-                "choose one with a pyramid, such as SegFormer, ConvNeXt V2, Swin, PVT v2, DINOv2 or MobileNetV2",
-            )
-        strides = [_PROBE[1] / m.shape[-1] for m in maps]
+            raise IccldError(f"encoder type {self.spec.model_type!r} gives no feature maps", SUGGESTION)
         if len(set(strides)) == 1:  # a plain transformer: shallow maps stand in for the fine levels
             picks = [round(i * (len(maps) - 1) / 3) for i in range(4)]
         else:
@@ -150,120 +178,80 @@ class HuggingFaceBackbone(nn.Module):
         return tuple(picks), tuple(maps[i].shape[1] for i in picks)
 
 
-def load_backbone(source: str) -> HuggingFaceBackbone:
-    """Load a pretrained encoder.
-
-    Args:
-        source: Hub id or local folder with `config.json` and safetensors weights.
-
-    Returns:
-        The encoder in float32.
-
-    Raises:
-        IccldError: Nothing can be loaded from there.
-    """
-    from transformers import AutoConfig, AutoModel
-    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
-
-    local = _only_local(source)
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(source, local_files_only=local)
-            spec = BackboneSpec(config.model_type, config.to_dict(), *_normalisation(source, config.model_type, local))
-            options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": local}
-            kind = AutoModel
-            if _has_backbone(spec):
-                # Not through `AutoBackbone`: transformers 5.x asks the hub for the name first and so refuses folders.
-                kind, options["out_indices"] = MODEL_FOR_BACKBONE_MAPPING[type(config)], _out_indices(config)
-            model, report = kind.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        where = "folder" if Path(source).is_dir() else "hub id or folder"
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        offline = "; the hub cannot be reached, download it elsewhere first" if local and where != "folder" else ""
+def _stride(model_type: str, features: Tensor) -> float:
+    """Stride of a map of the probe, the width's."""
+    high, wide = (side / max(size, 1) for side, size in zip(_PROBE, features.shape[-2:], strict=True))
+    if max(high, wide) > _SKEW * min(high, wide) or not 0.5 <= wide <= 96:
         raise IccldError(
-            f"cannot load encoder {source!r} ({first})",
-            f"give a {where} with config.json and model.safetensors{offline}",
-        ) from None
-    values = model.state_dict()
-    missing = [name for name in report["missing_keys"] if name in values]
-    if sum(values[name].numel() for name in missing) > _MISSING_SHARE * sum(v.numel() for v in values.values()):
-        raise IccldError(
-            f"the weights of encoder {source!r} lack {len(missing)} tensors of a {spec.model_type!r} model",
-            f"{min(missing)} among them; give weights of the architecture that config.json names",
+            f"encoder type {model_type!r} cannot be used as a pyramid (a map of shape {tuple(features.shape)} for an "
+            f"image of {_PROBE[0]} x {_PROBE[1]})",
+            SUGGESTION,
         )
-    return HuggingFaceBackbone(model, spec)
+    return wide
 
 
 def rebuild_backbone(spec: BackboneSpec) -> HuggingFaceBackbone:
-    """The same architecture with random weights, which a model file then fills."""
-    from transformers import AutoBackbone, AutoConfig, AutoModel
-
-    values = {k: v for k, v in spec.config.items() if k not in ("model_type", "dtype", "transformers_version")}
-    with _quiet():
-        if _has_backbone(spec):  # the stages to give out are set anew: both spellings at once would be refused
-            values.pop("out_features", None)
-            values.pop("out_indices", None)
-            config = AutoConfig.for_model(spec.model_type, **values)
-            config.out_indices = _out_indices(config)
-            model = AutoBackbone.from_config(config)
-        else:
-            model = AutoModel.from_config(AutoConfig.for_model(spec.model_type, **values))
+    """The architecture with random weights, which a model file then fills; nothing else is read."""
+    if spec.model_type == LITE:
+        return HuggingFaceBackbone(EfficientNetLite(LiteConfig.from_json(spec.config)), spec)
+    config = library_config(spec)
+    model = model_class(spec.model_type)(config)
+    spec = BackboneSpec(
+        spec.model_type, plain_config(spec.model_type, config.to_dict()), spec.mean, spec.std, spec.out_indices
+    )
     return HuggingFaceBackbone(model.float(), spec)
 
 
-def _only_local(source: str) -> bool:
-    """Whether to look on this machine alone: for a folder, and where the hub does not answer.
-
-    The library itself would retry an unreachable hub for half a minute, file by file.
-    """
-    if Path(source).is_dir():
-        return True
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        HfApi().model_info(source, timeout=_HUB_TIMEOUT)
-    except HFValidationError:
-        raise IccldError(
-            f"there is no encoder folder {source!r}",
-            "give a folder with config.json and model.safetensors, or a hub id",
-        ) from None
-    except HfHubHTTPError:  # it answers: what it refuses is explained where the files are asked for
-        return False
-    except Exception:  # no name, no route, a time-out, offline mode: their types change with the transport library
-        return True
-    return False
+def library_config(spec: BackboneSpec) -> Any:
+    """The configuration object of `transformers` that a description stands for."""
+    config = config_class(spec.model_type)(**plain_config(spec.model_type, spec.config))
+    if has_backbone(spec.model_type):
+        stages = len(config.stage_names)
+        indices = _old_out_indices(stages) if spec.out_indices is None else spec.out_indices
+        if not all(0 <= index < stages for index in indices):
+            raise IccldError(f"the encoder's out_indices {list(indices)} lie outside its {stages} stages")
+        config.out_indices = indices
+    return config
 
 
-def _normalisation(source: str, model_type: str, local: bool) -> tuple[Any, Any]:
-    """Mean and std from the model's own preprocessor file, else those of the architecture's published weights.
+def model_class(model_type: str) -> Any:
+    """The class of `transformers` that gives an architecture's maps."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
-    The library's processor classes are no help there: their defaults (0.5 for ConvNeXt and Swin, CLIP's for DINOv2)
-    are not what the published weights of these architectures were trained with.
-    """
-    from transformers import ImageProcessingMixin
-
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        raw, _ = ImageProcessingMixin.get_image_processor_dict(source, local_files_only=local)
-        return tuple(raw["image_mean"]), tuple(raw["image_std"])
-    return _HALF if model_type.startswith("mobilenet") else _IMAGENET
+    mapping = MODEL_FOR_BACKBONE_MAPPING if has_backbone(model_type) else MODEL_MAPPING
+    return mapping[config_class(model_type)]
 
 
-def _has_backbone(spec: BackboneSpec) -> bool:
+def has_backbone(model_type: str) -> bool:
+    """Whether `transformers` has a class for an architecture that gives chosen stages out."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
 
-    return spec.model_type in MODEL_FOR_BACKBONE_MAPPING_NAMES
+    return model_type in MODEL_FOR_BACKBONE_MAPPING_NAMES and model_type != HIERA
 
 
-def _is_plain_transformer(spec: BackboneSpec) -> bool:
-    return "num_hidden_layers" in spec.config and "depths" not in spec.config and _has_backbone(spec)
-
-
-def _out_indices(config: Any) -> tuple[int, ...]:
+def choose_out_indices(config: Any) -> tuple[int, ...]:
+    """Stages to give out: the last four of a pyramid, and of a plain transformer's layers every fourth part's last."""
     last = len(config.stage_names) - 1
+    if last <= 4 or hasattr(config, "depths"):
+        return tuple(range(max(last - 3, 0), last + 1))
+    return _old_out_indices(last + 1)
+
+
+def _old_out_indices(stages: int) -> tuple[int, ...]:
+    """What files without `out_indices` were trained with, whatever the architecture."""
+    last = stages - 1
     if last <= 4:
         return tuple(range(max(last - 3, 0), last + 1))
     return tuple(round(last * share / 4) for share in (1, 2, 3, 4))
+
+
+def _is_plain_transformer(spec: BackboneSpec) -> bool:
+    return "num_hidden_layers" in spec.config and "depths" not in spec.config and has_backbone(spec.model_type)
+
+
+def _side(patch_size: Any) -> int:
+    """Side of a patch that may be given as height and width."""
+    return int(patch_size[0] if isinstance(patch_size, list | tuple) else patch_size)
 
 
 def _leaves(outputs: list[Tensor]) -> set[int]:
@@ -284,22 +272,12 @@ def _leaves(outputs: list[Tensor]) -> set[int]:
 
 def _drop_unused_head(model: nn.Module) -> None:
     """Layers behind the pyramid would cost time and memory and never see a gradient."""
-    for name in ("conv_1x1", "pooler"):
-        if getattr(model, name, None) is not None:
-            setattr(model, name, nn.Identity() if name == "conv_1x1" else None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's loading bars and reports out of this program's output."""
-    from transformers.utils import logging as hf_logging
-
-    before = hf_logging.get_verbosity()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(before)
-        hf_logging.enable_progress_bar()
+    if getattr(model, "conv_1x1", None) is not None:
+        model.conv_1x1 = nn.Identity()
+    pooler = getattr(model, "pooler", None)
+    if pooler is not None and any(True for _ in pooler.parameters()):
+        model.pooler = None  # one without parameters is a bare average, which its model calls without asking
+    encoder = getattr(model, "encoder", None)
+    for name in ("top_conv", "top_bn", "top_activation"):  # EfficientNet's
+        if hasattr(encoder, name):
+            setattr(encoder, name, nn.Identity())

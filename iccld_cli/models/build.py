@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from iccld_cli.config import Config
-from iccld_cli.models.backbones import BackboneSpec, HuggingFaceBackbone, load_backbone, rebuild_backbone
+from iccld_cli.models.backbones import BackboneSpec, HuggingFaceBackbone, rebuild_backbone
 from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
+from iccld_cli.models.detail import TwoResolutions
 from iccld_cli.models.discriminator import PatchDiscriminator
 from iccld_cli.models.encoder import Encoder, TinyBackbone
+from iccld_cli.models.pretrained import load_backbone
 from iccld_cli.models.segmenter import Segmenter
 
 TINY = "tiny"
@@ -46,9 +48,15 @@ def build_segmenter(
     else:
         body = TinyBackbone(model.tiny_channels) if model.encoder == TINY else load_backbone(model.encoder)
     encoder = Encoder(body, body.channels, model.latent_channels, model.fuse_channels, model.skip_channels)
-    answers = classes + model.detail  # one more for the attention
-    decoder = Decoder(model.latent_channels, model.skip_channels, model.decoder_channels, answers)
-    return Segmenter(encoder, decoder, build_denoiser(config) if denoiser else None, config)
+    outputs = classes + model.detail  # one more for the attention
+    decoder = Decoder(model.latent_channels, model.skip_channels, model.decoder_channels, outputs)
+    return join(encoder, decoder, build_denoiser(config) if denoiser else None, config)
+
+
+def join(encoder: Encoder, decoder: Decoder, denoiser: Denoiser | None, config: Config) -> Segmenter:
+    """Built parts as a model of one resolution or of two, as the configuration says."""
+    whole = TwoResolutions if config.model.detail else Segmenter
+    return whole(encoder, decoder, denoiser, config)
 
 
 def build_denoiser(config: Config) -> Denoiser:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iccld_cli.models.encoder import ConvNormAct
+from iccld_cli.models.encoder import ConvNormAct, KeepsStatistics
 
 
-class Decoder(nn.Module):
+class Decoder(KeepsStatistics):
     """D: (z, inter-coder features) -> logits."""
 
     def __init__(self, latent: int, skip: int, channels: int, classes: int) -> None:

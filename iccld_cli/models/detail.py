@@ -16,15 +16,79 @@ While predicting, the detail is the whole image: no layer looks at the rest of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iccld_cli.models.segmenter import Segmenter
+from iccld_cli.models.views import Scored, View
+
 STEP = 8
 """Windows begin at multiples of this many pixels: whole cells of the latent."""
+
+
+class TwoResolutions(Segmenter):
+    """The ICCLD model that sees every image at two resolutions. Its D has one output more, the attention."""
+
+    resolutions = 2
+
+    def view(self, images: Tensor, rngs: Sequence[np.random.Generator]) -> View:
+        """Context and a random detail window of each crop."""
+        windows = draw_windows((images.shape[-2], images.shape[-1]), rngs).to(images.device, non_blocking=True)
+        return DetailView(images, windows, self.config.model.detail_weight)
+
+    def views(self, images: Tensor) -> list[Tensor]:
+        """Images at half and at full size."""
+        whole = self.fit(images)
+        return [F.avg_pool2d(whole, 2), whole]
+
+    def decode_views(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
+        """float32 logits (B, K, H/4, W/4), fused."""
+        context, detail = (self.decoder(z, skip).float() for z, skip in zip(latents, skips, strict=True))
+        return fuse_whole(context, detail)
+
+
+class DetailView(View):
+    """Training crops as their contexts, and after those as their detail windows: V = 2B views of half the sides."""
+
+    def __init__(self, images: Tensor, windows: Tensor, detail_weight: float) -> None:
+        """Cut the views.
+
+        Args:
+            images: Crops (B, 3, H, W).
+            windows: (B, 2) from `draw_windows`.
+            detail_weight: Weight of the detail's own loss; the fused one has the rest.
+        """
+        super().__init__(split_images(images, windows))
+        self.windows = windows
+        self.detail_weight = detail_weight
+
+    def of(self, images: Tensor) -> Tensor:
+        """See `View.of`."""
+        return split_images(images, self.windows)
+
+    def rows(self, values: Tensor) -> Tensor:
+        """See `View.rows`."""
+        return torch.cat([values, values])
+
+    def maps(self, maps: Tensor) -> Tensor:
+        """See `View.maps`."""
+        return split_labels(maps, self.windows)
+
+    def scored(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Iterator[Scored]:
+        """The fused logits against the crops' labels, and the details' own against those of the windows."""
+        fused, detail = fuse(logits, self.windows)
+        yield Scored(1 - self.detail_weight, fused, labels, weights)
+        inside: list[Any] = [None if maps is None else cut_windows(maps, self.windows) for maps in (labels, weights)]
+        yield Scored(4 * self.detail_weight, detail, *inside)  # a window has a quarter of its crop's pixels
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """See `View.probabilities`; the attention is no class."""
+        return super().probabilities(logits[:, :-1])
 
 
 def draw_windows(size: tuple[int, int], rngs: Sequence[np.random.Generator]) -> Tensor:

@@ -23,6 +23,24 @@ def keep_statistics(module: nn.Module) -> None:
             child.eval()
 
 
+class KeepsStatistics(nn.Module):
+    """A network whose batch norms can be told to keep their running statistics, also while it trains."""
+
+    keeps_statistics = False
+
+    def keep_statistics(self) -> None:
+        """From now on the batch norms use their statistics as they are, whatever `train` is called with."""
+        self.keeps_statistics = True
+        keep_statistics(self)
+
+    def train(self, mode: bool = True) -> KeepsStatistics:
+        """As of every module; the batch norms stay in evaluation mode where they keep their statistics."""
+        super().train(mode)
+        if self.keeps_statistics:
+            keep_statistics(self)
+        return self
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, batch norm, ReLU."""
 
@@ -70,7 +88,7 @@ class TinyBackbone(nn.Module):
         return pyramid
 
 
-class Encoder(nn.Module):
+class Encoder(KeepsStatistics):
     """E: backbone pyramid -> (z_0, inter-coder features).
 
     The pyramid is fused at 1/8 and every cell is normalised over its channels, so that the latent has unit variance
@@ -100,20 +118,17 @@ class Encoder(nn.Module):
         )
         self.skip = nn.Conv2d(channels[0], skip, 1) if skip else None
 
-    def forward(self, images: Tensor, keep: list[Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Encode images.
 
         Args:
             images: (B, 3, H, W), RGB in [0, 1], sides multiples of 32.
-            keep: Receives the backbone's deepest features (B, C, H/32, W/32) where it is given.
 
         Returns:
-            z_0 (B, C_z, H/8, W/8), each cell of zero mean and unit variance over its channels, and the inter-coder
-            features (B, S, H/4, W/4) or None.
+            z_0 (B, C_z, H/8, W/8), each cell of zero mean and unit variance over its channels, the inter-coder
+            features (B, S, H/4, W/4) or None, and the backbone's deepest features (B, C, H/32, W/32).
         """
         pyramid = self.backbone(images)
-        if keep is not None:
-            keep.append(pyramid[-1])
         size = (images.shape[-2] // 8, images.shape[-1] // 8)
         parts = []
         for level, lateral in zip(pyramid, self.laterals, strict=True):
@@ -124,4 +139,4 @@ class Encoder(nn.Module):
                 x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             parts.append(x)
         z_0 = normalise_latent(self.fusion(torch.cat(parts, dim=1)))
-        return z_0, None if self.skip is None else self.skip(pyramid[0])
+        return z_0, None if self.skip is None else self.skip(pyramid[0]), pyramid[-1]

@@ -8,7 +8,7 @@ One image through it (figure 2 of arXiv 2412.16859):
     z̄_0        = UNet^T(z_T ; z_0)   T denoising steps, (B, C_z, H/8, W/8)
     logits     = D(z̄_0, skip)        (B, K, H/4, W/4), upsampled to the size asked for
 
-With `model.detail` the image passes twice, at half and at full size, see `models.detail`.
+With `model.detail` the image passes twice, at half and at full size: `models.detail.TwoResolutions`.
 With 0 steps D decodes z_0 itself: the stage-1 model, which every stage-2 file still contains.
 """
 
@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,8 +29,8 @@ from iccld_cli.diffusion.schedule import build_scheduler
 from iccld_cli.errors import IccldError
 from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
-from iccld_cli.models.detail import fuse, fuse_whole, split_images
 from iccld_cli.models.encoder import Encoder
+from iccld_cli.models.views import View
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class Segmentation:
 
 
 class Segmenter(nn.Module):
-    """E, the denoising UNet and D."""
+    """E, the denoising UNet and D.
+
+    Attributes:
+        resolutions: How many sizes of an image pass the networks.
+    """
+
+    resolutions = 1
 
     def __init__(self, encoder: Encoder, decoder: Decoder, denoiser: Denoiser | None, config: Config) -> None:
         """Join built parts (see `models.build`).
@@ -64,45 +71,34 @@ class Segmenter(nn.Module):
         self.denoiser = denoiser
         self.config = config
         self.scheduler = build_scheduler(config.diffusion)
-        self.detail = config.model.detail
-        self.multiple = math.lcm(32, 8 * (denoiser.multiple if denoiser else 1)) * (1 + self.detail)
+        self.multiple = math.lcm(32, 8 * (denoiser.multiple if denoiser else 1)) * self.resolutions
 
     @property
     def default_steps(self) -> int:
         """Sampling steps when none are asked for: 0 for a stage-1 model, else the configuration's."""
         return 0 if self.denoiser is None else self.config.diffusion.steps
 
-    def forward(
-        self,
-        images: Tensor,
-        keep_skip: Tensor | None = None,
-        windows: Tensor | None = None,
-        features: bool = False,
-    ) -> dict[str, Tensor]:
-        """The stage-1 path: E, then D on z_0.
+    def forward(self, images: Tensor, keep_skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """E, then D on z_0: the path that stage 1 trains.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], sides multiples of `self.multiple`.
-            keep_skip: (B,) bool, see `Decoder.forward`.
-            windows: (B, 2), see `models.detail.draw_windows`; given where the model has two resolutions, else None.
-            features: Whether the backbone's deepest features are wanted.
+            images: (V, 3, H, W) in [0, 1], sides multiples of 32: images, or views of them (`view`).
+            keep_skip: (V,) bool, see `Decoder.forward`.
 
         Returns:
-            `latent` z_0 (B, C_z, H/8, W/8), `logits` (B, K, H/4, W/4), and `features` (B, C, H/32, W/32) if wanted.
-            With two resolutions `latent` and `features` are those of the views (2B, ..., half the size), and `detail`
-            has the logits of the windows (B, K, H/8, W/8).
+            Logits (V, K, H/4, W/4), and the backbone's deepest features (V, C, H/32, W/32).
         """
-        if windows is not None:
-            images = split_images(images, windows)
-            keep_skip = None if keep_skip is None else keep_skip.repeat(2)
-        deepest: list[Tensor] = []
-        z_0, skip = self.encoder(images, deepest) if features else self.encoder(images)
-        answers = self.decoder(z_0, skip, keep_skip)
-        out = {"latent": z_0, **({"features": deepest[0]} if features else {})}
-        if windows is None:
-            return {**out, "logits": answers}
-        logits, detail = fuse(answers, windows)
-        return {**out, "logits": logits, "detail": detail}
+        z_0, skip, deepest = self.encoder(images)
+        return self.decoder(z_0, skip, keep_skip), deepest
+
+    def view(self, images: Tensor, rngs: Sequence[np.random.Generator]) -> View:
+        """Training crops as they pass the networks.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            rngs: One generator a crop, for whatever is random about the view.
+        """
+        return View(images)
 
     @torch.no_grad()
     def segment(
@@ -164,7 +160,7 @@ class Segmenter(nn.Module):
         )
 
     def _segment_once(self, images: Tensor, steps: int, seed: int, samples: int, size: tuple[int, int]) -> Segmentation:
-        encoded = [self.encoder(view) for view in self.views(images)]
+        encoded = [self.encoder(view)[:2] for view in self.views(images)]
         total: Tensor | None = None
         entropy = torch.zeros(())
         draws = samples if steps else 1  # without noise all draws are the same
@@ -190,14 +186,13 @@ class Segmenter(nn.Module):
         return sample(lambda z_t, t: denoiser(z_t, t, z_0), self.scheduler, noise, steps)
 
     def views(self, images: Tensor) -> list[Tensor]:
-        """Images as the networks see them: fitted, and with two resolutions at half and at full size."""
-        whole = self.fit(images)
-        return [F.avg_pool2d(whole, 2), whole] if self.detail else [whole]
+        """Images as the networks see them: of sides that fit."""
+        return [self.fit(images)]
 
     def decode_views(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
-        """float32 logits at a quarter of the image, of its one view, or of its context and its detail."""
-        answers = [self.decoder(z, skip).float() for z, skip in zip(latents, skips, strict=True)]
-        return fuse_whole(*answers) if self.detail else answers[0]
+        """float32 logits (B, K, H/4, W/4) of what `views` gave."""
+        (z,), (skip,) = latents, skips
+        return self.decoder(z, skip).float()
 
     def fit(self, images: Tensor) -> Tensor:
         """Resize images (B, 3, H, W) to the nearest multiples of `self.multiple`.

@@ -20,144 +20,131 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from iccld_cli.config import Config
-from iccld_cli.errors import IccldError
 from iccld_cli.models.backbones import HuggingFaceBackbone
 from iccld_cli.models.encoder import Encoder
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import layer_blocks
+from iccld_cli.parallel.layout import average_gradients, host_copy
 from iccld_cli.parallel.ranks import sum_over_ranks, world_size
 
 _LEAST_SHARE = 0.005  # of a network's parameters; gathering smaller blocks one by one costs more than it saves
 
 
-def is_sharded(config: Config) -> bool:
-    """Whether this training cuts its networks: asked for, and there are processes to share them."""
-    return config.run.shard and world_size() > 1
+class Sharded:
+    """Each process with its part; the methods are those of `parallel.layout.Layout`."""
 
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self._plans: dict[int, Segmenter] = {}  # what segmenters looked like before they were cut
 
-def check_sharding(config: Config, precision: str) -> None:
-    """Refuse what does not go together with shards.
+    def place(self, networks: Iterable[nn.Module | None]) -> None:
+        """Cut networks in place and move each rank's part to its device, so that no device ever holds one whole.
 
-    Args:
-        config: The configuration.
-        precision: `no`, `bf16` or `fp16`, as resolved for the device.
+        Blocks of the encoder and of the UNet are gathered one at a time, as are encoder, decoder and UNet around them.
+        With bf16 a block is gathered in bf16: under autocast alone the converted weights would stay whole from the
+        forward to the backward pass. Biases and weights of norms, less than a hundredth of a large network, stay whole
+        and float32 on every rank: norms want them so, and they are not worth a message each.
 
-    Raises:
-        IccldError: The precision is fp16, or the networks are to be compiled.
-    """
-    if not is_sharded(config):
-        return
-    if precision == "fp16":
-        raise IccldError(
-            "run.shard does not work with fp16, whose loss scaling needs whole gradients",
-            "use --precision bf16 or fp32",
-        )
-    if config.run.compile:
-        raise IccldError("run.shard and run.compile exclude each other", "choose one of them")
+        Args:
+            networks: Segmenters, and backbones that run by themselves; None is left out.
+        """
+        mesh = init_device_mesh(self.accelerator.device.type, (world_size(),))
+        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        whole = MixedPrecisionPolicy(cast_forward_inputs=False)
+        for network in networks:
+            if network is None:
+                continue
+            if isinstance(network, Segmenter):
+                self._plans[id(network)] = _blueprint(network)
+            for module in network.modules():
+                if isinstance(module, Encoder | HuggingFaceBackbone):
+                    module.register_forward_hook(_copied)
+            parts = [network.encoder.backbone, network.denoiser] if isinstance(network, Segmenter) else [network]
+            for part in parts:
+                if part is None:
+                    continue
+                for block in _large_blocks(part):
+                    self._cut(block, mesh, half if self.accelerator.mixed_precision == "bf16" else whole)
+                self._cut(part, mesh, whole)
+            if isinstance(network, Segmenter):
+                self._cut(network.encoder, mesh, whole)
+                self._cut(network.decoder, mesh, whole)
 
-
-def shard_networks(networks: Iterable[Segmenter | nn.Module | None], accelerator: Accelerator) -> None:
-    """Cut networks in place, move each rank's part to its device; together.
-
-    Blocks of the encoder and of the UNet are gathered one at a time, as are encoder, decoder and UNet around them.
-    With bf16 a block is gathered in bf16: under autocast alone the converted weights would stay whole from the forward
-    to the backward pass. Biases and weights of norms, less than a hundredth of a large network, stay whole and float32
-    on every rank: norms want them so, and they are not worth a message each.
-
-    Args:
-        networks: Segmenters, and backbones that run by themselves; on the CPU, so that no device ever holds one whole.
-            None is left out.
-        accelerator: Device, and precision of the blocks.
-    """
-    device = accelerator.device
-    mesh = init_device_mesh(device.type, (world_size(),))
-    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    whole = MixedPrecisionPolicy(cast_forward_inputs=False)
-
-    def cut(module: nn.Module, policy: MixedPrecisionPolicy = whole) -> None:
+    def _cut(self, module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
         small = {p for p in module.parameters() if p.ndim <= 1}
         for tensor in (*small, *module.buffers()):  # what FSDP leaves alone
-            tensor.data = tensor.data.to(device)
+            tensor.data = tensor.data.to(self.accelerator.device)
         for parameter in module.parameters():
             if not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.contiguous()
         # Always dropped after the forward pass: the teacher has no backward pass, and its average reads the parts.
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy, ignored_params=small)
 
-    for network in networks:
-        if network is None:
-            continue
-        for module in network.modules():
-            if isinstance(module, Encoder | HuggingFaceBackbone):
-                module.register_forward_hook(_copied)
-        parts = [network.encoder.backbone, network.denoiser] if isinstance(network, Segmenter) else [network]
-        for part in parts:
-            if part is None:
-                continue
-            for block in _large_blocks(part):
-                cut(block, half if accelerator.mixed_precision == "bf16" else whole)
-            cut(part)
-        if isinstance(network, Segmenter):
-            cut(network.encoder)
-            cut(network.decoder)
+    def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """See `Layout.prepare`; data parallelism is left to FSDP."""
+        accelerator = self.accelerator
+        return accelerator.prepare_model(network, evaluation_mode=True), accelerator.prepare_optimizer(optimizer)
+
+    @torch.no_grad()
+    def average(self, teacher: nn.Module, student: nn.Module, weight: float) -> None:
+        """See `Layout.average`: both are cut in the same places, so that nothing is sent."""
+        mine, other = [*teacher.parameters(), *teacher.buffers()], [*student.parameters(), *student.buffers()]
+        floats = [(a, b) for a, b in zip(mine, other, strict=True) if a.is_floating_point()]
+        torch._foreach_lerp_([_local(a) for a, _ in floats], [_local(b) for _, b in floats], weight)
+        for a, b in zip(mine, other, strict=True):
+            if not a.is_floating_point():
+                a.copy_(b)
+        _forget_forwards(teacher)
+
+    def reduce_gradients(self, network: nn.Module, limit: float) -> Tensor:
+        """See `Layout.reduce_gradients`; gradients of shards are averaged on their way."""
+        parameters = [p for p in network.parameters() if p.grad is not None]
+        whole = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+        average_gradients(whole)
+        cut = [_local(p.grad) for p in parameters if isinstance(p.grad, DTensor)]
+        if not cut:  # the discriminator's
+            return torch.as_tensor(self.accelerator.clip_grad_norm_(parameters, limit)).detach()
+        device = parameters[0].device
+        norm = (sum_over_ranks(_square(cut, device)) + _square(whole, device)).sqrt()
+        torch._foreach_mul_([*cut, *whole], (limit / (norm + 1e-6)).clamp(max=1.0))
+        return norm.detach()
+
+    def whole(self, segmenter: Segmenter, wanted: bool) -> Segmenter | None:
+        """See `Layout.whole`; the copy is on the segmenter's device, in evaluation mode."""
+        tensors = self.gather(segmenter.state_dict(), wanted)
+        if not wanted:
+            return None
+        copied = copy.deepcopy(self._plans[id(segmenter)])
+        copied.load_state_dict(tensors, assign=True)
+        copied = copied.to(self.accelerator.device, memory_format=torch.channels_last)
+        return copied.requires_grad_(False).eval()
+
+    def gather(self, tensors: Mapping[str, Tensor], wanted: bool) -> dict[str, Tensor]:
+        """See `Layout.gather`; one by one, so that the device never holds them all."""
+        copies: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if wanted:
+                copies[name] = host_copy(value)
+        return copies
+
+    def part_like(self, value: Tensor, other: Tensor) -> Tensor:
+        """See `Layout.part_like`; nothing is sent, and a value of another shape is given back as it is."""
+        if not isinstance(other, DTensor) or value.shape != other.shape:
+            return value
+        return distribute_tensor(value.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
-def prepare(
-    accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer, config: Config
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Make a network and its optimizer ready to train on several processes, each by the means of its layout."""
-    if not is_sharded(config):
-        return accelerator.prepare(network, optimizer)
-    return accelerator.prepare_model(network, evaluation_mode=True), accelerator.prepare_optimizer(optimizer)
-
-
-def local(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor, sharing its memory; a whole tensor is its own part."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def joined(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def cut_like(value: Tensor, other: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, cut as another one is; nothing is sent.
-
-    Args:
-        value: The same whole tensor on every rank.
-        other: Of the same shape, whole or cut; a `value` of another shape is given back as it is.
-    """
-    if not isinstance(other, DTensor) or value.shape != other.shape:
-        return value
-    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
-
-
-def clip_shards(parameters: list[nn.Parameter], limit: float) -> Tensor:
-    """Clip gradients of which each rank has a part, by the norm of the whole; together.
-
-    Args:
-        parameters: Parameters with a gradient.
-        limit: Largest norm; infinite for no clipping.
-
-    Returns:
-        The norm before clipping, the same on all ranks.
-    """
-    cut = [local(p.grad) for p in parameters if isinstance(p.grad, DTensor)]
-    own = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
-    square = sum_over_ranks(_square(cut, parameters[0].device)) + _square(own, parameters[0].device)
-    norm = square.sqrt()
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([*cut, *own], factor)
-    return norm
-
-
-def blueprint(segmenter: Segmenter) -> Segmenter:
+def _blueprint(segmenter: Segmenter) -> Segmenter:
     """A copy of a whole segmenter that has its buffers but no memory for its parameters."""
     memo: dict[int, Any] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in segmenter.parameters()
@@ -165,51 +152,13 @@ def blueprint(segmenter: Segmenter) -> Segmenter:
     return copy.deepcopy(segmenter, memo)
 
 
-def join_segmenter(segmenter: Segmenter, plan: Segmenter, wanted: bool) -> Segmenter | None:
-    """A whole copy of a segmenter; together.
-
-    Args:
-        segmenter: The cut one.
-        plan: Its `blueprint`, from before it was cut.
-        wanted: Whether this rank wants the copy.
-
-    Returns:
-        The copy on the segmenter's device, or None where it is not wanted.
-    """
-    tensors = join_tensors(segmenter.state_dict(), wanted)
-    if not wanted:
-        return None
-    device = next(segmenter.parameters()).device
-    whole = copy.deepcopy(plan)
-    whole.load_state_dict(tensors, assign=True)
-    return whole.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
-
-
-def join_tensors(tensors: Mapping[str, Tensor], wanted: bool) -> dict[str, Tensor]:
-    """Whole copies of tensors in the host's memory, one by one so that the device never holds them all; together.
-
-    Args:
-        tensors: Whole and cut tensors by name, in the same order on all ranks.
-        wanted: Whether this rank wants the copies.
-
-    Returns:
-        The copies; nothing where they are not wanted.
-    """
-    copies: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        value = joined(tensor)
-        if wanted:
-            copies[name] = value.detach().cpu().contiguous().clone()
-    return copies
-
-
-def forget_forwards(segmenter: Segmenter) -> None:
+def _forget_forwards(network: nn.Module) -> None:
     """Let a cut network that is never trained forget the order in which it ran; it would grow for ever."""
-    parts: tuple[Any, ...] = (segmenter.encoder, segmenter.decoder, segmenter.denoiser)
-    for part in parts:
-        # Missing before the first run, without a UNet, and in older releases of torch, where it stays a few MB.
+    for part in network.children():
+        # Missing before the first run, of parts that are not cut, and in older releases of torch, where it stays a few
+        # MB.
         with contextlib.suppress(AttributeError):
-            part.reset_iter_state()
+            part.reset_iter_state()  # type: ignore[operator]
 
 
 def _copied(module: nn.Module, images: Any, result: Any) -> Any:

@@ -16,11 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from iccld_cli.errors import IccldError
+from iccld_cli.names import shown
 from iccld_cli.prepare.adapters.base import RawFrame
 
 TODO, DONE, BAD = 0, 1, 2
 _COMMIT_SECONDS = 1.0
 _PAGE = 1000
+_UNUSABLE = "unusable name"
+
+
+def _as_text(frame: RawFrame) -> tuple[RawFrame, str | None]:
+    """The frame with names that the journal and the data set can hold, and a record of what is wrong with them."""
+    names = [frame.split, frame.key, frame.image, frame.label]
+    try:
+        for name in names:
+            (name or "").encode("utf-8")
+    except UnicodeEncodeError:
+        split, key, image, label = (name if name is None else shown(name) for name in names)
+        record = {"file": image, "reason": "has a name that is not UTF-8; rename it"}
+        return RawFrame(str(split), str(key), str(image), label), json.dumps(record, ensure_ascii=False)
+    return frame, None
 
 
 class Journal:
@@ -63,7 +78,8 @@ class Journal:
         """
         self._db.execute("BEGIN")
         count = 0
-        for frame, sizes, stamp in frames:
+        for given, sizes, stamp in frames:
+            frame, unusable = _as_text(given)
             row = self._db.execute(
                 "SELECT image, stamp, scan FROM frame WHERE split = ? AND key = ?", (frame.split, frame.key)
             ).fetchone()
@@ -72,7 +88,7 @@ class Journal:
                     f"{frame.image} and {row[0]} would both become {frame.split}/{frame.key}",
                     "narrow the pattern or rename one of them",
                 )
-            if row is not None and row[:2] == (frame.image, stamp):
+            if unusable is None and row is not None and row[:2] == (frame.image, stamp):
                 self._db.execute(
                     "UPDATE frame SET scan = ?, label = ? WHERE split = ? AND key = ?",
                     (self._scan, frame.label, frame.split, frame.key),
@@ -84,10 +100,10 @@ class Journal:
                     frame.image,
                     frame.label,
                     sizes,
-                    stamp,
+                    stamp if unusable is None else _UNUSABLE,
                     self._scan,
-                    TODO,
-                    None,
+                    TODO if unusable is None else BAD,
+                    unusable,
                 )
                 self._db.execute("REPLACE INTO frame VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             count += 1
@@ -131,7 +147,9 @@ class Journal:
                 if not whole:
                     self._set(split, key, TODO, None)
                     break
-        self._db.execute("UPDATE frame SET state = ?, record = NULL WHERE state = ?", (TODO, BAD))
+        self._db.execute(
+            "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (TODO, BAD, _UNUSABLE)
+        )
 
     def _pages(self, state: int, columns: str) -> Iterator[tuple]:
         # Read in pages that start after the last key, so that rows may change state while they are listed.

@@ -15,6 +15,8 @@ import itertools
 import json
 import os
 import shutil
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,9 @@ from filelock import FileLock, Timeout
 from iccld_cli import __version__
 from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_os_error, write_json, write_text
+from iccld_cli.files import explain_failure, write_json, write_text
 from iccld_cli.labels import LabelSpace
+from iccld_cli.names import json_safe
 from iccld_cli.prepare import duplicates, pool, preview
 from iccld_cli.prepare.adapters.base import RawFrame
 from iccld_cli.prepare.inspect import own_warnings
@@ -59,6 +62,9 @@ class Source(Loader, Protocol):
     def describe(self) -> dict[str, Any]:
         """Adapter, path and options."""
 
+    def findings(self) -> dict[str, Any]:
+        """What the scan came upon, see `Adapter.findings`."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -84,11 +90,12 @@ class BadFilesError(IccldError):
 
     Attributes:
         files: Each with `file` and `reason`; at most 1,000.
+        notices: What the scan came upon and may be the cause.
     """
 
-    def __init__(self, message: str, hint: str, files: list[dict[str, str]]) -> None:
+    def __init__(self, message: str, hint: str, files: list[dict[str, str]], notices: list[str]) -> None:
         super().__init__(message, hint)
-        self.files = files
+        self.files, self.notices = files, notices
 
 
 Progress = Callable[[int, int], None]
@@ -120,8 +127,11 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out / f".{name}.lock"):
             return _prepare(source, out / name, options, progress)
-    except OSError as error:
-        raise explain_os_error(error, out / name) from error
+    except (OSError, sqlite3.Error) as error:
+        explained = explain_failure(error, out / name)
+        if explained is error:
+            raise
+        raise explained from error
     finally:
         if made:
             with contextlib.suppress(OSError):
@@ -165,15 +175,24 @@ def _prepare(source: Source, final: Path, options: Options, progress: Progress) 
             return PreparedDataset(final), False
         keep_work = True
         _process(source, journal, work / "data", options, progress)
-        _refuse_bad(journal, work, final.name, options)
+        _refuse_bad(source, journal, final.name, options)
         _write_set(source, journal, work / "data", final.name, origin, options)
         keep_work = False
         _move_into_place(work / "data", final)
     finally:
-        journal.close()
+        _close(journal)
         if not keep_work:
             shutil.rmtree(work, ignore_errors=True)
     return PreparedDataset(final), True
+
+
+def _close(journal: Journal) -> None:
+    """Close the journal; where an error is on its way, that one is told and not what follows from it."""
+    if sys.exc_info()[0] is None:
+        journal.close()
+    else:
+        with contextlib.suppress(sqlite3.Error):
+            journal.close()
 
 
 def _origin(source: Source, options: Options) -> dict[str, Any]:
@@ -185,7 +204,7 @@ def _origin(source: Source, options: Options) -> dict[str, Any]:
 def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
     """Keep an interrupted run only when it was made by this version with the same options."""
     marker = work / "run.json"
-    text = json.dumps([__version__, origin], indent=2, ensure_ascii=False)
+    text = json_safe(json.dumps([__version__, origin], indent=2, ensure_ascii=False))
     if work.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == text):
         shutil.rmtree(work)
     if not work.exists():
@@ -199,13 +218,7 @@ def _same(final: Path, origin: dict[str, Any], options: Options) -> bool:
         IccldError: It is not, and `force` is not given.
     """
     old = PreparedDataset(final).info.source
-    differs = [
-        f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
-        for key, label in (("adapter", "data set"), ("path", "path"), ("options", "options"))
-        if old.get(key) != origin.get(key)
-    ]
-    before, now = old.get("prepared_with", {}), origin["prepared_with"]
-    differs += [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    differs = differences(old, origin)
     if not differs and old.get("digest") != origin["digest"]:
         differs = ["the source's files have changed"]
     if not differs:
@@ -216,6 +229,22 @@ def _same(final: Path, origin: dict[str, Any], options: Options) -> bool:
             "--force replaces it, --out puts it elsewhere",
         )
     return False
+
+
+def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
+    """In which options a finished data set differs from a run.
+
+    Args:
+        old: `source` of its `dataset.json`.
+        origin: The same of the run.
+    """
+    differs = [
+        f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
+        for key, label in (("adapter", "data set"), ("path", "path"), ("options", "options"))
+        if old.get(key) != origin.get(key)
+    ]
+    before, now = old.get("prepared_with", {}), origin["prepared_with"]
+    return differs + [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
 
 
 def _process(source: Source, journal: Journal, root: Path, options: Options, progress: Progress) -> None:
@@ -234,7 +263,7 @@ def _process(source: Source, journal: Journal, root: Path, options: Options, pro
             return
 
 
-def _refuse_bad(journal: Journal, work: Path, name: str, options: Options) -> None:
+def _refuse_bad(source: Source, journal: Journal, name: str, options: Options) -> None:
     count, total = journal.count(BAD), journal.count()
     if count and not options.skip_bad:
         files = list(itertools.islice(journal.bad(), 1000))
@@ -243,6 +272,7 @@ def _refuse_bad(journal: Journal, work: Path, name: str, options: Options) -> No
             f"{count} of {total} frames of {name} cannot be used ({first}{' ...' if count > 3 else ''})",
             "mend them or leave them out with --skip-bad; what is done is kept",
             files,
+            source.findings().get("notices", []),
         )
     if count == total:
         first_bad = next(journal.bad())
@@ -271,6 +301,7 @@ def _write_set(
         extra={
             **totals.to_json(source.label_space),
             "duplicates": {"frames": twins, "examples": examples},
+            **source.findings(),
         },
     )
     preview.write_preview(root, [frames[number] for number in shown], source.label_space)

@@ -12,6 +12,7 @@ from jinja2 import Environment
 from iccld_cli.data.prepared import DatasetInfo, Frame
 from iccld_cli.files import atomic_path, write_text
 from iccld_cli.labels import IGNORE, LabelSpace
+from iccld_cli.names import shown_lines
 
 PREVIEW_NAME = "preview.jpg"
 PAGE_NAME = "index.html"
@@ -151,7 +152,9 @@ def class_rows(info: DatasetInfo) -> list[dict[str, Any]]:
 
 def write_page(root: Path, info: DatasetInfo, warnings: list[str]) -> None:
     """Write the page that shows the contact sheet, the class table and what was left out."""
-    page = Environment(autoescape=True).from_string(_PAGE)
+    page = Environment(
+        autoescape=True, finalize=lambda value: shown_lines(value) if type(value) is str else value
+    ).from_string(_PAGE)
     text = page.render(
         info=info,
         count=sum(info.splits.values()),

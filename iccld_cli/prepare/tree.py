@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +55,16 @@ class Tree(Protocol):
         """Where it lies, for messages and `dataset.json`."""
 
 
+def read_start(tree: Tree, path: str, size: int) -> bytes:
+    """The first bytes of a file; the whole file where no less can be read.
+
+    Raises:
+        IccldError: See `Tree.read`.
+    """
+    start = getattr(tree, "read_start", None)
+    return tree.read(path)[:size] if start is None else start(path, size)
+
+
 class FolderTree:
     """The files below a folder.
 
@@ -90,33 +101,23 @@ class FolderTree:
                 if entry.name.startswith("."):
                     continue  # desktop leftovers such as ._0001.png, which only look like images
                 path = f"{here}/{entry.name}" if here else entry.name
-                if self._is_folder(entry):
+                if _is_folder(entry):
                     if not is_prepared(entry.path):
                         stack.append(path)
                 elif _is_plain(entry) or self._is_usable(path):
                     yield path
 
-    def names(self) -> list[str]:
-        """Names of what lies in the folder itself, sorted."""
-        return sorted(entry.name for entry in self._entries(""))
-
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
-            with os.scandir(self.root / folder) as entries:
-                return list(entries)
+            entries = os.scandir(self.root / folder)
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
         except OSError as error:
             raise IccldError(
                 f"cannot read folder {self.root / folder} ({error.strerror})", "make it readable, or leave it out"
             ) from None
-
-    @staticmethod
-    def _is_folder(entry: os.DirEntry[str]) -> bool:
-        try:
-            return entry.is_dir()
-        except OSError:  # a loop of links
-            return False
+        with entries:
+            yield from entries
 
     def _is_usable(self, path: str) -> bool:
         """Whether a path may be read; a link to nothing may, so that it is told as a missing file."""
@@ -132,14 +133,14 @@ class FolderTree:
     def folders(self, folder: str = "") -> list[str]:
         """Paths of the folders directly inside a folder, sorted."""
         entries = (e for e in self._entries(folder) if not e.name.startswith("."))
-        names = sorted(e.name for e in entries if self._is_folder(e) and not is_prepared(e.path))
+        names = sorted(e.name for e in entries if _is_folder(e) and not is_prepared(e.path))
         return [f"{folder}/{name}" if folder else name for name in names]
 
     def stamp(self, path: str) -> Stamp | None:
         """Size and modification time."""
         try:
             stat = os.stat(self.root / path)
-        except OSError:  # reading it will say what is wrong
+        except OSError:  # as good as not there: reading it tells what is wrong, as that one frame's
             return None
         return Stamp(stat.st_size, stat.st_mtime_ns)
 
@@ -151,9 +152,26 @@ class FolderTree:
         """
         return read_bytes(self.root / path)
 
+    def read_start(self, path: str, size: int) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            IccldError: It cannot be read.
+        """
+        return read_bytes(self.root / path, start=size)
+
     def describe(self) -> str:
         """The folder's path."""
         return str(self.root)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no folder, and as a file it is told by its name
+            return False
+        raise
 
 
 class GlobTree(FolderTree):
@@ -181,26 +199,6 @@ class GlobTree(FolderTree):
     def describe(self) -> str:
         """The pattern."""
         return str(self.root / self.pattern)
-
-
-def locate(tree: Tree, needed: Sequence[str], depth: int = 2) -> str | None:
-    """Find the folder that holds all of some sub-folders, because archives often add a level or two.
-
-    Args:
-        tree: Where to look.
-        needed: Sub-folders that must exist.
-        depth: How many levels below the root are searched.
-
-    Returns:
-        The folder, "" for the root itself, or None when there is none.
-    """
-    level = [""]
-    for _ in range(depth + 1):
-        for folder in level:
-            if all(tree.is_folder(join(folder, name)) for name in needed):
-                return folder
-        level = [child for folder in level for child in tree.folders(folder)][:200]
-    return None
 
 
 def _is_plain(entry: os.DirEntry[str]) -> bool:

@@ -10,10 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from iccld_cli.labels import IGNORE, LabelSpace
+from iccld_cli.names import shown
 
 DEFAULT_ALPHA = 0.5
 SMALLEST_LEGEND = 120
 """Frames with a side below this many pixels get no legend: it would hide the picture."""
+
+_LONGEST_NAME = 40
 
 
 def colorize(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
@@ -103,10 +106,11 @@ def _legend(width: int, height: int, space: LabelSpace, classes: tuple[int, ...]
     size = int(np.clip(round(min(height, width * 0.6) / 31), 10, 40))
     font = ImageFont.load_default(size)
     gap, chip, margin = round(size * 0.45), round(size * 0.95), round(size * 0.7)
+    names = {train_id: shown(space.names[train_id])[:_LONGEST_NAME] for train_id in classes}
     rows: list[list[tuple[int, int]]] = [[]]  # rows of (trainId, width of its entry)
     used = 0
     for train_id in classes:
-        entry = chip + gap + round(font.getlength(space.names[train_id])) + 2 * gap
+        entry = chip + gap + round(font.getlength(names[train_id])) + 2 * gap
         if rows[-1] and used + entry > width - 2 * margin:
             rows.append([])
             used = 0
@@ -126,7 +130,7 @@ def _legend(width: int, height: int, space: LabelSpace, classes: tuple[int, ...]
             draw.rounded_rectangle(box, radius, space.colors[train_id], outline=(235, 235, 235))
             draw_mask.rounded_rectangle(box, radius, 255)
             at = (x + chip + gap, middle)
-            draw.text(at, space.names[train_id], (255, 255, 255), font, anchor="lm")
-            draw_mask.text(at, space.names[train_id], 255, font, anchor="lm")
+            draw.text(at, names[train_id], (255, 255, 255), font, anchor="lm")
+            draw_mask.text(at, names[train_id], 255, font, anchor="lm")
             x += entry
     return np.asarray(strip, np.float32), np.asarray(mask, np.float32)[..., None] / 255

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
+from iccld_cli.names import shown_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,10 +137,16 @@ def write_page(path: Path | str, title: str, sections: Sequence[Section], subtit
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=as_text,
     )
     environment.filters["embed"] = embed_picture
     template = environment.get_template("page.html")
     write_text(path, template.render(title=title, subtitle=subtitle, sections=sections))
+
+
+def as_text(value: object) -> object:
+    """What Jinja puts into a page, with control characters written out; markup is escaped by Jinja itself."""
+    return shown_lines(value) if type(value) is str else value
 
 
 def embed_picture(picture: np.ndarray | Path, width: int = 0) -> str:

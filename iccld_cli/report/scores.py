@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from iccld_cli.names import shown
 from iccld_cli.report.page import Bar, Bars, Block, Numbers, Pictures, Section, Table, Text
 
 
@@ -91,8 +92,9 @@ def confusion_picture(confusion: dict[str, Any], subset: Sequence[str]) -> np.nd
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(ids) + 1), [*subset, "other"], rotation=45, ha="right", fontsize=9)
-    axes.set_yticks(range(len(ids)), list(subset), fontsize=9)
+    names = [shown(name) for name in subset]  # and no formulas: a class may be called `$x`
+    axes.set_xticks(range(len(ids) + 1), [*names, "other"], rotation=45, ha="right", fontsize=9, parse_math=False)
+    axes.set_yticks(range(len(ids)), names, fontsize=9, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("labelled")
     for (y, x), value in np.ndenumerate(share):

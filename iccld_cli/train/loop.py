@@ -16,12 +16,13 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from iccld_cli.adapt.adversarial_health import AdversarialHealth
-from iccld_cli.adapt.stage import Stage, to_device
+from iccld_cli.adapt.batch import to_device
+from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches, read_steps
 from iccld_cli.errors import IccldError
 from iccld_cli.models.segmenter import Segmenter
-from iccld_cli.parallel.ranks import Ranks, mean_over_ranks
+from iccld_cli.parallel.ranks import Ranks
 from iccld_cli.train.log_means import LogWindow
 from iccld_cli.train.memory import GIB, explain_out_of_memory, format_bytes, peak_bytes
 from iccld_cli.train.progress import TrainingProgress
@@ -158,15 +159,13 @@ class Trainer:
         return self.accelerator.device
 
     def _step(self, step: int, micro_batches: list[dict[str, Any]]) -> None:
-        mean = sum(raw["labelled"] for raw in micro_batches) / len(micro_batches)
-        labelled = mean_over_ranks(torch.full((), mean, device=self.device))
+        labelled = sum(raw["labelled"] for raw in micro_batches) / len(micro_batches)
         stats, names = [], []
         for micro, raw in enumerate(micro_batches):
             # Networks with their own randomness (stochastic depth) draw from the global generator.
             key = [self.config.run.seed, step, micro, self.accelerator.process_index]
             torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-            batch = to_device(raw, self.config, step, self.device)
-            batch.labelled = labelled
+            batch = to_device(raw, self.config, step, self.device, labelled)
             last = micro == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.stage.network):
                 stats.append(self.stage.step(step, batch))
@@ -237,7 +236,7 @@ class Trainer:
             "validation": self.validation,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        return Contents(self.stage.modules, self.stage.optimizers, self.facts, extras)
+        return Contents(self.stage.modules, self.stage.optimizers, self.facts, extras, self.stage.layout)
 
     @contextlib.contextmanager
     def _explain_lost_ranks(self) -> Iterator[None]:

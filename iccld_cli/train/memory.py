@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, is_out_of_memory
 
 GIB = 2**30
 
@@ -66,21 +66,13 @@ def explain_out_of_memory(what: str, device: torch.device, smaller: str) -> Iter
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # every library has its own, see `errors.is_out_of_memory`
         if not is_out_of_memory(error):
             raise
         place = str(device) if device.type == "cuda" else "this machine"
         raise IccldError(
             f"{place} ran out of memory in {what} (peak {format_bytes(peak_bytes(device))})", smaller
         ) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was not enough."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def saved_for_backward(compute: Callable[[], Tensor]) -> int:

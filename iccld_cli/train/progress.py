@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-_SHOWN = ("loss", "loss_source", "loss_mixed", "loss_latent", "loss_decoded", "loss_adversarial")
-
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -62,7 +60,7 @@ class TrainingProgress:
             row: The line of the log.
             miou: The newest mIoU in percent, if any yet.
         """
-        shown = [f"{k.removeprefix('loss_')} {row[k]:.3g}" for k in _SHOWN if k in row]
+        shown = [f"{k.removeprefix('loss_')} {row[k]:.3g}" for k in row if k.startswith("loss")]
         if miou is not None:
             shown.append(f"miou {miou:.3g}")
         text = "  ".join([*shown, f"{row['memory_gib']:.2f} GiB"])

@@ -12,13 +12,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from rich.console import Console
 from torch import nn
 
-from iccld_cli.adapt.stage import Stage, to_device
+from iccld_cli.adapt.batch import to_device
+from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, is_out_of_memory
+from iccld_cli.parallel.layout import layout_of
 from iccld_cli.parallel.ranks import refuse_launcher_sharding
-from iccld_cli.parallel.sharding import check_sharding
-from iccld_cli.train.memory import available_bytes, format_bytes, is_out_of_memory, peak_bytes
+from iccld_cli.train.memory import available_bytes, format_bytes, peak_bytes
 from iccld_cli.train.trackers import check_trackers
 
 _HEADROOM = 0.85  # share of the memory to fill: fragments and later, larger layers need the rest
@@ -57,7 +58,7 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=mixed, cpu=on_cpu, kwargs_handlers=[handler], log_with=trackers or None, project_dir=str(run)
     )
-    check_sharding(config, accelerator.mixed_precision)  # only now is it known how many processes there are
+    layout_of(config, accelerator)  # refuses what does not go together; only now is the number of processes known
     return accelerator
 
 

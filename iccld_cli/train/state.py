@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from iccld_cli.checkpoint import tensors_digest
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
-from iccld_cli.parallel.sharding import cut_like, join_tensors
+from iccld_cli.parallel.layout import Layout
 from iccld_cli.reading import ReadError, kind_problem, read_json
 
 _NAME = re.compile(r"(?P<stage>source_only|stage1|stage2)-(?P<step>[0-9]{1,18})")
@@ -61,12 +61,14 @@ class Contents:
         optimizers: Every optimizer, by name; their learning rates are a function of the step.
         facts: What a resumed run must agree on, JSON-ready.
         extras: Everything else, JSON-ready: numbers not yet logged, the loss scaler, the best score.
+        layout: Where the tensors lie.
     """
 
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
     facts: dict[str, Any]
     extras: dict[str, Any]
+    layout: Layout
 
 
 def list_states(run: Path) -> list[SavedState]:
@@ -179,9 +181,11 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
             prefix = f"module/{name}/"
             values = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             own = module.state_dict()
-            module.load_state_dict({k: cut_like(v, own[k]) if k in own else v for k, v in values.items()})
+            part_like = contents.layout.part_like
+            module.load_state_dict({k: part_like(v, own[k]) if k in own else v for k, v in values.items()})
         for name, optimizer in contents.optimizers.items():
-            _restore_optimizer(optimizer, f"optimizer/{name}/", tensors, record["param_groups"][name])
+            own_tensors = {k: v for k, v in tensors.items() if k.startswith(f"optimizer/{name}/")}
+            _restore_optimizer(optimizer, own_tensors, record["param_groups"][name], contents.layout)
     except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise IccldError(
             f"training state {saved.path} does not fit these networks ({(str(error) or repr(error)).splitlines()[0]})",
@@ -241,18 +245,17 @@ def _flatten(contents: Contents, keep: bool) -> tuple[dict[str, Tensor], dict[st
         for index, entry in state["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{k}": v for k, v in entry.items() if isinstance(v, Tensor)}
         groups[name] = state["param_groups"]
-    return join_tensors(tensors, keep), groups
+    return contents.layout.gather(tensors, keep), groups
 
 
 def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]], layout: Layout
 ) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
-        if key.startswith(prefix):
-            index, field = key[len(prefix) :].split("/", 1)
-            state.setdefault(int(index), {})[field] = cut_like(value, parameters[int(index)])
+        _, _, index, field = key.split("/", 3)
+        state.setdefault(int(index), {})[field] = layout.part_like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for group in optimizer.param_groups:
         for parameter in group["params"]:

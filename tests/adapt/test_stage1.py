@@ -1,6 +1,7 @@
 """Single steps of stage 1."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,14 @@ import transformers
 from accelerate import Accelerator
 from stage_batches import SPACE, make_batch
 
-from iccld_cli.adapt.stage import draw_detail_windows, draw_keep_skip, mix, optimizer_of, set_learning_rate
-from iccld_cli.adapt.stage1 import SegStage
+from iccld_cli.adapt.batch import draw_keep_skip, mix
+from iccld_cli.adapt.optim import optimizer_of, set_learning_rate
+from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.config import OptimConfig
 from iccld_cli.labels import IGNORE
+from iccld_cli.losses.segmentation import feature_distance
 from iccld_cli.models.build import build_segmenter
+from iccld_cli.models.views import join_views
 
 
 @pytest.fixture
@@ -20,7 +24,10 @@ def make_stage(small_config):
     def make(*assignments, source_only=False):
         config = small_config("optim.lr=1e-3", "seg.iterations=40", "seg.burn_in=0", *assignments)
         student = build_segmenter(config, len(SPACE), denoiser=False, seed=0)
-        return SegStage(config, SPACE, student, Accelerator(cpu=True), source_only=source_only)
+        reference = None
+        if config.seg.feature_distance_weight > 0 and config.model.encoder != "tiny":
+            reference = copy.deepcopy(student.encoder.backbone)
+        return Stage1(config, SPACE, student, Accelerator(cpu=True), source_only, reference)
 
     return make
 
@@ -38,7 +45,7 @@ def test_steps_lower_the_loss(make_stage):
 def test_a_step_says_what_it_did_and_keeps_no_graph(make_stage):
     stage = make_stage("seg.masked_weight=1")
     stats = stage.step(0, make_batch())
-    assert {"loss", "loss_source", "loss_mixed", "loss_masked", "pseudo_believed", "grad_norm"} <= set(stats)
+    assert {"loss", "loss_source", "loss_mixed", "loss_masked", "pseudo_label_weight", "grad_norm"} <= set(stats)
     assert all(v.ndim == 0 and not v.requires_grad and torch.isfinite(v) for v in stats.values())
     expected = stats["loss_source"] + stats["loss_mixed"] + stats["loss_masked"]
     torch.testing.assert_close(stats["loss"], expected)
@@ -69,7 +76,7 @@ def test_two_resolutions_learn_and_weigh_the_detail(make_stage):
 def test_burn_in_never_looks_at_the_target(make_stage):
     stage, other = make_stage("seg.burn_in=0.5"), make_stage("seg.burn_in=0.5")
     batch, poisoned = make_batch(), make_batch()
-    poisoned.target = torch.full_like(poisoned.target, float("nan"))
+    poisoned.target.fill_(float("nan"))
     first, second = stage.step(0, batch), other.step(0, poisoned)
     assert set(first) == {"loss", "loss_source", "grad_norm"}
     assert torch.equal(first["loss"], second["loss"])
@@ -88,6 +95,7 @@ def test_unlabelled_sources_give_no_loss_and_no_nan(make_stage):
     stage = make_stage(source_only=True)
     batch = make_batch(target=False)
     batch.label.fill_(IGNORE)
+    batch.labelled.zero_()
     before = {name: p.detach().clone() for name, p in stage.student.named_parameters() if p.ndim == 1}
     stats = stage.step(0, batch)
     assert float(stats["loss"]) == 0
@@ -121,13 +129,12 @@ def test_the_mixed_weight_scales_the_mixed_loss(make_stage):
 def test_mixing_pastes_image_label_and_weight_alike():
     batch = make_batch()
     labels, weights = torch.full_like(batch.label, 4), torch.full(batch.label.shape, 0.3)
-    still = copy.copy(batch)
     jitter = batch.jitter_mixed
     none = {k: torch.ones(2) for k in ("brightness", "contrast", "saturation")}
-    still.jitter_mixed = type(jitter)(
-        **none, hue=torch.zeros(2), sigma=torch.zeros(2), style=torch.zeros(2), blurs=False, styles=False
-    )
-    images, mixed, weight = mix(still, labels, weights)
+    zeros = {k: torch.zeros(2) for k in ("hue", "sigma", "style")}
+    still = replace(batch, jitter_mixed=type(jitter)(**none, **zeros, blurs=False, styles=False))
+    crops = mix(still, labels, weights)
+    images, mixed, weight = crops.images, crops.labels, crops.weights
     for b in range(2):
         paste = batch.paste[b]
         torch.testing.assert_close(images[b][:, paste], batch.source[b][:, paste], atol=1e-5, rtol=0)
@@ -151,20 +158,16 @@ def test_micro_batches_add_up_to_one_step(make_stage):
         make_stage("model.skip_dropout=0", source_only=True),
     )
     batch = make_batch(count=2, target=False)
-    batch.labelled = (batch.label != IGNORE).sum()
     for stage in (whole, split):
         stage.student.eval()
     whole.step(0, batch)
     for number in range(2):
-        part = copy.copy(batch)
-        for name in ("source", "label", "paste"):
-            setattr(part, name, getattr(batch, name)[number : number + 1])
+        cut = {name: getattr(batch, name)[number : number + 1] for name in ("source", "label", "paste", "rngs")}
         jitter = batch.jitter_source
         columns = {k: getattr(jitter, k)[number : number + 1] for k in ("brightness", "contrast", "saturation", "hue")}
         columns |= {k: getattr(jitter, k)[number : number + 1] for k in ("sigma", "style")}
-        part.jitter_source = type(jitter)(**columns, blurs=jitter.blurs, styles=jitter.styles)
-        part.rngs, part.micro, part.labelled = batch.rngs[number : number + 1], (number, 2), batch.labelled / 2
-        split.step(0, part)
+        own = type(jitter)(**columns, blurs=jitter.blurs, styles=jitter.styles)
+        split.step(0, replace(batch, **cut, jitter_source=own, micro=(number, 2), labelled=batch.labelled / 2))
     for name, value in tensors(whole.student).items():
         torch.testing.assert_close(tensors(split.student)[name], value, atol=2e-4, rtol=1e-3, msg=name)
 
@@ -230,15 +233,17 @@ def test_feature_distance_shares_the_students_pass_and_looks_at_the_source(make_
     batch = make_batch()
     batch.label[:] = 2  # cars everywhere, so that all cells count
     stage.student.eval()
-    windows = draw_detail_windows(batch, stage.config, 2)
+    views = [stage.student.view(images, batch.rngs) for images in (batch.source, batch.target)]
     with torch.no_grad():
-        features = stage.student(torch.cat([batch.source, batch.target]), None, windows, True)["features"]
-    place = None if windows is None else windows[:2]
-    same = stage._feature_distance(features, batch.source, batch.label, place)
-    other = stage._feature_distance(features, batch.target, batch.label, place)
-    assert float(same) < 1e-4 < float(other)
+        _, features = stage.student(join_views(views))
+        same = feature_distance(
+            features[: len(views[0])], stage.reference(views[0].images)[-1], views[0].maps(batch.label), stage.things
+        )
+        other = feature_distance(
+            features[: len(views[0])], stage.reference(views[1].images)[-1], views[0].maps(batch.label), stage.things
+        )
+    assert float(same.mean()) < 1e-4 < float(other.mean())
     passes = []
-    stage.student.train()
     stage.student.encoder.backbone.register_forward_hook(lambda *_: passes.append(1))
-    stage.step(0, batch)
+    assert float(stage.step(0, batch)["loss_feature"]) < 1e-4  # of other rows than the source's it would be large
     assert len(passes) == 1

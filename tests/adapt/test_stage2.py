@@ -1,14 +1,19 @@
 """Single steps of stage 2."""
 
+import functools
+
 import pytest
 import torch
 from accelerate import Accelerator
 from stage_batches import SPACE, make_batch
 
-from iccld_cli.adapt.stage2 import AdvStage, Prototypes
+from iccld_cli.adapt.adversary import Adversary
+from iccld_cli.adapt.baselines import stage2_class
+from iccld_cli.adapt.prototypes import Prototypes
 from iccld_cli.diffusion.latent import class_shares, prototype_sums
 from iccld_cli.labels import IGNORE
 from iccld_cli.models.build import build_segmenter
+from iccld_cli.parallel.layout import layout_of
 
 
 @pytest.fixture
@@ -18,7 +23,7 @@ def make_stage(small_config):
         student = build_segmenter(config, len(SPACE), denoiser=config.adv.generate, seed=0)
         if lively and student.denoiser is not None:
             torch.nn.init.normal_(student.denoiser.unet.conv_out.weight, std=0.1)
-        return AdvStage(config, SPACE, student, Accelerator(cpu=True))
+        return stage2_class(config)(config, SPACE, student, Accelerator(cpu=True))
 
     return make
 
@@ -40,11 +45,13 @@ def test_a_step_says_what_it_did_and_keeps_no_graph(make_stage):
     assert all(v.ndim == 0 and not v.requires_grad and torch.isfinite(v) for v in stats.values())
 
 
-def test_what_is_believed_is_said_of_target_pixels(make_stage):
+def test_the_logged_pseudo_label_weight_is_that_of_target_pixels(make_stage):
     batch = make_batch()
     batch.trusted[:, ::2] = False
     batch.paste[:] = True  # pasted pixels are certain, and no pseudo-labels
-    assert 0 < float(make_stage("seg.confidence_range=[0, 0]").step(0, batch)["pseudo_believed"]) == pytest.approx(0.5)
+    assert (
+        0 < float(make_stage("seg.confidence_range=[0, 0]").step(0, batch)["pseudo_label_weight"]) == pytest.approx(0.5)
+    )
 
 
 def test_the_loss_is_the_weighted_sum(make_stage):
@@ -110,29 +117,34 @@ def test_what_the_adversarial_gradient_reaches(make_stage, assignments, parts):
     assert reached(stage) == parts
 
 
+def watch(stage):
+    """A list that receives what the adversary is given in each step."""
+    seen = []
+    learn = stage.adversary.learn
+    stage.adversary.learn = lambda estimates, micro: (seen.append(list(estimates)), learn(estimates, micro))[1]
+    return seen
+
+
 @pytest.mark.parametrize(
     "assignments", [[], ["adv.adversary=output"], ["adv.generate=false"], ["adv.self_training=false"]]
 )
 def test_two_resolutions(make_stage, assignments):
     stage = make_stage("model.detail=true", "adv.terminal_probability=1", *assignments)
-    seen = []
-    train = stage._train_critic
-    stage._train_critic = lambda parts, micro: (seen.append([p.shape for p in parts]), train(parts, micro))[1]
+    seen = watch(stage)
     key = "loss_direct" if "adv.generate=false" in assignments else "loss_decoded"
     losses = [float(stage.step(step, make_batch(step % 2))[key]) for step in range(22)]
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
     shape = (4, len(SPACE), 8, 8) if "adv.adversary=output" in assignments else (4, 8, 4, 4)  # two views of two crops
-    assert set(seen[0]) == {shape}
+    assert {part.shape for part in seen[0]} == {shape}
     assert stage.student.decoder.classify.weight.grad[-1].abs().sum() > 0  # the attention learns
 
 
 def test_an_output_discriminator_sees_probabilities(make_stage):
     stage = make_stage("adv.adversary=output", "adv.terminal_probability=1")
-    seen = []
-    stage._train_critic = lambda parts, micro: seen.extend(parts) or {}
+    seen = watch(stage)
     stage.step(0, make_batch())
-    assert len(seen) == 3
-    for part in seen:
+    assert len(seen[0]) == 3
+    for part in seen[0]:
         assert part.shape[1:] == (len(SPACE), 16, 16)
         torch.testing.assert_close(part.sum(dim=1), torch.ones(len(part), 16, 16))
 
@@ -150,47 +162,55 @@ def test_without_self_training_pseudo_labels_change_nothing(make_stage):
         with torch.no_grad():
             for p in stage.teacher.model.parameters():
                 p.mul_(scale)
-        stage.prototypes.counts.fill_(5.0)  # the teacher's view of the first source batch would show
-        stage._means = lambda *_, s=stage: s.prototypes.means()
-        runs.append(stage.step(0, make_batch()))
-    assert not {"pseudo_believed", "disc_acc_mixed"} & set(runs[0])
+        runs.append(stage.step(1, make_batch()))  # in the first step prototypes come from the teacher
+    assert not {"pseudo_label_weight", "disc_acc_mixed"} & set(runs[0])
     assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
 
 
-def test_the_generator_pass_leaves_the_discriminator_alone(make_stage):
-    stage = adversarial_only(make_stage)
-    seen = []
-    train = stage._train_critic
-    stage._train_critic = lambda *args: (seen.append([p.grad for p in stage.critic.parameters()]), train(*args))[1]
-    before = {n: p.detach().clone() for n, p in stage.critic.named_parameters()}
-    stage.step(0, make_batch())
-    assert seen == [[None] * len(before)]  # nothing came from the generator's loss
-    assert all(p.requires_grad for p in stage.critic.parameters())
+@pytest.fixture
+def make_adversary(small_config):
+    def make(*assignments, domains=("source", "mixed", "target")):
+        config = small_config("adv.iterations=40", "optim.warmup=0", *assignments)
+        torch.manual_seed(0)
+        accelerator = Accelerator(cpu=True)
+        return Adversary(config, len(SPACE), domains, layout_of(config, accelerator), accelerator)
+
+    return make
 
 
-def test_the_discriminator_learns_to_tell_domains_apart(make_stage):
-    stage = make_stage("adv.terminal_probability=1", "adv.discriminator_lr=1e-2", "optim.warmup=0")
-    source = 0.5 + torch.randn(4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    other = -0.5 + torch.randn(4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
-    parts = [source, other[:2], other[2:]]
-    losses = [stage._train_critic(parts, (0, 1))["disc_loss"].item() for _ in range(30)]
-    assert losses[-1] < 0.5 * losses[0]
+def latents(count, mean, seed):
+    return mean + torch.randn(count, 8, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_discriminators_step_leaves_the_student_alone(make_stage):
-    stage = make_stage()
-    before = tensors(stage.student)
-    stage._train_critic([torch.randn(2, 8, 8, 8) for _ in range(3)], (0, 1))
-    assert all(torch.equal(before[k], v) for k, v in tensors(stage.student).items())
+def test_fooling_leaves_the_discriminator_alone(make_adversary):
+    adversary = make_adversary()
+    parts = [latents(2, 0, seed).requires_grad_() for seed in range(3)]
+    adversary.fooled(parts).sum.backward()
+    assert all(p.grad is None and p.requires_grad for p in adversary.discriminator.parameters())
+    assert parts[0].grad is None  # the source has nobody to fool
+    assert all(part.grad.abs().sum() > 0 for part in parts[1:])
 
 
-def test_without_source_estimates_the_discriminator_waits(make_stage):
-    stage = make_stage()
-    before = {n: p.detach().clone() for n, p in stage.critic.named_parameters()}
-    parts = [torch.randn(0, 8, 8, 8), torch.randn(0, 8, 8, 8), torch.randn(2, 8, 8, 8)]
-    stats = stage._train_critic(parts, (0, 1))
+def test_the_discriminator_learns_to_tell_domains_apart(make_adversary):
+    adversary = make_adversary("adv.discriminator_lr=1e-2")
+    source, other = latents(4, 0.5, 0), latents(4, -0.5, 1)
+    stats = [adversary.learn([source, other[:2], other[2:]]) for _ in range(30)]
+    assert float(stats[-1]["disc_loss"]) < 0.5 * float(stats[0]["disc_loss"])
+    assert {"disc_acc_source", "disc_acc_mixed", "disc_acc_target", "disc_grad_norm"} <= set(stats[-1])
+
+
+def test_the_discriminators_gradient_goes_no_further(make_adversary):
+    parts = [latents(2, 0, seed).requires_grad_() for seed in range(3)]
+    make_adversary().learn(parts)
+    assert all(part.grad is None for part in parts)
+
+
+def test_without_source_estimates_the_discriminator_waits(make_adversary):
+    adversary = make_adversary("adv.gradient_penalty=1")
+    before = {n: p.detach().clone() for n, p in adversary.discriminator.named_parameters()}
+    stats = adversary.learn([torch.randn(0, 8, 8, 8), torch.randn(0, 8, 8, 8), torch.randn(2, 8, 8, 8)])
     assert stats["disc_loss"].item() == 0
-    for name, p in stage.critic.named_parameters():
+    for name, p in adversary.discriminator.named_parameters():
         assert torch.isfinite(p).all() and torch.equal(p, before[name]), name
 
 
@@ -198,15 +218,15 @@ def test_the_penalty_steadies_the_discriminator(make_stage):
     stage = make_stage("adv.gradient_penalty=10", "adv.terminal_probability=1")
     stats = stage.step(0, make_batch())
     assert torch.isfinite(stats["disc_loss"])
-    assert all(torch.isfinite(p).all() for p in stage.critic.parameters())
+    assert all(torch.isfinite(p).all() for p in stage.adversary.discriminator.parameters())
 
 
 def test_no_weight_no_discriminator(make_stage):
     stage = make_stage("adv.adversarial_weight=0")
-    before = tensors(stage.critic)
+    before = tensors(stage.adversary.discriminator)
     stats = stage.step(0, make_batch())
     assert not any(name.startswith("disc") or name == "loss_adversarial" for name in stats)
-    assert all(torch.equal(before[k], v) for k, v in tensors(stage.critic).items())
+    assert all(torch.equal(before[k], v) for k, v in tensors(stage.adversary.discriminator).items())
 
 
 def test_the_teacher_never_gets_a_gradient(make_stage):
@@ -237,7 +257,9 @@ def test_the_target_is_always_pure_noise(make_stage):
     stage = make_stage("adv.terminal_probability=0.5")
     often = []
     for seed in range(60):
-        noise, times, pure = stage._draw_noise(make_batch(seed), (8, 8))
+        batch = make_batch(seed)
+        views = [stage.student.view(images, batch.rngs) for images in (batch.source, batch.source, batch.target)]
+        noise, times, pure = stage.draw_noise(batch, views)
         assert noise.shape == (6, 8, 8, 8) and times.shape == (6,)
         assert (times[4:] == 999).all() and pure[2].tolist() == [0, 1]
         assert [times[0], times[1]] == [999 if i in pure[0].tolist() else times[i] for i in (0, 1)]
@@ -277,3 +299,32 @@ def test_training_starts_with_the_teachers_prototypes(make_stage):
     stage.step(0, batch)
     present = {int(c) for c in batch.label.unique()} - {IGNORE}
     assert {i for i, seen in enumerate(stage.prototypes.means()[1]) if seen} >= present
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [],
+        ["adv.align_encoder=true"],
+        ["adv.adversary=output"],
+        ["adv.generate=false"],
+        ["adv.generate=false", "adv.self_training=false"],
+        ["adv.adversary=output", "adv.self_training=false"],
+    ],
+)
+def test_the_images_that_memory_is_estimated_for_are_those_that_pass_with_a_gradient(make_stage, assignments):
+    stage = make_stage("adv.terminal_probability=1", *assignments)
+    rows = {"E": 0, "D": 0}
+
+    def count(name, _, given, __):
+        if torch.is_grad_enabled():
+            rows[name] += len(given[0])
+
+    stage.student.encoder.register_forward_hook(functools.partial(count, "E"))
+    decoder = stage.student.decoder.register_forward_hook(functools.partial(count, "D"))
+    stage.step(0, make_batch())
+    decoder.remove()
+    passes = 1 if stage.student.denoiser is None else 2  # D decodes z_0 and, of labelled images, the estimate too
+    labelled = len(stage.domains) - 1
+    decoded = rows["D"] // 2 - labelled * (passes - 1)
+    assert stage.trained_images(stage.config) == max(rows["E"] // 2, decoded)

@@ -10,16 +10,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iccld_cli.adapt.stage import to_device
-from iccld_cli.adapt.stage1 import SegStage
-from iccld_cli.adapt.stage2 import AdvStage
+from iccld_cli.adapt.batch import to_device
+from iccld_cli.adapt.stage1 import Stage1
+from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.adapt.teacher import Teacher
 from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.errors import is_out_of_memory
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.train.data import open_data
-from iccld_cli.train.memory import is_out_of_memory, saved_for_backward
+from iccld_cli.train.memory import saved_for_backward
 
 
 @pytest.fixture
@@ -39,19 +40,18 @@ def make(world):
                     if isinstance(child, torch.nn.BatchNorm2d):
                         setattr(parent, name, torch.nn.GroupNorm(4, child.num_features))
         torch.manual_seed(1)
-        made = (AdvStage if stage == 2 else SegStage)(config, data.space, student, accelerator)
+        made = (Stage2 if stage == 2 else Stage1)(config, data.space, student, accelerator)
         batches = TrainingBatches(
             config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes, accumulate=config.run.accumulate
         )
 
         def step(number):
             raws = [batches[number * config.run.accumulate + m] for m in range(config.run.accumulate)]
-            mean = torch.tensor(sum(r["labelled"] for r in raws) / len(raws))
+            mean = sum(r["labelled"] for r in raws) / len(raws)
             rows = []
             for raw in raws:
                 torch.manual_seed(number)
-                batch = to_device(raw, config, number, torch.device("cpu"))
-                batch.labelled = mean
+                batch = to_device(raw, config, number, torch.device("cpu"), mean)
                 rows.append(made.step(number, batch))
             return {k: torch.stack([r[k] for r in rows if k in r]).mean() for k in rows[-1]}
 
@@ -116,14 +116,14 @@ def test_no_step_reads_from_its_device(make, stage):
         step(1)
     # On the host by design: which samples are pure noise, one-hot's range check, which a GPU leaves out, and the
     # optimizer's own step count, which a GPU's fused kernels keep on the device.
-    allowed = {"_draw_noise", "<listcomp>", "class_shares", "apply_gradients", "sample", "add_noise"}
+    allowed = {"draw_noise", "<listcomp>", "class_shares", "apply_gradients", "reduce_gradients", "sample", "add_noise"}
     assert {f for f in waits.found if f[1].rpartition(":")[2] not in allowed} == set()
 
 
 def test_the_teacher_is_a_running_mean_and_then_an_exponential_one(make):
     stage, _ = make(1)
     student = stage.student
-    teacher = Teacher(student, decay=0.75)
+    teacher = Teacher(student, decay=0.75, layout=stage.layout)
     parameter, statistic = student.decoder.classify.bias, student.encoder.backbone.stem[1].running_mean
     seen = []
     for step in range(6):

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from iccld_cli.adapt.teacher import Teacher, ema_decay
+from iccld_cli.parallel.layout import Replicated
+
+WHOLE = Replicated(Accelerator(cpu=True))
 
 
 def wander(model, step):
@@ -19,7 +23,7 @@ def wander(model, step):
 
 def test_average_of_parameters_and_buffers(small_segmenter):
     student = small_segmenter().train()
-    teacher = Teacher(student, decay=0.8)
+    teacher = Teacher(student, decay=0.8, layout=WHOLE)
     expected = {k: v.clone().double() for k, v in student.state_dict().items()}
     counters = [k for k, v in student.state_dict().items() if not v.is_floating_point()]
     assert any("running_mean" in k for k in expected) and counters
@@ -37,7 +41,7 @@ def test_average_of_parameters_and_buffers(small_segmenter):
 
 def test_the_first_steps_are_a_running_mean(small_segmenter):
     student = small_segmenter(denoiser=False)
-    teacher = Teacher(student, decay=0.99)
+    teacher = Teacher(student, decay=0.99, layout=WHOLE)
     seen = []
     for step in range(5):
         wander(student, step)
@@ -48,7 +52,7 @@ def test_the_first_steps_are_a_running_mean(small_segmenter):
 
 def test_the_teacher_is_apart_frozen_and_in_evaluation_mode(small_segmenter):
     student = small_segmenter().train()
-    teacher = Teacher(student, decay=0.5)
+    teacher = Teacher(student, decay=0.5, layout=WHOLE)
     assert not teacher.model.training
     assert not any(p.requires_grad for p in teacher.model.parameters())
     assert all(p.requires_grad for p in student.parameters())
@@ -65,11 +69,11 @@ def test_a_teacher_that_is_put_back_goes_on_as_before(small_segmenter):
     # Everything it needs is in its tensors and the step number: a resumed run's average does not start anew.
     def run(interrupt):
         student = small_segmenter(denoiser=False)
-        teacher = Teacher(student, decay=0.7)
+        teacher = Teacher(student, decay=0.7, layout=WHOLE)
         for step in range(6):
             if interrupt and step == 3:
                 saved = {k: v.clone() for k, v in teacher.model.state_dict().items()}
-                teacher = Teacher(student, decay=0.7)
+                teacher = Teacher(student, decay=0.7, layout=WHOLE)
                 teacher.model.load_state_dict(saved)
             wander(student, step)
             teacher.update(student, step)

@@ -205,13 +205,13 @@ def test_an_interrupt_finishes_the_video_under_another_name(models, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         until = time.monotonic() + 120
-        while not list(out.rglob("*.part.mp4")) and time.monotonic() < until and process.poll() is None:
+        while not list(out.rglob("work/*.mp4")) and time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert [p.name for p in out.rglob("*") if p.is_file()] == ["long.partial.mp4"]
+    assert files(out) == [".predict/journal.jsonl", "overlay/long.partial.mp4"]
     with av.open(str(out / "overlay/long.partial.mp4")) as container:
         assert 0 < sum(1 for _ in container.decode(video=0)) < 600
 

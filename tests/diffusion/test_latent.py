@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from iccld_cli.diffusion.latent import class_shares, clean_latent, normalise_latent, prototype_sums
 from iccld_cli.labels import IGNORE
-from iccld_cli.losses.latent import latent_loss
 
 
 @pytest.fixture
@@ -104,22 +103,6 @@ def test_the_label_can_be_read_off(latent):
         labels[:, :, 8:16] = c
         outcomes.append(clean_latent(latent, class_shares(labels, 3, (2, 3)), prototypes, known, 0.5)[0])
     assert (outcomes[0] - outcomes[1])[..., 1].abs().mean() > 0.2
-
-
-def test_latent_loss_against_numbers():
-    estimate, clean = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
-    one = torch.ones(1, 1, 1, 1)
-    assert float(latent_loss(estimate, clean, one)) == 5.0  # (1 + 9) / 2
-    wide = estimate.expand(1, 2, 2, 2)
-    weight = torch.tensor([[1.0, 0.5], [0.0, 0.5]]).view(1, 1, 2, 2)
-    assert float(latent_loss(wide, torch.zeros(1, 2, 2, 2), weight)) == 5.0  # the weighted mean of equal errors
-
-
-def test_latent_loss_without_weight_is_zero_and_not_nan():
-    estimate = torch.randn(1, 2, 3, 3, requires_grad=True)
-    loss = latent_loss(estimate, torch.randn(1, 2, 3, 3), torch.zeros(1, 1, 3, 3))
-    loss.backward()
-    assert loss.item() == 0 and (estimate.grad == 0).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from iccld_cli.labels import IGNORE
-from iccld_cli.losses.segmentation import feature_distance, segmentation_loss
+from iccld_cli.losses.segmentation import feature_distance, pixel_cross_entropy
 
 
 @pytest.fixture
@@ -23,12 +23,14 @@ def labels():
 
 
 def test_cross_entropy_is_that_of_torch(logits, labels):
-    torch.testing.assert_close(segmentation_loss(logits, labels), F.cross_entropy(logits, labels, ignore_index=IGNORE))
+    torch.testing.assert_close(
+        pixel_cross_entropy(logits, labels).mean(), F.cross_entropy(logits, labels, ignore_index=IGNORE)
+    )
 
 
 def test_golden_value():
     logits = torch.tensor([[[[2.0]], [[0.0]]]])  # (1, 2, 1, 1)
-    loss = segmentation_loss(logits, torch.zeros(1, 1, 1, dtype=torch.int64))
+    loss = pixel_cross_entropy(logits, torch.zeros(1, 1, 1, dtype=torch.int64)).mean()
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-2)))
 
 
@@ -41,18 +43,18 @@ def test_pixels_of_no_weight_count_in_the_mean(logits, labels):
                 if labels[b, y, x] != IGNORE:
                     count += 1
                     total -= float(weights[b, y, x] * logits[b, :, y, x].detach().log_softmax(0)[labels[b, y, x]])
-    assert segmentation_loss(logits, labels, weights).item() == pytest.approx(total / count, rel=1e-5)
+    assert pixel_cross_entropy(logits, labels, weights).mean().item() == pytest.approx(total / count, rel=1e-5)
 
 
 def test_coarse_logits_are_upsampled(labels):
     coarse = torch.randn(2, 4, 3, 4)
     fine = F.interpolate(coarse, size=(6, 8), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(segmentation_loss(coarse, labels), segmentation_loss(fine, labels))
+    torch.testing.assert_close(pixel_cross_entropy(coarse, labels).mean(), pixel_cross_entropy(fine, labels).mean())
 
 
 @pytest.mark.parametrize("weights", [None, torch.ones(2, 6, 8)])
 def test_nothing_labelled_is_zero_and_not_nan(logits, weights):
-    loss = segmentation_loss(logits, torch.full((2, 6, 8), IGNORE), weights)
+    loss = pixel_cross_entropy(logits, torch.full((2, 6, 8), IGNORE), weights).mean()
     loss.backward()
     assert loss.item() == 0
     assert (logits.grad == 0).all()
@@ -60,14 +62,14 @@ def test_nothing_labelled_is_zero_and_not_nan(logits, weights):
 
 def test_half_precision_logits_are_summed_in_full_precision(labels):
     logits = 50 * torch.randn(2, 4, 6, 8)
-    assert segmentation_loss(logits.bfloat16(), labels).dtype == torch.float32
+    assert pixel_cross_entropy(logits.bfloat16(), labels).mean().dtype == torch.float32
 
 
 def test_parts_add_up_to_the_whole(logits, labels):
     # With the whole batch's count, the mean over parts is the loss of the whole.
     count = (labels != IGNORE).sum() / 2
-    parts = [segmentation_loss(logits[i : i + 1], labels[i : i + 1], count=count) for i in range(2)]
-    torch.testing.assert_close((parts[0] + parts[1]) / 2, segmentation_loss(logits, labels))
+    parts = [pixel_cross_entropy(logits[i : i + 1], labels[i : i + 1]).over(count).mean() for i in range(2)]
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, pixel_cross_entropy(logits, labels).mean())
 
 
 def test_feature_distance_against_a_loop():
@@ -88,14 +90,14 @@ def test_feature_distance_against_a_loop():
                     count += 1
                     total += float((features[b, :, y, x] - reference[b, :, y, x]).norm())
     assert count >= 2
-    loss = feature_distance(features, reference, labels, things)
+    loss = feature_distance(features, reference, labels, things).mean()
     assert float(loss) == pytest.approx(total / count, rel=1e-5)
 
 
 def test_feature_distance_without_things_is_zero_and_not_nan():
     features = torch.randn(1, 5, 3, 4, requires_grad=True)
     labels = torch.zeros(1, 12, 16, dtype=torch.int64)
-    loss = feature_distance(features, torch.randn(1, 5, 3, 4), labels, torch.tensor([False, True]))
+    loss = feature_distance(features, torch.randn(1, 5, 3, 4), labels, torch.tensor([False, True])).mean()
     loss.backward()
     assert loss.item() == 0
     assert (features.grad == 0).all()
@@ -106,7 +108,7 @@ def test_feature_distance_at_equal_features_has_a_finite_gradient():
     reference = torch.randn(1, 5, 3, 4)
     features = reference.clone().requires_grad_()
     labels = torch.ones(1, 12, 16, dtype=torch.int64)
-    loss = feature_distance(features, reference, labels, torch.tensor([False, True]))
+    loss = feature_distance(features, reference, labels, torch.tensor([False, True])).mean()
     loss.backward()
     assert loss.item() == 0
     assert torch.isfinite(features.grad).all()

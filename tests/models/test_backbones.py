@@ -13,8 +13,9 @@ import transformers as hf
 from iccld_cli.checkpoint import ModelHeader, load_segmenter, save_segmenter
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import LabelSpace
-from iccld_cli.models.backbones import load_backbone, rebuild_backbone
+from iccld_cli.models.backbones import rebuild_backbone
 from iccld_cli.models.build import build_segmenter
+from iccld_cli.models.pretrained import load_backbone
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PYRAMID = dict(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1])
@@ -202,7 +203,7 @@ def test_a_text_model_is_refused(tmp_path):
 def test_an_unreachable_hub_is_one_quick_error(tmp_path):
     code = (
         "from iccld_cli.errors import IccldError\n"
-        "from iccld_cli.models.backbones import load_backbone\n"
+        "from iccld_cli.models.pretrained import load_backbone\n"
         "import time, huggingface_hub.errors\n"
         "from transformers import AutoConfig, AutoModel, ImageProcessingMixin\n"
         "from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING\n"

@@ -88,8 +88,13 @@ def test_a_model_with_two_resolutions_segments_any_size(small_segmenter, steps):
 
 def test_training_pass(small_segmenter):
     model = small_segmenter("model.detail=true", denoiser=False).train()
-    out = model(torch.rand(2, 3, 64, 128), torch.tensor([True, False]), WINDOWS)
-    assert out["latent"].shape[0] == 4
-    assert out["latent"].shape[2:] == (4, 8)
-    assert out["logits"].shape == (2, 5, 16, 32)
-    assert out["detail"].shape == (2, 5, 8, 16)
+    crops = torch.rand(2, 3, 64, 128)
+    view = model.view(crops, [np.random.default_rng(i) for i in range(2)])
+    assert len(view) == 4 and view.images.shape == (4, 3, 32, 64)
+    logits, features = model(view.images, view.rows(torch.tensor([True, False])))
+    assert logits.shape == (4, 6, 8, 16) and features.shape[2:] == (1, 2)  # one output more, the attention
+    fused, detail = view.scored(logits, torch.zeros(2, 64, 128, dtype=torch.int64), None)
+    assert fused.logits.shape == (2, 5, 16, 32) and fused.labels.shape == (2, 64, 128)
+    assert detail.logits.shape == (2, 5, 8, 16) and detail.labels.shape == (2, 32, 64)
+    assert (fused.factor, detail.factor) == (0.9, pytest.approx(0.4))  # a detail has a quarter of the pixels
+    assert view.probabilities(logits).shape == (4, 5, 8, 16)

@@ -13,13 +13,13 @@ def images():
 
 
 def test_encoder_shapes(small_segmenter, images):
-    z_0, skip = small_segmenter(denoiser=False).encoder(images)
+    z_0, skip, _ = small_segmenter(denoiser=False).encoder(images)
     assert z_0.shape == (2, 8, 8, 12)
     assert skip.shape == (2, 4, 16, 24)
 
 
 def test_every_cell_of_the_latent_has_unit_variance(small_segmenter, images):
-    z_0, _ = small_segmenter("model.latent_channels=16", denoiser=False).encoder(images)
+    z_0, *_ = small_segmenter("model.latent_channels=16", denoiser=False).encoder(images)
     torch.testing.assert_close(z_0.mean(dim=1), torch.zeros(2, 8, 12), atol=1e-5, rtol=0)
     torch.testing.assert_close(z_0.var(dim=1, unbiased=False), torch.ones(2, 8, 12), atol=1e-2, rtol=0)
 
@@ -37,7 +37,7 @@ def test_prediction_far_from_a_change_stays(small_segmenter):
 
 def test_no_skip_channels_cut_the_connection(small_segmenter, images):
     model = small_segmenter("model.skip_channels=0")
-    z_0, skip = model.encoder(images)
+    z_0, skip, _ = model.encoder(images)
     assert skip is None
     assert model.decoder(z_0, None).shape == (2, 5, 16, 24)
     keep = torch.tensor([True, False])
@@ -47,7 +47,7 @@ def test_no_skip_channels_cut_the_connection(small_segmenter, images):
 
 def test_dropping_the_skip_is_per_image_and_complete(small_segmenter, images):
     model = small_segmenter(denoiser=False)
-    z_0, skip = model.encoder(images)
+    z_0, skip, _ = model.encoder(images)
     kept = model.decoder(z_0, skip)
     mixed = model.decoder(z_0, skip, torch.tensor([True, False]))
     torch.testing.assert_close(mixed[0], kept[0])

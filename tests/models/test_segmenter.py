@@ -122,7 +122,7 @@ def test_default_steps_come_from_the_configuration(small_segmenter, images):
 def test_samples_are_averaged(model, images):
     draws = [
         resize_logits(model.decoder(model.denoise(z_0, 1, 7, draw), skip), (64, 96)).softmax(dim=1)
-        for z_0, skip in [model.encoder(images)]
+        for z_0, skip, _ in [model.encoder(images)]
         for draw in range(4)
     ]
     result = model.segment(images, steps=1, seed=7, samples=4)

@@ -6,9 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from iccld_cli.errors import IccldError
+from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, save_state
 
 
@@ -22,7 +24,9 @@ def contents(seed=0, facts=None, extras=None, steps=0):
         network(torch.rand(2, 3, 8, 8)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    return Contents({"net": network}, {"adam": optimizer}, facts or {"seed": 1}, extras or {})
+    return Contents(
+        {"net": network}, {"adam": optimizer}, facts or {"seed": 1}, extras or {}, Replicated(Accelerator(cpu=True))
+    )
 
 
 def test_a_state_brings_everything_back_to_the_bit(tmp_path):

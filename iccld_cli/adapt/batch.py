@@ -1,0 +1,147 @@
+"""A batch on the device, and what ClassMix and augmentation make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, style_align
+from iccld_cli.adapt.classmix import classmix
+from iccld_cli.config import Config
+from iccld_cli.data.sampling import MODEL, sample_rng
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A micro-batch on the device, and the random generators of its samples.
+
+    Attributes:
+        source: float32 (B, 3, h, w) in [0, 1].
+        label: int64 (B, h, w).
+        paste: bool (B, h, w), pixels that ClassMix pastes.
+        target: float32 (B, 3, h, w), or None.
+        trusted: bool (B, h, w), where pseudo-labels may count, or None.
+        context: float32 (B, 3, H, W), windows around the target crops for the teacher, or None.
+        places: int64 (B, 2), top and left of the target crops in `context`, or None.
+        jitter_source: Augmentation of the source images.
+        jitter_mixed: Augmentation of the mixed images.
+        rngs: One generator a sample for whatever else a stage draws.
+        labelled: Labelled source pixels of a micro-batch, the mean over those of the step: what the source loss
+            divides by, so that its value does not depend on how the batch is split. Scalar.
+        names: Names of the frames, for messages.
+        micro: Number of this micro-batch and how many make one optimizer step.
+    """
+
+    source: Tensor
+    label: Tensor
+    paste: Tensor
+    target: Tensor | None
+    trusted: Tensor | None
+    context: Tensor | None
+    places: Tensor | None
+    jitter_source: Jitter
+    jitter_mixed: Jitter
+    rngs: list[np.random.Generator]
+    labelled: Tensor
+    names: list[list[str]] = field(default_factory=list)
+    micro: tuple[int, int] = (0, 1)
+
+    @property
+    def completes(self) -> bool:
+        """Whether the optimizers step after this micro-batch."""
+        return self.micro[0] == self.micro[1] - 1
+
+
+def to_device(
+    batch: dict[str, Any], config: Config, step: int, device: torch.device, labelled: float | None = None
+) -> DeviceBatch:
+    """Move a loaded batch to the device and draw its random numbers.
+
+    Source images take the colour statistics of the target crop beside them here, so that burn-in, ClassMix and
+    stage 2 all see the same source.
+
+    Args:
+        batch: From `data.batches.TrainingBatches`.
+        config: The configuration.
+        step: Steps done.
+        device: Where to.
+        labelled: Labelled source pixels, the mean over the step's micro-batches; None for this one's.
+    """
+    count = len(batch["source"])
+    rngs = [sample_rng(config.run.seed, step, batch["first"] + i, MODEL) for i in range(count)]
+    jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
+
+    source, target, context = (
+        images_to_device(batch[name], device) if name in batch else None for name in ("source", "target", "context")
+    )
+    assert source is not None
+    if target is not None:
+        source = style_align(source, target, jitters[0])
+    return DeviceBatch(
+        source=source,
+        label=batch["label"].to(device, non_blocking=True).long(),
+        paste=batch["paste"].to(device, non_blocking=True),
+        target=target,
+        trusted=batch["trusted"].to(device, non_blocking=True) if target is not None else None,
+        context=context,
+        places=batch["places"].to(device, non_blocking=True) if context is not None else None,
+        jitter_source=jitters[0],
+        jitter_mixed=jitters[1],
+        rngs=rngs,
+        labelled=torch.full((), float(batch["labelled"] if labelled is None else labelled), device=device),
+        names=batch["names"],
+        micro=batch["micro"],
+    )
+
+
+def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Images uint8 (B, 3, H, W) as float32 in [0, 1] on the device."""
+    return pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float().div_(255)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Images with labels to learn from.
+
+    Attributes:
+        images: float32 (B, 3, h, w), augmented.
+        labels: int64 (B, h, w) trainIds.
+        weights: float32 (B, h, w) in [0, 1], how much a pixel counts.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def source_crops(batch: DeviceBatch) -> Crops:
+    """The source with strong augmentation; every pixel counts."""
+    certain = torch.ones_like(batch.label, dtype=torch.float32)
+    return Crops(jitter_images(batch.source, batch.jitter_source), batch.label, certain)
+
+
+def mix(batch: DeviceBatch, labels: Tensor, weights: Tensor) -> Crops:
+    """ClassMix of a batch with pseudo-labels: x^{s+t}, y^{s+t} and pixel weights (1 on pasted pixels).
+
+    Args:
+        batch: The batch.
+        labels: Pseudo-labels (B, h, w).
+        weights: Their weights (B, h, w).
+    """
+    assert batch.target is not None
+    images = classmix(batch.paste, batch.source, batch.target)
+    return Crops(
+        jitter_images(images, batch.jitter_mixed),
+        classmix(batch.paste, batch.label, labels),
+        classmix(batch.paste, torch.ones_like(weights), weights),
+    )
+
+
+def draw_keep_skip(batch: DeviceBatch, dropout: float, copies: int) -> Tensor:
+    """Which images keep their inter-coder features: bool (copies * B,)."""
+    keep = [[rng.random() >= dropout for rng in batch.rngs] for _ in range(copies)]
+    return torch.tensor(keep).flatten().to(batch.label.device, non_blocking=True)
