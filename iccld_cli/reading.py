@@ -70,12 +70,13 @@ def _kind(mode: int) -> str:
     return next((text for test, text in _KINDS if test(mode)), "is no regular file")
 
 
-def read_bytes(path: Path | str, limit: int = MAX_FILE) -> bytes:
+def read_bytes(path: Path | str, limit: int = MAX_FILE, start: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
         path: The file.
-        limit: Most bytes.
+        limit: Most bytes that it may have.
+        start: Bytes to read from its start; None for all.
 
     Raises:
         ReadError: It is missing, no regular file, larger than `limit`, or cannot be read.
@@ -93,7 +94,7 @@ def read_bytes(path: Path | str, limit: int = MAX_FILE) -> bytes:
             if found.st_size > limit:
                 raise ReadError(f"is larger than {_amount(limit)}")
             with open(handle, "rb", closefd=False) as file:
-                data = file.read(limit + 1)
+                data = file.read(limit + 1 if start is None else start)
         finally:
             os.close(handle)
         if len(data) > limit:
@@ -182,14 +183,14 @@ def _check(value: Any, finite: bool) -> None:
         inner: list[Any] = []
         for one in level:
             if isinstance(one, dict):
-                inner += one.values()
+                inner.append(one.values())
             elif isinstance(one, list):
-                inner += one
+                inner.append(one)
             elif finite and isinstance(one, float) and not math.isfinite(one):
                 raise ReadError("holds a number that is not finite")
         if not inner:
             return
-        level = inner
+        level = [one for values in inner for one in values]
     raise ReadError("is nested too deeply")
 
 

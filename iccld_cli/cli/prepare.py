@@ -87,22 +87,22 @@ def _prepare(
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
     stopped: list[str] = []
-    for key, opened in _raw_sets(folders, settings, not unlabeled, out, check):
-        sources += _opened(key, opened, stopped if check else None)
-    sources += _own(images or [], masks or [], label_map, out)
-    sources += _videos(video or [], fps)
-    if virtual is not None:
-        sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
-    if virtual is None and (look or virtual_drive is not None):
-        raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
-    if not sources and not stopped:
-        raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
-    if check:
-        from iccld_cli.cli.check import print_check
-
-        print_check(_named(sources, name) if sources else [], out, options, stopped)
-        return
     try:
+        for key, opened in _raw_sets(folders, settings, not unlabeled, out, check):
+            sources += _opened(key, opened, stopped if check else None)
+        sources += _own(images or [], masks or [], label_map, out)
+        sources += _videos(video or [], fps)
+        if virtual is not None:
+            sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
+        if virtual is None and (look or virtual_drive is not None):
+            raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
+        if not sources and not stopped:
+            raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
+        if check:
+            from iccld_cli.cli.check import print_check
+
+            print_check(_named(sources, name) if sources else [], out, options, stopped)
+            return
         for set_name, source in _named(sources, name):
             _run(source, out, set_name, options)
     finally:

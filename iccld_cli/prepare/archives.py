@@ -88,9 +88,9 @@ def _archives_below(folder: Path, depth: int = _ARCHIVE_DEPTH) -> list[Path]:
             if entry.name.startswith("."):
                 continue
             child = Path(entry.path)
-            if is_archive(child) and entry.is_file():
+            if is_archive(child) and child.is_file():
                 found.append(child)
-            elif depth and entry.is_dir():  # links too, as `FolderTree.walk` does; the depth ends their loops
+            elif depth and child.is_dir():  # links too, as `FolderTree.walk` does; the depth ends their loops
                 below.append(child)
     for child in below:
         found += _archives_below(child, depth - 1)
@@ -106,7 +106,14 @@ def _open_archive(path: Path, cache: Path, where: str, peek: bool) -> ArchiveTre
             from iccld_cli.prepare.peek import PeekTree
 
             return PeekTree(path, opener, where)
-        return TarTree(path, path if opener is None else _uncompress(path, opener, cache), where)
+        if opener is None:
+            return TarTree(path, path, where)
+        plain = _uncompress(path, opener, cache)
+        try:
+            return TarTree(path, plain, where)
+        except BaseException:
+            plain.unlink(missing_ok=True)  # a copy of what was refused is of no use
+            raise
     except _READ_ERRORS as error:
         hint = "is its download complete? get it again, or move it away if it does not belong here"
         raise IccldError(f"{path} is damaged or no archive ({error})", hint) from None
@@ -309,6 +316,11 @@ class UnionTree:
         """Join them."""
         self.parts: list[Tree] = [folder, *archives]
         self.folder = folder
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """As `FolderTree.left_out`."""
+        return self.folder.left_out
 
     def walk(self, folder: str = "") -> Iterator[str]:
         """Paths of all files under a folder, each once."""

@@ -113,7 +113,8 @@ def own_warnings(info: DatasetInfo) -> list[str]:
     found += [f"{info.name}: {text}" for text in info.extra.get("notices", [])]
     if info.skipped:
         left_out = "1 frame was" if len(info.skipped) == 1 else f"{len(info.skipped)} frames were"
-        found.append(f"{info.name}: {left_out} left out (see dataset.json)")
+        first = ", ".join(f"{entry.get('file')} {entry.get('reason')}" for entry in info.skipped[:3])
+        found.append(f"{info.name}: {left_out} left out ({first}{', ...' * (len(info.skipped) > 3)}; see dataset.json)")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw
 from iccld_cli.data.checks import MAX_PIXELS
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE, LabelSpace
+from iccld_cli.reading import ReadError, parse_json
 
 
 def draw(
@@ -33,10 +33,12 @@ def draw(
         IccldError: Damaged; a name that is not in `names`; or, with `unknown`, no name that is.
     """
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
         width, height = int(raw["imgWidth"]), int(raw["imgHeight"])
         objects = [(o["label"], [(float(x), float(y)) for x, y in o["polygon"]]) for o in raw["objects"] if _kept(o)]
-    except (ValueError, KeyError, TypeError) as error:
+    except ReadError:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise IccldError(f"is damaged ({type(error).__name__}: {error})") from None
     if not 0 < width * height <= MAX_PIXELS:
         raise IccldError(f"announces {width}x{height} pixels, too large to draw")
@@ -65,7 +67,9 @@ def names_in(data: bytes) -> list[str]:
         IccldError: Damaged.
     """
     try:
-        return [str(entry["label"]) for entry in json.loads(data)["objects"] if _kept(entry)]
+        return [str(entry["label"]) for entry in parse_json(data)["objects"] if _kept(entry)]
+    except ReadError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise IccldError(f"is damaged ({type(error).__name__}: {error})") from None
 

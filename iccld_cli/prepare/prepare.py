@@ -296,7 +296,7 @@ def _write_set(
         size=options.size,
         source=origin,
         tool_version=__version__,
-        skipped=tuple(journal.bad()),
+        skipped=(*journal.bad(), *_left_out(source)),
         covers=dict(source.covers) if totals.labelled else {},
         extra={
             **totals.to_json(source.label_space),
@@ -307,6 +307,12 @@ def _write_set(
     preview.write_preview(root, [frames[number] for number in shown], source.label_space)
     preview.write_page(root, info, own_warnings(info))
     write_json(root / INFO_NAME, info.to_json())
+
+
+def _left_out(source: Source) -> list[dict[str, str]]:
+    """What lies among the files and must not be opened (pipes, devices): `file` and `reason`."""
+    found: dict[str, str] = getattr(getattr(source, "tree", None), "left_out", {})
+    return [{"file": path, "reason": found[path]} for path in sorted(found)]
 
 
 def _frames_at(index: Path, positions: set[int]) -> dict[int, Frame]:

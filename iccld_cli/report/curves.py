@@ -58,7 +58,7 @@ def read_log(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[tup
             try:
                 entry = json.loads(line)
                 step, stage = float(entry["step"]), str(entry.get("stage", ""))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 continue
             last[stage] = max(step, last.get(stage, 0.0))
             for key, value in _numbers(entry):

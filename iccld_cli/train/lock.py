@@ -14,6 +14,7 @@ from pathlib import Path
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 from iccld_cli.parallel.ranks import Ranks, is_first
+from iccld_cli.reading import kind_problem
 
 LOCK_NAME = "state/lock"
 _PATIENCE = 5.0  # seconds: a killed process that holds a GPU is gone only a moment later
@@ -30,8 +31,8 @@ def hold_run(run: Path) -> Iterator[None]:
     Raises:
         IccldError: Another training holds it, or the folder cannot be written.
     """
-    made = [path for path in (run, run / "state") if not path.exists()]
-    handle, problem = _take(run / LOCK_NAME) if is_first() else (None, None)
+    made: list[Path] = []
+    handle, problem = _take(run, made) if is_first() else (None, None)
     problem = Ranks().gather(problem)[0]
     if problem is not None:
         raise IccldError(*problem)
@@ -43,23 +44,37 @@ def hold_run(run: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _take(path: Path) -> tuple[int | None, tuple[str, str | None] | None]:
-    """A handle that holds the lock, or None; and what stands against training here, as an error's two parts."""
-    handle = None
+def _take(run: Path, made: list[Path]) -> tuple[int | None, tuple[str, str | None] | None]:
+    """Lock a run folder.
+
+    Args:
+        run: The folder.
+        made: Filled with the folders that had to be made for it.
+
+    Returns:
+        A handle that holds the lock, or None; and what stands against training here, as an error's two parts.
+    """
+    path, handle = run / LOCK_NAME, None
     end = time.monotonic() + _PATIENCE
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if problem := kind_problem(path):
+            return None, (f"{path} {problem}", "remove it, or choose another --out")
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644)
-            if _lock(handle) and _is_file(handle, path):
+            # Its last owner may be removing the folders just now, so they are looked at each time.
+            made[:] = [folder for folder in (run, run / "state") if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644)
+            if handle is not None and _lock(handle) and _is_file(handle, path):
                 os.ftruncate(handle, 0)
                 os.write(handle, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
                 return handle, None
-            who = os.read(handle, 1000)
-            os.close(handle)
-            handle = None
+            who = b"" if handle is None else os.read(handle, 1000)
+            if handle is not None:
+                os.close(handle)
+                handle = None
             if time.monotonic() > end:
-                text = f"another training is writing to {path.parent.parent}{_describe(who)}"
+                text = f"another training is writing to {run}{_describe(who)}"
                 return None, (text, "wait for it or stop it, or choose another --out")
             time.sleep(0.1)
     except OSError as error:

@@ -275,7 +275,7 @@ def _due(done: int, *periods: int) -> bool:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM finish the step; a second Ctrl-C stops at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP finish the step; a second Ctrl-C stops at once."""
     seen: float | None = None
 
     def note(number: int, _: Any) -> None:
@@ -285,7 +285,9 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         seen = now if seen is None else seen
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    # A terminal that is closed sends SIGHUP; under nohup it is ignored and stays so.
+    stops = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None)) is not None]
+    before = {s: signal.signal(s, note) for s in stops if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN}
     try:
         yield lambda: seen is not None
     finally:

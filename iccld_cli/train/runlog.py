@@ -71,6 +71,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             if isinstance(row["step"], int):
                 rows.append(row)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return rows
