@@ -8,14 +8,13 @@ the file's name ("is a named pipe"), so that each caller says it in its own sent
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+from iccld_cli import plainjson
 from iccld_cli.errors import IccldError
 
 if sys.version_info >= (3, 11):
@@ -32,9 +31,6 @@ MAX_SETTINGS = 4 * MIB
 
 MAX_DESCRIPTION = 256 * MIB
 """Most bytes of a JSON file that the program writes: `dataset.json`, `state.json`."""
-
-MAX_DEPTH = 64
-"""Most levels of brackets in JSON and TOML."""
 
 _KINDS = (
     (stat.S_ISFIFO, "is a named pipe"),
@@ -137,18 +133,15 @@ def parse_json(text: str | bytes, finite: bool = True) -> Any:
         finite: Whether NaN and infinite numbers are refused.
 
     Raises:
-        ReadError: It is not JSON, nested deeper than `MAX_DEPTH`, or holds a number that is not finite.
+        ReadError: It is not JSON, nested deeper than `plainjson.MAX_DEPTH`, or holds a key twice or a number that is
+            not finite.
     """
     try:
-        value = json.loads(text)
-    except RecursionError:
+        return plainjson.parse_json(text, limit=MAX_DESCRIPTION, containers=MAX_DESCRIPTION, finite=finite)
+    except plainjson.NestedTooDeep:
         raise ReadError("is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise ReadError(f"is not UTF-8 text (byte {error.start})") from None
     except ValueError as error:
         raise ReadError(f"is not JSON ({error})") from None
-    _check(value, finite)
-    return value
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:
@@ -164,34 +157,16 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML.
 
     Raises:
-        ReadError: It is not TOML, or nested deeper than `MAX_DEPTH`.
+        ReadError: It is not TOML, or nested deeper than `plainjson.MAX_DEPTH`.
     """
     try:
         value = tomllib.loads(text)
-    except RecursionError:
+        plainjson.check_depth(value)
+    except (RecursionError, plainjson.NestedTooDeep):
         raise ReadError("is nested too deeply") from None
     except ValueError as error:
         raise ReadError(f"is not TOML ({error})") from None
-    _check(value, finite=False)
     return value
-
-
-def _check(value: Any, finite: bool) -> None:
-    """Bound the depth, because whoever walks the value afterwards may do so by recursion."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner.append(one.values())
-            elif isinstance(one, list):
-                inner.append(one)
-            elif finite and isinstance(one, float) and not math.isfinite(one):
-                raise ReadError("holds a number that is not finite")
-        if not inner:
-            return
-        level = [one for values in inner for one in values]
-    raise ReadError("is nested too deeply")
 
 
 def _amount(size: int) -> str:
