@@ -85,7 +85,7 @@ def check_depth(value: Any) -> None:
     """
     level, depth = [value], 0
     while level:
-        if depth > MAX_DEPTH:
+        if depth >= MAX_DEPTH and any(isinstance(item, dict | list) for item in level):
             raise NestedTooDeep
         below: list[Any] = []
         for item in level:
