@@ -60,12 +60,15 @@ def predict(
     from iccld_cli.inference.predict import PredictOptions
     from iccld_cli.inference.predict import predict as run
 
-    jobs = collect(inputs, out)
-    path = find_model(ckpt)
-    model = load_model(path, device)
+    left_out: dict[Path, str] = {}
+    jobs = collect(inputs, out, left_out)
+    for path, reason in left_out.items():
+        say(f"warning: {path} {reason} and is left out", stderr=True)
+    file = find_model(ckpt)
+    model = load_model(file, device)
     if ckpt is None:
         say(
-            f"using the model that comes with iccld, {path.name}: for research, see {path.stem}.md; --ckpt takes "
+            f"using the model that comes with iccld, {file.name}: for research, see {file.stem}.md; --ckpt takes "
             "another",
             stderr=True,
         )
