@@ -54,6 +54,7 @@ def test_a_run_folder_holds_what_is_promised(run):
     assert kept.metrics["validation"]["best_miou"] == best
     assert next(row["step"] for row in rows if row.get("miou") == best) == kept.iterations
     assert "peak memory" in runs.said(run)
+    assert read_header(run / "stage1.safetensors").working_height == 64  # the target's frames are 72x64
 
 
 def test_the_saved_configuration_reproduces_the_run(run, world):

@@ -6,13 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from factories import make_model
+from factories import make_dataset, make_model
 
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.diffusion.sampler import sample, seeded_noise
@@ -57,6 +58,35 @@ def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
     assert notes["export"] == {"size": [50, 35], "steps": 2, "seed": 3}
     assert notes["classes"] == ["road", "building", "vegetation", "sky", "car"]
     assert notes["label_space"]["classes"][0] == {"name": "road", "color": [128, 64, 128]}
+
+
+@needs_onnx
+@pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_predict_and_evaluate_take_an_exported_file(iccld, models, tmp_path, kind, suffix):
+    exported, data = tmp_path / f"m{suffix}", make_dataset(tmp_path / "data/camvid")
+    assert iccld("export", "--ckpt", models["stage2"], "--format", kind, "--out", exported, "--size", "64x48")[0] == 0
+    images = sorted((data / "images/val").iterdir())
+    results = {}
+    for name, ckpt in (("original", models["stage2"]), (kind, exported)):
+        out, scores = tmp_path / name, tmp_path / f"{name}.json"
+        kinds = "overlay,labels,confidence,uncertainty"
+        status, _, err = iccld("predict", *images, "--ckpt", ckpt, "--out", out, "--save", kinds, "--batch-size", 2)
+        assert (status, err) == (0, "")
+        status, *_ = iccld(
+            "evaluate", "--ckpt", ckpt, "--data", data, "--json", scores, "--report", tmp_path / "e.html"
+        )
+        assert status == 0
+        pictures = {p.relative_to(out): cv2.imread(str(p), -1).astype(int) for p in sorted(out.rglob("*.png"))}
+        results[name] = pictures, json.loads(scores.read_text(encoding="utf-8"))
+    (ours, our_scores), (its, its_scores) = results["original"], results[kind]
+    assert ours.keys() == its.keys()
+    assert all((np.abs(ours[name] - its[name]) <= 1).mean() > 0.999 for name in ours)
+    assert its_scores["subset"] == our_scores["subset"]
+    assert its_scores["miou"] == pytest.approx(our_scores["miou"], abs=0.2)
+    assert (our_scores["backend"], its_scores["backend"]) == ("torch", kind)
+    status, _, err = iccld("predict", *images, "--ckpt", exported, "--out", tmp_path / "no", "--steps", 3)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "its steps is 1: leave --steps out" in err
 
 
 @needs_onnx

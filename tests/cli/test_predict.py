@@ -1,5 +1,6 @@
 """`iccld predict` through the command itself: what it leaves on disk and what it says."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.inference import model as model_module
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.model import load_model
@@ -95,6 +97,35 @@ def test_height_changes_the_work_but_not_the_size(iccld, models, photos, tmp_pat
     )
     assert status == 0
     assert cv2.imread(str(out / "labels/a.png"), -1).shape == (48, 64)
+
+
+def test_the_height_is_the_trained_one_by_default(iccld, models, photos, tmp_path):
+    segmenter, header = load_segmenter(models["stage2"])
+    model = tmp_path / "model/m.safetensors"
+    save_segmenter(model, segmenter, dataclasses.replace(header, height=96))
+    found = {}
+    for name, options in {
+        "default": (),
+        "96": ("--height", 96),
+        "own": ("--height", "own"),
+        "0": ("--height", 0),
+    }.items():
+        status, *_ = iccld(
+            "predict",
+            photos / "a.png",
+            "--ckpt",
+            model.parent,
+            "--out",
+            tmp_path / name,
+            "--save",
+            "confidence",
+            *options,
+        )
+        assert status == 0
+        found[name] = (tmp_path / name / "confidence/a.png").read_bytes()
+    assert found["default"] == found["96"] != found["own"] == found["0"]
+    for wrong in ("31", "tall", "-5", "99999999"):
+        assert iccld("predict", photos, "--ckpt", model, f"--height={wrong}")[0] == 2
 
 
 def test_existing_results_are_kept_unless_told(iccld, models, photos, tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from iccld_cli.inference.model import find_model
 from runs import iccld, read
+
+from iccld_cli.inference.model import find_model
 
 REAL = os.environ.get("ICCLD_REAL_DATA")
 LIKE_THE_CPU = 0.995

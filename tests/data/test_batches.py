@@ -14,7 +14,7 @@ from training_runs import make_dataset
 
 from iccld_cli.adapt.augment import blur
 from iccld_cli.config import DataConfig
-from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.data.batches import Pool, TrainingBatches, read_steps, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
@@ -46,6 +46,15 @@ def test_ranks_and_micro_batches_together_hold_the_samples_of_one_batch(pools):
     for key in ("source", "label", "paste", "target", "trusted"):
         assert torch.equal(torch.cat([parts[n][key] for n in sorted(parts)]), whole[key]), key
     assert sum(p["labelled"] for p in parts.values()) == whole["labelled"] == int((whole["label"] != IGNORE).sum())
+
+
+@pytest.mark.parametrize(
+    ("scales", "rows"), [((1.0, 1.5), 1.0), ((0.5, 0.5), 0.5), ((0.8, 1.6), 1.0), ((1.25, 2.0), 1.25)]
+)
+def test_the_trained_height_is_the_one_nearest_to_the_frames_own(pools, scales, rows):
+    config = DataConfig(target_scale=scales)
+    assert trained_height(config, pools[1]) == round(rows * pools[1].median_height())
+    assert trained_height(config, None) is None
 
 
 def test_target_crops_are_cut_out_of_what_the_teacher_sees(pools):
