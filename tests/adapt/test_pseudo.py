@@ -1,6 +1,8 @@
 """Pseudo-labels and the gate that weighs them."""
 
 import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
 from stage_batches import make_batch
@@ -115,9 +117,8 @@ def test_labels_are_the_teachers(small_segmenter):
 
 
 def test_the_teacher_sees_the_surroundings_of_a_crop(small_segmenter):
-    teacher, batch = small_segmenter(), make_batch()
-    batch.context = torch.rand(2, 3, 96, 128)
-    batch.places = torch.tensor([[0, 64], [20, 7]])
+    around = {"context": torch.rand(2, 3, 96, 128), "places": torch.tensor([[0, 64], [20, 7]])}
+    teacher, batch = small_segmenter(), replace(make_batch(), **around)
     pseudo = pseudo_label(teacher, ConfidenceGate(SegConfig(), 5), batch)
     labels = teacher.probabilities(batch.context, steps=0).argmax(dim=1)
     assert torch.equal(pseudo.labels[0], labels[0, :64, 64:])
