@@ -44,8 +44,16 @@ class Piece:
     text: str
 
 
+def _town(setting: Setting, results: Results, deadline: Deadline) -> None:
+    began = time.monotonic()
+    if not results.has("town", "town") or not (setting.work / "town/virtual-game/dataset.json").exists():
+        setting.render(deadline)
+        results.put("town", "town", {"seconds": time.monotonic() - began})
+
+
 PIECES = (
     Piece("machine", 1.0, machine.run, "the card, its matrix-product and copy ceilings, versions"),
+    Piece("town", 4.0, _town, "the virtual town, rendered here for the pieces below"),
     Piece("correctness", 8.5, correctness.run, "the CUDA part of the test suite (tests/cuda), a row a test"),
     Piece("speed", 8.5, speed.run_eager, "seconds, memory and FLOP/s of every preset beside SegFormer, eager"),
     Piece("waiting", 3.0, speed.run_waiting, "share of a training step spent waiting for data"),
