@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import accuracy
 import correctness
 import machine
 import speed
-from results import Deadline, Results
+from results import Deadline, Results, stop_all
 from setting import Setting
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,7 @@ def main() -> None:
         for piece in PIECES:
             print(f"{piece.name:12s} {piece.minutes:4.1f} min  {piece.text}")
         return
+    signal.signal(signal.SIGTERM, stop_all)
     results = Results(options.out)
     setting = Setting.of(options, ROOT)
     if not setting.toy and setting.device != "cuda":
