@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from iccld_cli.data.checks import check_header, check_png
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE, LabelSpace
-from iccld_cli.prepare.checks import check_header, check_png
 
 PNG_GREY, PNG_PALETTE = 0, 3
 _UNKNOWN = 254

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw
 
+from iccld_cli.data.checks import MAX_PIXELS
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE, LabelSpace
-from iccld_cli.prepare.checks import MAX_PIXELS
 
 
 def draw(data: bytes, names: Mapping[str, str | None], space: LabelSpace) -> np.ndarray:
