@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from iccld_cli.data.jpeg import damage_reports
 from iccld_cli.errors import IccldError
-from iccld_cli.prepare.jpeg import damage_reports
 
 MAX_PIXELS = 128 * 1024 * 1024
 """Largest image that is decoded; a few kilobytes can announce gigabytes."""

@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 
 from iccld_cli.data.checks import MAX_PIXELS, check_header, decode_image
+from iccld_cli.data.labelfiles import decode_channels
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, IGNORE, LabelSpace
-from iccld_cli.prepare.labelfiles import decode_channels
 from iccld_cli.reading import ReadError, kind_problem, read_bytes, read_json
 
 FORMAT_VERSION = 1

@@ -74,7 +74,7 @@ class LabelMap:
         """
         import numpy as np
 
-        from iccld_cli.prepare.labelfiles import decode_channels, map_colors, map_ids
+        from iccld_cli.data.labelfiles import decode_channels, map_colors, map_ids
 
         raw = decode_channels(data)
         if self.ids is None:

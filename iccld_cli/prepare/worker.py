@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from iccld_cli.data.labelfiles import histogram
 from iccld_cli.prepare import checks
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
-from iccld_cli.prepare.labelfiles import histogram
 
 JPEG_QUALITY = 95
 

@@ -190,7 +190,7 @@ class Adapter:
 
     def map_with(self, frame: RawFrame, ids: Mapping[int, str | None]) -> np.ndarray:
         """Read a frame's label file and map the ids of its first channel by a table."""
-        from iccld_cli.prepare.labelfiles import decode_ids, map_ids
+        from iccld_cli.data.labelfiles import decode_ids, map_ids
 
         assert frame.label is not None
         return map_ids(decode_ids(self.tree.read(frame.label)), ids, self.label_space)

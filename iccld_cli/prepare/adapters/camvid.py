@@ -120,7 +120,7 @@ class CamVid(Adapter):
         assert frame.label is not None
         if not frame.label.endswith("_L.png"):
             return super().read_label(frame)
-        from iccld_cli.prepare.labelfiles import decode_channels, map_colors
+        from iccld_cli.data.labelfiles import decode_channels, map_colors
 
         return map_colors(decode_channels(self.tree.read(frame.label)), CAMVID_COLORS, self.label_space)
 

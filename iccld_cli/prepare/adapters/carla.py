@@ -136,7 +136,7 @@ class Carla(Adapter):
         """
         import numpy as np
 
-        from iccld_cli.prepare.labelfiles import decode_ids
+        from iccld_cli.data.labelfiles import decode_ids
 
         base, _, labels = self._pairs[0]
         counts = np.zeros(256, np.int64)
