@@ -5,9 +5,9 @@ import torch
 
 from iccld_cli.adapt.augment import draw_jitter
 from iccld_cli.adapt.batch import DeviceBatch
-from iccld_cli.config import AugmentConfig
 from iccld_cli.data.sampling import choose_classmix
 from iccld_cli.labels import IGNORE, LabelSpace
+from iccld_cli.sections import AugmentConfig
 
 SPACE = LabelSpace(
     "five",

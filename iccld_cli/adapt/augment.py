@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iccld_cli.config import AugmentConfig
+from iccld_cli.sections import AugmentConfig
 
 # Rows: achromatic, yellow-blue and red-green opponent axes over log RGB (Ruderman et al. 1998, equation 4),
 # orthonormal, so the inverse is the transpose.

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from iccld_cli.adapt.batch import Crops, DeviceBatch, source_crops
 from iccld_cli.adapt.stage2 import Inputs, Outputs, Stage2
 from iccld_cli.adapt.terms import Term
-from iccld_cli.config import AdvConfig, Config
+from iccld_cli.config import Config
 from iccld_cli.diffusion.latent import clean_latent
 from iccld_cli.diffusion.schedule import add_noise
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.models.views import View, split_rows
+from iccld_cli.sections import AdvConfig
 
 
 def is_baseline(adv: AdvConfig) -> bool:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from iccld_cli.adapt.batch import DeviceBatch
-from iccld_cli.config import SegConfig
 from iccld_cli.models.detail import cut_windows
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.ranks import sum_over_ranks
+from iccld_cli.sections import PseudoConfig
 
 _BINS = 200
 _MEMORY = 0.99
@@ -44,7 +44,7 @@ class ConfidenceGate(nn.Module):
 
     histogram: Tensor
 
-    def __init__(self, config: SegConfig, classes: int) -> None:
+    def __init__(self, config: PseudoConfig, classes: int) -> None:
         """Start without history.
 
         Args:
@@ -57,9 +57,9 @@ class ConfidenceGate(nn.Module):
 
     def gates(self) -> Tensor:
         """Least confidence that counts, per class, (K,)."""
-        low, high = self.config.confidence_range
+        low, high = self.config.limits
         total = self.histogram.sum(dim=1, keepdim=True)
-        below = (self.histogram.cumsum(dim=1) < self.config.confidence_quantile * total).sum(dim=1)
+        below = (self.histogram.cumsum(dim=1) < self.config.quantile * total).sum(dim=1)
         return (below / _BINS).clamp(low, high)
 
     @torch.no_grad()
@@ -71,12 +71,12 @@ class ConfidenceGate(nn.Module):
             trusted: bool (B, H, W), False where no label is believed.
         """
         confidence, labels = probabilities.max(dim=1)
-        if self.config.confidence == "threshold":
-            share = (confidence >= self.config.confidence_threshold).float().mean(dim=(1, 2), keepdim=True)
+        if self.config.gate == "threshold":
+            share = (confidence >= self.config.threshold).float().mean(dim=(1, 2), keepdim=True)
             return PseudoLabels(labels, confidence, share * trusted)
         self._learn(labels, confidence, trusted)
         gates = self.gates()
-        if self.config.confidence == "balanced":
+        if self.config.gate == "balanced":
             # A class that is never the likeliest one has no gate yet, and is not to be helped by the lowest.
             measure = torch.where(self.histogram.sum(dim=1) >= 1, gates, 1.0)
             labels = (probabilities / measure.view(-1, 1, 1)).argmax(dim=1)

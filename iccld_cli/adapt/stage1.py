@@ -67,7 +67,7 @@ class Stage1:
         self.teacher = Teacher(self.student, ema_decay(config.seg.ema_horizon, self.iterations), self.layout)
         self.reference = None if reference is None else reference.requires_grad_(False).eval()
         self.layout.place([self.student, self.teacher.model, self.reference])
-        self.gate = ConfidenceGate(config.seg, len(space)).to(accelerator.device)
+        self.gate = ConfidenceGate(config.pseudo, len(space)).to(accelerator.device)
         self.things = torch.tensor([name in THINGS for name in space.names]).to(accelerator.device)  # (K,)
         self.burn_in = self.iterations if source_only else round(config.seg.burn_in * self.iterations)
         head_lr = config.optim.lr * config.optim.head_lr_factor

@@ -151,7 +151,7 @@ class Stage2:
         self.student = student.train()
         self.teacher = Teacher(self.student, ema_decay(adv.ema_horizon, self.iterations), self.layout)
         self.layout.place([self.student, self.teacher.model])
-        self.gate = ConfidenceGate(config.seg, self.classes).to(device)
+        self.gate = ConfidenceGate(config.pseudo, self.classes).to(device)
         self.prototypes = Prototypes(self.classes, config.model.latent_channels).to(device)
         self.adversary = Adversary(config, self.classes, self.domains, self.layout, accelerator)
         self.network, self.optimizer = self.layout.prepare(self.generator(), self._optimizer())

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from iccld_cli.data import checks
 from iccld_cli.data.labelfiles import histogram
-from iccld_cli.prepare import checks
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
 
 JPEG_QUALITY = 95

@@ -13,11 +13,11 @@ import kornia
 from training_runs import make_dataset
 
 from iccld_cli.adapt.augment import blur
-from iccld_cli.config import DataConfig
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
+from iccld_cli.sections import DataConfig
 
 CLASSES = (0, 2, 10, 13)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iccld_cli.prepare.labelfiles import decode_channels, decode_ids, histogram, map_colors, map_ids
 from raw_files import all_ids, grey, palette, png, rgb, rgb16
 
+from iccld_cli.data.labelfiles import decode_channels, decode_ids, histogram, map_colors, map_ids
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, IGNORE, LabelSpace
 from iccld_cli.prepare.labelmap import LabelMap, parse_label_map, read_label_map

@@ -8,12 +8,13 @@ import os
 import cv2
 import numpy as np
 import pytest
-from iccld_cli.prepare.jpeg import damage_reports
 from PIL import Image
 from raw_files import photo, png
 
+from iccld_cli.data import checks
+from iccld_cli.data.jpeg import damage_reports
 from iccld_cli.errors import IccldError
-from iccld_cli.prepare import checks, duplicates
+from iccld_cli.prepare import duplicates
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
