@@ -75,6 +75,16 @@ class Config(Section):
         """The same configuration with another `data.batch_size`."""
         return self.model_copy(update={"data": self.data.model_copy(update={"batch_size": size})})
 
+    def fixed_by(self, start: Config, generator: bool) -> list[str]:
+        """Keys of networks' sizes that a start file fixes and that differ here.
+
+        Args:
+            start: The start file's configuration.
+            generator: Whether the UNet too comes from that file.
+        """
+        names = ModelConfig.CODER_SIZES + (ModelConfig.UNET_SIZES if generator else ())
+        return [f"model.{name}" for name in names if getattr(self.model, name) != getattr(start.model, name)]
+
     def to_toml(self) -> str:
         """The resolved configuration as TOML, read back by `load_config`."""
         return tomli_w.dumps(self.model_dump(mode="json"))
@@ -91,6 +101,7 @@ def load_config(
     *,
     file: Path | str | None = None,
     base: Config | None = None,
+    sizes: ModelConfig | None = None,
     overrides: dict[str, Any] | None = None,
     assignments: list[str] | None = None,
 ) -> Config:
@@ -100,6 +111,7 @@ def load_config(
         preset: Name of a shipped preset.
         file: A TOML file with any part of a configuration.
         base: Configuration to start from, such as a model file's; used where no preset is named.
+        sizes: Networks that take the place of the preset's, such as a model file's.
         overrides: Dotted keys to values; those that are None are left out.
         assignments: `key=value` strings, the value in TOML (a bare word counts as a string).
 
@@ -112,6 +124,8 @@ def load_config(
     tree: dict[str, Any] = {} if base is None or preset else base.model_dump(mode="json")
     if preset or base is None:
         tree = _preset_tree(preset or "tiny")
+    if sizes is not None:
+        tree["model"] = sizes.model_dump(mode="json")
     if file is not None:
         given = _read_toml(Path(file))
         _refuse_old_names(given, str(file))

@@ -171,7 +171,9 @@ def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
 def _train(
     stage: str, options: DemoOptions, source: PreparedDataset, target: PreparedDataset, console: Console
 ) -> Path:
-    from iccld_cli.train.run import RunOptions, adapt_adv, adapt_seg, open_data
+    from iccld_cli.train.data import open_data
+    from iccld_cli.train.run import RunOptions, adapt_adv, adapt_seg
+    from iccld_cli.train.start import open_start
     from iccld_cli.train.state import list_states
 
     run = options.out / "runs" / RUNS[stage]
@@ -182,7 +184,7 @@ def _train(
     started = any(s.stage == stage for s in list_states(run))
     arguments = RunOptions(run, resume=started, console=console)
     if stage == "stage2":
-        return adapt_adv(config, data, arguments, run / FILES["stage1"])
+        return adapt_adv(config, data, arguments, open_start(run / FILES["stage1"]))
     return adapt_seg(config, data, arguments, source_only=stage == "source_only")
 
 

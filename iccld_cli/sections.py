@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -56,7 +56,12 @@ _CONTEXT = "width and height 0, or multiples of 32 that are at least data.crop"
 
 
 class ModelConfig(Section):
-    """Sizes of the networks."""
+    """Sizes of the networks. With `--ckpt` the model file fixes the sizes of the parts that it has."""
+
+    CODER_SIZES: ClassVar[tuple[str, ...]] = (
+        "tiny_channels", "latent_channels", "fuse_channels", "skip_channels", "decoder_channels", "detail",
+    )  # fmt: skip
+    UNET_SIZES: ClassVar[tuple[str, ...]] = ("unet_channels", "unet_layers", "unet_attention")
 
     encoder: str = Field(
         "tiny", max_length=4096, description="`tiny`, or a Hugging Face hub id or local folder of a vision model."
@@ -160,8 +165,8 @@ class DataConfig(Section):
     )
     fold_classes: bool = Field(
         True,
-        description="Whether source classes that the labels of the target do not tell apart are trained as the class "
-        "that includes them there (trucks as cars for CamVid) instead of being ignored.",
+        description="Whether source classes that are not trained count as the class that includes them in the labels of "
+        "the target (trucks as cars for CamVid) instead of being ignored.",
     )
 
     @field_validator("context")

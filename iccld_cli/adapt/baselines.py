@@ -69,6 +69,12 @@ class Baseline(Stage2):
         self.domains = Stage2.domains if config.adv.self_training else ("source", "target")
         super().__init__(config, *args)  # type: ignore[arg-type]
 
+    @staticmethod
+    def trained_images(config: Config) -> int:
+        """See `Stage2.trained_images`; target images too where the adversary's gradient reaches D or E through them."""
+        adv = config.adv
+        return 1 + adv.self_training + (adv.align_encoder or not adv.generate or adv.adversary == "output")
+
     def generator(self) -> nn.Module:
         """See `Stage2.generator`."""
         return BaselineGenerator(self.student, self.config)
@@ -93,3 +99,8 @@ class Baseline(Stage2):
         if not self.config.adv.generate:
             return parts
         return [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]
+
+
+def stage2_class(config: Config) -> type[Stage2]:
+    """Stage 2, or the relative of it that a configuration asks for."""
+    return Baseline if is_baseline(config.adv) else Stage2

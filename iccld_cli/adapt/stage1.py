@@ -83,6 +83,11 @@ class Stage1:
         }
         self.optimizers = {"student": self.optimizer}
 
+    @staticmethod
+    def trained_images(config: Config) -> int:
+        """Images a sample that pass the networks with a gradient: source, mixed and masked ones."""
+        return 2 + (config.seg.masked_weight > 0)
+
     def result(self) -> Segmenter | None:
         """The teacher, whole, on rank 0; all ranks together."""
         return self.teacher.whole()

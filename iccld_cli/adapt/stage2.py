@@ -164,6 +164,11 @@ class Stage2:
         }
         self.optimizers = {"student": self.optimizer, "discriminator": self.adversary.optimizer}
 
+    @staticmethod
+    def trained_images(config: Config) -> int:
+        """Images a sample that pass E and D with a gradient: source and mixed ones."""
+        return 2
+
     def generator(self) -> nn.Module:
         """What makes `Outputs` of `Inputs`."""
         return Generator(self.student, self.config)

@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from iccld_cli.cli import training
-from iccld_cli.errors import IccldError
 
 
 def adapt_adv(
-    ckpt: Annotated[Path, typer.Option(help="stage1.safetensors that adapt-seg wrote.")],
+    ckpt: Annotated[
+        Path, typer.Option(help="stage1.safetensors of adapt-seg; or a stage-2 file, whose UNet then learns on.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Run folder; the checkpoint's own by default.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="Replaces the sources named in the checkpoint.")] = None,
     target: Annotated[list[Path] | None, typer.Option(help="Replaces the targets named in the checkpoint.")] = None,
+    val: training.Val = None,
+    classes: training.Classes = None,
     iterations: training.Iterations = None,
     batch_size: training.BatchSize = None,
     crop: training.Crop = None,
@@ -29,36 +32,30 @@ def adapt_adv(
     assignments: training.Assignments = None,
     dry_run: training.DryRun = False,
 ) -> None:
-    """Stage 2: adversarial learning on the denoising UNet, from a stage-1 file alone."""
+    """Stage 2: adversarial learning on the denoising UNet, from a model file alone."""
     from iccld_cli.config import load_config
-    from iccld_cli.train.run import RunOptions, adapt_adv, data_of_header, open_data, resume_header
+    from iccld_cli.train.data import open_data
+    from iccld_cli.train.run import RunOptions, adapt_adv
+    from iccld_cli.train.start import open_start
 
-    header = resume_header(ckpt)
+    start = open_start(ckpt)
+    assert start.header is not None
     given = dict(
         encoder=None, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
         precision=precision, save_every=save_every, compile=compile,
     )  # fmt: skip
     resolved = load_config(
-        file=config, base=header.config, overrides=training.overrides("adv", **given), assignments=assignments
+        file=config, base=start.header.config, overrides=training.overrides("adv", **given), assignments=assignments
     )
-    frozen = (
-        "encoder",
-        "tiny_channels",
-        "latent_channels",
-        "fuse_channels",
-        "skip_channels",
-        "decoder_channels",
-        "detail",
-    )
-    for name in frozen:
-        if getattr(resolved.model, name) != getattr(header.config.model, name):
-            raise IccldError(f"model.{name} is fixed by {ckpt}", "change it in stage 1")
-    sources, targets = data_of_header(header, ckpt)
-    data = open_data(source or sources, target or targets)
+    start.check(resolved)
+    data = open_data(
+        source or start.datasets("source"), target or start.datasets("target"), val=val, start=start.header,
+        names=training.class_names(classes),
+    )  # fmt: skip
     if dry_run:
         from iccld_cli.train.dry_run import print_plan
 
-        print_plan(resolved, data, adversarial=True, backbone=header.backbone)
+        print_plan(resolved, data, adversarial=True, backbone=start.header.backbone)
         return
     options = RunOptions(out or ckpt.parent, resume, auto_batch=training.wants_auto(batch_size))
-    adapt_adv(resolved, data, options, ckpt)
+    adapt_adv(resolved, data, options, start)

@@ -14,6 +14,11 @@ def adapt_seg(
     source: Annotated[list[Path], typer.Option(help="Labelled prepared data set; repeatable.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     target: Annotated[list[Path] | None, typer.Option(help="Prepared target data set; labels not needed.")] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(help="Model file of any stage to start from, or `shipped` for iccld's own.")
+    ] = None,
+    val: training.Val = None,
+    classes: training.Classes = None,
     source_only: Annotated[bool, typer.Option("--source-only", help="Train the baseline on the source alone.")] = False,
     preset: training.Preset = None,
     encoder: training.Encoder = None,
@@ -32,18 +37,26 @@ def adapt_seg(
 ) -> None:
     """Stage 1: adapt encoder and decoder from labelled source frames to unlabelled target frames."""
     from iccld_cli.config import load_config
+    from iccld_cli.train.data import open_data
+    from iccld_cli.train.run import RunOptions, adapt_seg
+    from iccld_cli.train.start import open_start
 
+    start = open_start(training.start_file(ckpt))
+    header = start.header
     given = dict(
         encoder=encoder, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
         precision=precision, save_every=save_every, compile=compile,
     )  # fmt: skip
-    resolved = load_config(preset, file=config, overrides=training.overrides("seg", **given), assignments=assignments)
-    from iccld_cli.train.run import RunOptions, adapt_seg, open_data
-
-    data = open_data(source, target or [])
+    resolved = load_config(
+        preset, file=config, base=header.config if header else None, sizes=header.config.model if header else None,
+        overrides=training.overrides("seg", **given), assignments=assignments,
+    )  # fmt: skip
+    start.check(resolved)
+    data = open_data(source, target or [], val=val, start=header, names=training.class_names(classes))
     if dry_run:
         from iccld_cli.train.dry_run import print_plan
 
-        print_plan(resolved, data, adversarial=False)
+        print_plan(resolved, data, adversarial=False, backbone=header.backbone if header else None)
         return
-    adapt_seg(resolved, data, RunOptions(out, resume, auto_batch=training.wants_auto(batch_size)), source_only)
+    options = RunOptions(out, resume, auto_batch=training.wants_auto(batch_size))
+    adapt_seg(resolved, data, options, source_only, start)

@@ -9,8 +9,16 @@ import typer
 
 from iccld_cli.cli.options import parse_size
 
+SHIPPED = "shipped"
+
 Preset = Annotated[str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large or xl.")]
 Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
+Val = Annotated[
+    Path | None, typer.Option(help="Labelled prepared data set whose `val` split is scored during training.")
+]
+Classes = Annotated[
+    str | None, typer.Option(metavar="NAME,NAME", help="Learn these classes only (default: all that the sources know).")
+]
 Iterations = Annotated[int | None, typer.Option(min=1, help="Training steps of this stage.")]
 BatchSize = Annotated[
     str | None,
@@ -68,3 +76,17 @@ def _batch_size(text: str | None) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"--batch-size {text!r} is not a number above 0 and not `auto`")
     return int(text)
+
+
+def class_names(text: str | None) -> list[str] | None:
+    """The names of `--classes`; None where it was not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def start_file(ckpt: Path | None) -> Path | None:
+    """The model file that `--ckpt` names; `shipped` is the one that comes with the program."""
+    if ckpt is None or str(ckpt) != SHIPPED or ckpt.exists():
+        return ckpt
+    from iccld_cli.inference.shipped import default_checkpoint
+
+    return default_checkpoint()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.labels import LabelSpace, shared_classes
+from iccld_cli.labels import LabelSpace
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,11 @@ class TrainingData:
         sources: Labelled virtual data sets.
         targets: Real data sets, whose labels training never reads; empty for the source-only baseline.
         space: Their common label space.
-        classes: TrainIds trained and scored: those that all of them know.
-        folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because a target's labels
-            make no difference between the two (truck and car, say).
+        classes: TrainIds that are learnt: those that the sources know, or that the start file knows.
+        folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because it is not learnt and
+            the labels that are scored make no difference between the two (truck and car, say).
+        val: The data set whose held-back split is scored during training; None for the first target that has one.
+        notes: What the user should know of the classes, a sentence each.
     """
 
     sources: list[PreparedDataset]
@@ -29,6 +33,8 @@ class TrainingData:
     space: LabelSpace
     classes: tuple[int, ...]
     folds: dict[int, int] = field(default_factory=dict)
+    val: PreparedDataset | None = None
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> list[dict[str, Any]]:
         """What model files say about the data."""
@@ -37,7 +43,7 @@ class TrainingData:
             for role, d in self._with_roles()
         ]
 
-    def facts(self) -> dict[str, Any]:
+    def resume_key(self) -> dict[str, Any]:
         """What a resumed run must find unchanged, by a name that a message can show."""
         rows = {f"{role} {n} ({d.info.name})": d.digest for n, (role, d) in enumerate(self._with_roles())}
         names = self.space.names
@@ -45,54 +51,133 @@ class TrainingData:
         return {**rows, "classes": [*self.space.names_of(self.classes), *folded]}
 
     def held_back(self) -> PreparedDataset | None:
-        """The first target with labels in a `val` split: training shows its score and never learns from it."""
-        for dataset in self.targets:
-            if dataset.info.splits.get("val") and any(f.label for f in dataset.iter_frames("val")):
-                return dataset
-        return None
+        """The set with labels in a `val` split that training scores and never learns from."""
+        if self.val is not None:
+            return self.val
+        return next((dataset for dataset in self.targets if _has_labelled_val(dataset)), None)
+
+    def with_recorded_classes(self, recorded: list[str]) -> TrainingData:
+        """The same data with the classes of a training state, whatever rule they came from.
+
+        Args:
+            recorded: `classes` of `resume_key`: names, and `fine as coarse` for folded ones.
+        """
+        ids = {name: i for i, name in enumerate(self.space.names)}
+        names = [text for text in recorded if text in ids]
+        pairs = [text.partition(" as ") for text in recorded if text not in ids]
+        if not all(fine in ids and coarse in ids for fine, _, coarse in pairs):
+            return self
+        folds = {ids[fine]: ids[coarse] for fine, _, coarse in pairs}
+        return replace(self, classes=self.space.ids_of(names), folds=folds)
 
     def _with_roles(self) -> list[tuple[str, PreparedDataset]]:
         return [("source", d) for d in self.sources] + [("target", d) for d in self.targets]
 
 
-def open_data(sources: list[Path], targets: list[Path], also: list[PreparedDataset] | None = None) -> TrainingData:
+def open_data(
+    sources: list[Path],
+    targets: list[Path],
+    *,
+    val: Path | None = None,
+    start: ModelHeader | None = None,
+    names: Sequence[str] | None = None,
+) -> TrainingData:
     """Open the data sets of a run and check that they go together.
+
+    What is learnt is what the sources know, together; with a start file, what that file knows. Labels of targets never
+    change it: answers are folded when they are scored.
 
     Args:
         sources: Folders of labelled prepared data sets.
         targets: Folders of target data sets.
-        also: Data sets that restrict the classes without being trained on.
+        val: Folder of the data set that is scored during training, apart from the targets.
+        start: Header of the model file that training starts from.
+        names: Learn these classes only.
 
     Raises:
-        IccldError: A folder is not a prepared data set, a source has no labels, or the label spaces differ.
+        IccldError: A folder is not a prepared data set, a source has no labels, label spaces differ, or a class is
+            not among those that can be learnt.
     """
     opened_sources = [PreparedDataset(p) for p in sources]
     opened_targets = [PreparedDataset(p) for p in targets]
+    scored = None if val is None else PreparedDataset(val)
     if not opened_sources:
         raise IccldError("no source data set", "name at least one with --source")
-    first = opened_sources[0].info.label_space
-    for dataset in [*opened_sources, *opened_targets]:
-        if dataset.info.label_space.names != first.names:
-            raise IccldError(
-                f"{dataset.root} has label space {dataset.info.label_space.name!r}, {opened_sources[0].root} has "
-                f"{first.name!r}",
-                "prepare both with the same label space",
-            )
+    space = opened_sources[0].info.label_space
+    _check_spaces([*opened_sources, *opened_targets, *([scored] if scored else [])], start)
     for dataset in opened_sources:
         if dataset.info.classes_known is None:
             raise IccldError(
                 f"source {dataset.root} has no labels", "a source needs labels; give it as --target instead"
             )
+    if scored is not None and not _has_labelled_val(scored):
+        raise IccldError(f"{scored.root} has no labelled frames in a split `val`", "give another set with --val")
     known: set[int] = set()
     for dataset in opened_sources:  # several sources complete each other
         known |= set(dataset.info.known_ids() or ())
-    others = [d.info.known_ids() for d in [*opened_targets, *(also or [])]]
-    classes = shared_classes([known, *others], len(first))
-    ids = {name: i for i, name in enumerate(first.names)}
-    folds = {
-        ids[fine]: ids[coarse]
-        for dataset in [*opened_targets, *(also or [])]
-        for fine, coarse in dataset.info.covers.items()
-        if ids[fine] not in classes and ids[coarse] in classes
-    }
-    return TrainingData(opened_sources, opened_targets, first, classes, folds)
+    possible = known if start is None else set(start.classes)
+    classes = tuple(sorted(possible)) if names is None else _chosen(names, possible, space)
+    if not known & set(classes):
+        raise IccldError(
+            "the sources know none of the classes that are to be learnt", "see what they know with `iccld inspect`"
+        )
+    judges = [*([scored] if scored else []), *opened_targets]
+    folds = _folds(judges, classes, known, space)
+    return TrainingData(
+        opened_sources, opened_targets, space, classes, folds, scored, _notes(space, classes, known, folds, start)
+    )
+
+
+def _chosen(names: Sequence[str], possible: set[int], space: LabelSpace) -> tuple[int, ...]:
+    ids = space.ids_of(names)
+    missing = [space.names[i] for i in ids if i not in possible]
+    if missing:
+        known = ", ".join(space.names_of(sorted(possible)))
+        raise IccldError(f"{', '.join(missing)} cannot be learnt here", f"choose among {known}")
+    return ids
+
+
+def _folds(
+    judges: Iterable[PreparedDataset], classes: Sequence[int], known: set[int], space: LabelSpace
+) -> dict[int, int]:
+    """Classes of the sources that are not learnt -> learnt ones whose labels take them in somewhere."""
+    ids = {name: i for i, name in enumerate(space.names)}
+    pairs = [(ids[fine], ids[coarse]) for dataset in judges for fine, coarse in dataset.info.covers.items()]
+    return {fine: coarse for fine, coarse in pairs if fine in known and fine not in classes and coarse in classes}
+
+
+def _notes(
+    space: LabelSpace, classes: Sequence[int], known: set[int], folds: dict[int, int], start: ModelHeader | None
+) -> tuple[str, ...]:
+    """What is said of classes that only some of the parts know."""
+    if start is None:
+        return ()
+    notes = []
+    ignored = sorted(known - set(start.classes) - set(folds))
+    if ignored:
+        notes.append(f"the start file does not know {', '.join(space.names_of(ignored))}: these labels are ignored")
+    alone = sorted(set(classes) - known)
+    if alone:
+        notes.append(f"no source knows {', '.join(space.names_of(alone))}: only pseudo-labels keep them")
+    return tuple(notes)
+
+
+def _check_spaces(datasets: Sequence[PreparedDataset], start: ModelHeader | None) -> None:
+    first = datasets[0]
+    for dataset in datasets[1:]:
+        if dataset.info.label_space.names != first.info.label_space.names:
+            raise IccldError(
+                f"{dataset.root} has label space {dataset.info.label_space.name!r}, {first.root} has "
+                f"{first.info.label_space.name!r}",
+                "prepare both with the same label space",
+            )
+    if start is not None and start.label_space.names != first.info.label_space.names:
+        raise IccldError(
+            f"the start file has label space {start.label_space.name!r}, {first.root} has "
+            f"{first.info.label_space.name!r}",
+            "prepare the data in the model's label space",
+        )
+
+
+def _has_labelled_val(dataset: PreparedDataset) -> bool:
+    return bool(dataset.info.splits.get("val")) and any(f.label for f in dataset.iter_frames("val"))

@@ -8,6 +8,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from iccld_cli.adapt.baselines import stage2_class
+from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.config import Config
 from iccld_cli.models.build import build_discriminator, build_segmenter
 from iccld_cli.models.segmenter import Segmenter
@@ -82,13 +84,9 @@ def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tupl
 
 
 def _images(config: Config, adversarial: bool) -> int:
-    """Images of a micro-batch that pass with a gradient: source, mixed, and masked or judged targets."""
-    if adversarial:
-        adv = config.adv
-        copies = 1 + adv.self_training + (adv.align_encoder or not adv.generate or adv.adversary == "output")
-    else:
-        copies = 2 + (config.seg.masked_weight > 0)
-    return copies * config.data.batch_size
+    """Images of a micro-batch that pass with a gradient."""
+    stage = stage2_class(config) if adversarial else Stage1
+    return stage.trained_images(config) * config.data.batch_size
 
 
 def _count(part: nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,27 +12,25 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from iccld_cli.adapt.baselines import Baseline, is_baseline
+from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
-from iccld_cli.checkpoint import ModelHeader, check_segmenter, load_segmenter, read_header, save_segmenter
+from iccld_cli.checkpoint import ModelHeader, save_segmenter
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
-from iccld_cli.inference.evaluate import evaluate
-from iccld_cli.models.build import TINY, build_denoiser, build_segmenter, join
+from iccld_cli.inference.evaluate import evaluate, scored_classes
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.layout import is_sharded
-from iccld_cli.train.data import TrainingData, open_data
+from iccld_cli.train.data import TrainingData
 from iccld_cli.train.loop import LoopHooks, Trainer
 from iccld_cli.train.pictures import draw_overlays
 from iccld_cli.train.setup import build_accelerator, check_batch_size, compile_network, precision_warning
+from iccld_cli.train.start import Start
 from iccld_cli.train.state import list_states, read_record
-
-__all__ = ["RunOptions", "TrainingData", "adapt_adv", "adapt_seg", "data_of_header", "open_data", "resume_header"]
 
 CONFIG_NAME = "config.toml"
 MODEL_NAMES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
@@ -65,7 +62,9 @@ class RunOptions:
     auto_batch: bool = False
 
 
-def adapt_seg(config: Config, data: TrainingData, options: RunOptions, source_only: bool = False) -> Path:
+def adapt_seg(
+    config: Config, data: TrainingData, options: RunOptions, source_only: bool = False, start: Start | None = None
+) -> Path:
     """Stage 1, or the source-only baseline.
 
     Args:
@@ -73,6 +72,7 @@ def adapt_seg(config: Config, data: TrainingData, options: RunOptions, source_on
         data: The data sets.
         options: Run folder and the like.
         source_only: Train on the source alone; targets are then only used for validation.
+        start: The model file to start from; None for the configuration's encoder.
 
     Returns:
         The model file.
@@ -83,26 +83,27 @@ def adapt_seg(config: Config, data: TrainingData, options: RunOptions, source_on
     """
     if not source_only and not data.targets:
         raise IccldError("no target data set", "name one with --target, or train the baseline with --source-only")
+    origin = start or Start()
+    origin.check(config)
     accelerator = _begin(config, options, "source_only" if source_only else "stage1")
 
     def make(config: Config) -> Stage1:
-        student = build_segmenter(config, len(data.space), denoiser=False, seed=config.run.seed)
-        reference = None
-        if config.seg.feature_distance_weight > 0 and config.model.encoder != TINY:
-            reference = copy.deepcopy(student.encoder.backbone)
+        student = origin.stage1_student(config, len(data.space))
+        reference = origin.pretrained_backbone(config, student)
         return Stage1(config, data.space, student, accelerator, source_only, reference)
 
-    return _run(make, config, data, options, accelerator, {})
+    name = "source_only" if source_only else "stage1"
+    return _run(make, config, data, options, accelerator, origin, name)
 
 
-def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoint: Path) -> Path:
+def adapt_adv(config: Config, data: TrainingData, options: RunOptions, start: Start) -> Path:
     """Stage 2.
 
     Args:
         config: The configuration.
         data: The data sets.
         options: Run folder and the like.
-        checkpoint: Stage 1's model file.
+        start: A model file of stage 1, or of stage 2, whose UNet then learns on.
 
     Returns:
         The model file.
@@ -112,51 +113,14 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, checkpoin
         KeyboardInterrupt: Interrupted; the state is saved.
     """
     if not data.targets:
-        raise IccldError(f"{checkpoint} names no target data set", "name one with --target")
+        raise IccldError(f"{start.path} names no target data set", "name one with --target")
+    start.check(config)
     accelerator = _begin(config, options, "stage2")
-    header = read_header(checkpoint)
-    if header.label_space.names != data.space.names:
-        raise IccldError(
-            f"{checkpoint} has label space {header.label_space.name!r}, the data {data.space.name!r}",
-            "prepare the data in the model's label space",
-        )
 
     def make(config: Config) -> Stage2:
-        coder, _ = load_segmenter(checkpoint)
-        torch.manual_seed(config.run.seed)
-        denoiser = build_denoiser(config) if config.adv.generate else None
-        student = join(coder.encoder, coder.decoder, denoiser, config)
-        stage = Baseline if is_baseline(config.adv) else Stage2
-        return stage(config, data.space, student, accelerator)
+        return stage2_class(config)(config, data.space, start.stage2_student(config), accelerator)
 
-    return _run(make, config, data, options, accelerator, {"stage 1 model": header.sha256})
-
-
-def data_of_header(header: ModelHeader, path: Path) -> tuple[list[Path], list[Path]]:
-    """Source and target folders that a stage-1 file was trained on.
-
-    Raises:
-        IccldError: The file is of stage 2.
-    """
-    if header.stage == "stage2":
-        raise IccldError(f"{path} is a stage-2 model", "give the stage1.safetensors that `iccld adapt-seg` wrote")
-    folders: dict[str, list[Path]] = {"source": [], "target": []}
-    for row in header.datasets:
-        if "path" not in row:
-            continue  # a file that was handed on
-        folders.get(row["role"], []).append(Path(row["path"]))
-    return folders["source"], folders["target"]
-
-
-def resume_header(path: Path) -> ModelHeader:
-    """The header of a stage-1 file, for `adapt-adv`.
-
-    Raises:
-        IccldError: The file is missing, damaged, of stage 2, or describes another model than it holds.
-    """
-    header = check_segmenter(path)
-    data_of_header(header, path)
-    return header
+    return _run(make, config, data, options, accelerator, start, "stage2")
 
 
 def _begin(config: Config, options: RunOptions, stage: str) -> Accelerator:
@@ -180,10 +144,14 @@ def _run(
     data: TrainingData,
     options: RunOptions,
     accelerator: Accelerator,
-    more_facts: dict[str, Any],
+    start_from: Start,
+    stage_name: str,
 ) -> Path:
     """Build a stage, train it and write its model file."""
     console, run, device = options.console, options.out, accelerator.device
+    data = _with_recorded_classes(data, options, stage_name)
+    for note in data.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     config = _with_batch_size(make, config, data, options, accelerator)
     stage = make(config)
     if config.run.checkpointing:
@@ -192,7 +160,7 @@ def _run(
         compile_network(stage.network, accelerator)
     facts = {
         "config": _facts_of(config),
-        "data": data.facts() | more_facts,
+        "data": data.resume_key() | start_from.resume_key(),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
@@ -226,10 +194,11 @@ def _run(
             write_text(run / name, config.to_toml())
     names = ", ".join(data.space.names_of(data.classes))
     if config.run.shard and not is_sharded(config):
-        console.print("run.shard: a single process has nobody to share its parameters with and keeps them whole")
+        console.print("run.shard has no effect: a single process keeps all parameters")
+    precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     shards = ", parameters in shards" if is_sharded(config) else ""
     console.print(
-        f"{stage.name} on {accelerator.num_processes} x {device} ({accelerator.mixed_precision}){shards}, "
+        f"{stage.name} on {accelerator.num_processes} x {device} ({precision}){shards}, "
         f"{len(data.classes)} classes: {names}",
         soft_wrap=True,
     )
@@ -240,6 +209,15 @@ def _run(
         console.print(f"wrote {path}", soft_wrap=True)
     accelerator.wait_for_everyone()
     return path
+
+
+def _with_recorded_classes(data: TrainingData, options: RunOptions, stage: str) -> TrainingData:
+    """The data with the classes that the run to resume has learnt so far."""
+    states = [s for s in list_states(options.out) if s.stage == stage] if options.resume else []
+    if not states:
+        return data
+    recorded = read_record(states[-1])["facts"].get("data", {}).get("classes")
+    return data if recorded is None else data.with_recorded_classes(recorded)
 
 
 def _with_batch_size(
@@ -279,7 +257,8 @@ def _validate(
     config: Config, data: TrainingData, held_back: PreparedDataset, device: torch.device, model: Segmenter
 ) -> dict[str, float]:
     limit = config.run.validate_frames or None
-    found = evaluate(model, held_back, "val", classes=data.classes, limit=limit, device=device)
+    scored = scored_classes(data.classes, held_back)
+    found = evaluate(model, held_back, "val", classes=scored, limit=limit, device=device)
     return {"miou": round(found.miou, 3)}
 
 

@@ -1,14 +1,15 @@
 """Single steps of stage 2."""
 
+import functools
+
 import pytest
 import torch
 from accelerate import Accelerator
 from stage_batches import SPACE, make_batch
 
 from iccld_cli.adapt.adversary import Adversary
-from iccld_cli.adapt.baselines import Baseline, is_baseline
+from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.prototypes import Prototypes
-from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.diffusion.latent import class_shares, prototype_sums
 from iccld_cli.labels import IGNORE
 from iccld_cli.models.build import build_segmenter
@@ -22,8 +23,7 @@ def make_stage(small_config):
         student = build_segmenter(config, len(SPACE), denoiser=config.adv.generate, seed=0)
         if lively and student.denoiser is not None:
             torch.nn.init.normal_(student.denoiser.unet.conv_out.weight, std=0.1)
-        stage = Baseline if is_baseline(config.adv) else Stage2
-        return stage(config, SPACE, student, Accelerator(cpu=True))
+        return stage2_class(config)(config, SPACE, student, Accelerator(cpu=True))
 
     return make
 
@@ -297,3 +297,32 @@ def test_training_starts_with_the_teachers_prototypes(make_stage):
     stage.step(0, batch)
     present = {int(c) for c in batch.label.unique()} - {IGNORE}
     assert {i for i, seen in enumerate(stage.prototypes.means()[1]) if seen} >= present
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [],
+        ["adv.align_encoder=true"],
+        ["adv.adversary=output"],
+        ["adv.generate=false"],
+        ["adv.generate=false", "adv.self_training=false"],
+        ["adv.adversary=output", "adv.self_training=false"],
+    ],
+)
+def test_the_images_that_memory_is_estimated_for_are_those_that_pass_with_a_gradient(make_stage, assignments):
+    stage = make_stage("adv.terminal_probability=1", *assignments)
+    rows = {"E": 0, "D": 0}
+
+    def count(name, _, given, __):
+        if torch.is_grad_enabled():
+            rows[name] += len(given[0])
+
+    stage.student.encoder.register_forward_hook(functools.partial(count, "E"))
+    decoder = stage.student.decoder.register_forward_hook(functools.partial(count, "D"))
+    stage.step(0, make_batch())
+    decoder.remove()
+    passes = 1 if stage.student.denoiser is None else 2  # D decodes z_0 and, of labelled images, the estimate too
+    labelled = len(stage.domains) - 1
+    decoded = rows["D"] // 2 - labelled * (passes - 1)
+    assert stage.trained_images(stage.config) == max(rows["E"] // 2, decoded)

@@ -73,7 +73,7 @@ def test_adapt_seg(fails, tmp_path: Path) -> None:
 def test_adapt_adv(fails, tmp_path: Path) -> None:
     bare = write_set(tmp_path, "b", labels=False)
     assert "no model file" in fails("adapt-adv", "--ckpt", str(tmp_path / "none.safetensors"))
-    assert "stage-2" in fails("adapt-adv", "--ckpt", write_model(tmp_path / "two.safetensors", "stage2"))
+    assert "--source" in fails("adapt-adv", "--ckpt", write_model(tmp_path / "two.safetensors", "stage2"))
     (tmp_path / "text.safetensors").write_text("not a model")
     assert "safetensors" in fails("adapt-adv", "--ckpt", str(tmp_path / "text.safetensors"))
     one, labelled = write_model(tmp_path / "one.safetensors", "stage1"), write_set(tmp_path, "a")
