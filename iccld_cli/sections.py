@@ -165,8 +165,8 @@ class DataConfig(Section):
     )
     fold_classes: bool = Field(
         True,
-        description="Whether source classes that are not trained count as the class that includes them in the labels of "
-        "the target (trucks as cars for CamVid) instead of being ignored.",
+        description="Whether source classes that are not trained count as the class that includes them in the labels "
+        "of the target (trucks as cars for CamVid) instead of being ignored.",
     )
 
     @field_validator("context")
