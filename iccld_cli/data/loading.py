@@ -139,6 +139,7 @@ class _Crew:
     def _receive(self, number: int) -> None:
         end = self._ends[number]
         while True:
+            item: dict[str, Any] | _Problem | None
             try:
                 item = _read_item(end, self._pin)
             except (EOFError, OSError):
