@@ -215,7 +215,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise IccldError(f"{key!r} goes through a value that is not a section")
+            raise IccldError(f"{key!r} is not possible: {section} is a value, not a section")
     tree[name] = value
 
 

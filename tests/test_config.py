@@ -82,7 +82,7 @@ def test_assignments(text, value):
         ("optim.rl=1", "unknown configuration key 'optim.rl': did you mean 'optim.lr'?"),
         ("optimizer.lr=1", "did you mean 'optim'?"),
         ("seg.iteration=1", "did you mean 'seg.iterations'?"),
-        ("preset.x=1", "'preset.x' goes through a value that is not a section"),
+        ("preset.x=1", "'preset.x' is not possible: preset is a value, not a section"),
         ("data.batch_size=0", "data.batch_size = 0 is not possible"),
         ("data.batch_size=many", "data.batch_size = 'many' is not possible"),
         ("data.crop=[100, 64]", "multiples of 32"),

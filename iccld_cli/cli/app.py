@@ -75,11 +75,11 @@ def main() -> None:
         except Exception as error:
             if os.environ.get("ICCLD_DEBUG"):
                 raise
-            say(f"error: {_told(error)}", stderr=True, style="red")
+            say(f"error: {_explained(error)}", stderr=True, style="red")
             sys.exit(EXIT_ERROR)
 
 
-def _told(error: Exception) -> IccldError:
+def _explained(error: Exception) -> IccldError:
     explained = explain(error)
     if isinstance(explained, IccldError):
         return explained

@@ -18,7 +18,7 @@ from iccld_cli.prepare.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
-    from iccld_cli.prepare.prepare import BadFilesError, Options, Source
+    from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
 
 VIRTUAL_SIZE = (512, 256)
 MAX_FRAMES = 10_000_000
@@ -75,10 +75,10 @@ def _prepare(
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
-    from iccld_cli.prepare.prepare import Options
+    from iccld_cli.prepare.prepare import PrepareOptions
 
     wanted = parse_size(size)
-    options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
+    options = PrepareOptions(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
     sources += _raw_sets(folders, settings, not unlabeled, out)
@@ -92,7 +92,7 @@ def _prepare(
         raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
     try:
         for set_name, source in _named(sources, name):
-            _run(source, out, set_name, options)
+            _prepare_one(source, out, set_name, options)
     finally:
         _remove_copies(sources)
     if virtual_drive is not None:
@@ -181,7 +181,7 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
     return result
 
 
-def _run(source: Source, out: Path, name: str, options: Options) -> None:
+def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) -> None:
     from iccld_cli.prepare.prepare import BadFilesError, prepare
 
     try:

@@ -25,7 +25,7 @@ class Loader(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class FrameJob:
     """What all frames of a run have in common.
 
     Attributes:
@@ -39,7 +39,7 @@ class Job:
     size: tuple[int, int] | None
 
 
-def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
+def process(job: FrameJob, frame: RawFrame, ready: Any) -> dict[str, Any]:
     """Prepare one frame.
 
     Args:
@@ -63,7 +63,7 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
         return {"file": problem.file, "reason": problem.reason}
 
 
-def _write(job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None) -> dict[str, Any]:
+def _write(job: FrameJob, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None) -> dict[str, Any]:
     photo = checks.decode_image(raw) if isinstance(raw, bytes) else checks.Photograph(raw, "", keep=False)
     image, form, keep = photo.pixels, photo.format, photo.keep
     height, width = image.shape[:2]
@@ -100,8 +100,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shrink_label(label: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
-    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its
-    # corner.
+    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its corner.
     return None if label is None else cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 

@@ -15,10 +15,10 @@ def everywhere(shape):
     return torch.ones(shape, dtype=torch.bool)
 
 
-def weigh(gate, labels, confidence, trusted):
+def weigh(gate, labels, confidence, pseudo_valid):
     """The weights of pixels whose likeliest class and its probability are given."""
     rest = torch.zeros(len(labels), len(gate.histogram), *labels.shape[1:])
-    found = gate(rest.scatter(1, labels.unsqueeze(1), confidence.unsqueeze(1).float()), trusted)
+    found = gate(rest.scatter(1, labels.unsqueeze(1), confidence.unsqueeze(1).float()), pseudo_valid)
     assert torch.equal(found.labels, labels) and torch.equal(found.confidence, confidence.float())
     return found.weights
 
@@ -26,9 +26,9 @@ def weigh(gate, labels, confidence, trusted):
 def test_threshold_weighs_images_by_their_share_of_sure_pixels():
     gate = ConfidenceGate(PseudoConfig(gate="threshold", threshold=0.9), 3)
     confidence = torch.tensor([[[0.95, 0.9], [0.5, 0.89]], [[0.1, 0.2], [0.3, 0.4]]])
-    trusted = everywhere((2, 2, 2))
-    trusted[0, 1, 1] = False
-    weights = weigh(gate, torch.zeros(2, 2, 2, dtype=torch.int64), confidence, trusted)
+    pseudo_valid = everywhere((2, 2, 2))
+    pseudo_valid[0, 1, 1] = False
+    weights = weigh(gate, torch.zeros(2, 2, 2, dtype=torch.int64), confidence, pseudo_valid)
     assert weights.tolist() == [[[0.5, 0.5], [0.5, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
     assert not gate.histogram.any()
 
@@ -68,20 +68,20 @@ def test_certainty_itself_has_a_bin():
 
 
 def test_untrusted_pixels_have_no_weight():
-    trusted = everywhere((1, 4, 4))
-    trusted[0, 2:] = False
+    pseudo_valid = everywhere((1, 4, 4))
+    pseudo_valid[0, 2:] = False
     for mode in ("threshold", "quantile"):
         gate = ConfidenceGate(PseudoConfig(gate=mode), 2)
-        weights = weigh(gate, torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 0.99), trusted)
-        assert (weights[~trusted] == 0).all() and (weights[trusted] > 0).all()
+        weights = weigh(gate, torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 0.99), pseudo_valid)
+        assert (weights[~pseudo_valid] == 0).all() and (weights[pseudo_valid] > 0).all()
 
 
 def test_untrusted_pixels_move_no_gate():
     gate = ConfidenceGate(PseudoConfig(limits=(0.0, 1.0)), 3)
-    trusted = everywhere((1, 4, 4))
-    trusted[0, 2:] = False  # a bonnet, of which the teacher is as sure as can be
-    confidence = torch.where(trusted, 0.6, 0.99)
-    weigh(gate, torch.zeros(1, 4, 4, dtype=torch.int64), confidence, trusted)
+    pseudo_valid = everywhere((1, 4, 4))
+    pseudo_valid[0, 2:] = False  # a bonnet, of which the teacher is as sure as can be
+    confidence = torch.where(pseudo_valid, 0.6, 0.99)
+    weigh(gate, torch.zeros(1, 4, 4, dtype=torch.int64), confidence, pseudo_valid)
     assert float(gate.gates()[0]) == pytest.approx(0.6, abs=1 / 200 + 1e-6)
     assert float(gate.histogram.sum()) == pytest.approx(8 * 0.01)
 
@@ -118,9 +118,9 @@ def test_labels_are_the_teachers(small_segmenter):
 
 def test_the_teacher_sees_the_surroundings_of_a_crop(small_segmenter):
     context, places = torch.rand(2, 3, 96, 128), torch.tensor([[0, 64], [20, 7]])
-    teacher, batch = small_segmenter(), replace(make_batch(), context=context, places=places)
+    teacher, batch = small_segmenter(), replace(make_batch(), surroundings=context, places=places)
     pseudo = pseudo_label(teacher, ConfidenceGate(PseudoConfig(), 5), batch)
-    labels = teacher.segment(batch.context, steps=0).probabilities.argmax(dim=1)
+    labels = teacher.segment(batch.surroundings, steps=0).probabilities.argmax(dim=1)
     assert torch.equal(pseudo.labels[0], labels[0, :64, 64:])
     assert torch.equal(pseudo.labels[1], labels[1, 20:84, 7:71])
     assert pseudo.weights.shape == (2, 64, 64)

@@ -25,7 +25,11 @@ def contents(seed=0, resume_key=None, extras=None, steps=0):
         optimizer.step()
         optimizer.zero_grad()
     return Contents(
-        {"net": network}, {"adam": optimizer}, resume_key or {"seed": 1}, extras or {}, Replicated(Accelerator(cpu=True))
+        {"net": network},
+        {"adam": optimizer},
+        resume_key or {"seed": 1},
+        extras or {},
+        Replicated(Accelerator(cpu=True)),
     )
 
 
