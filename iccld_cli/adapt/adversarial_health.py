@@ -1,8 +1,8 @@
 """The state of the adversarial training in words.
 
 A least-squares discriminator that cannot tell the domains apart is right half of the time and its loss is 1/4
-(scores of 1/2 everywhere); one that always can is right all of the time and its loss goes to 0. In the first case either
-the estimates are aligned or the discriminator gets no gradient, in the second the UNet gets no useful gradient.
+(scores of 1/2 everywhere); one that always can is right all of the time and its loss goes to 0. In the first case the
+estimates are aligned or the discriminator gets no gradient, in the second the UNet gets no useful gradient.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _verdict(source: float, other: float, both: float, gradient: float, said: st
     if both >= _WINS:
         return Verdict(
             "wins",
-            f"the discriminator wins ({said}), so the UNet gets almost no gradient from it: lower adv.discriminator_lr, "
-            f"or set adv.gradient_penalty=1",
+            f"the discriminator wins ({said}), so the UNet gets almost no gradient from it: lower "
+            f"adv.discriminator_lr, or set adv.gradient_penalty=1",
         )
     if both <= _GUESSES and gradient < _QUIET:
         return Verdict(

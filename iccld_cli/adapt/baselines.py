@@ -92,7 +92,7 @@ class Baseline(Stage2):
         return [Term("direct", self.config.adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct))]
 
     def adversary_inputs(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
-        """See `Stage2.adversary_inputs`; an output adversary gets class probabilities, all rows where there is no noise."""
+        """See `Stage2.adversary_inputs`; class probabilities for an output adversary; without a UNet, all rows."""
         parts = list(split_rows(out.adversary_input, views))
         if self.config.adv.adversary == "output":
             parts = [view.probabilities(part) for view, part in zip(views, parts, strict=True)]

@@ -12,7 +12,7 @@ One step:
     8. the discriminator learns to tell z̄_0 of the source from the others
     9. the class prototypes of the clean latent are updated with the source's z_0
 
-The adversarial term uses only estimates from pure noise, as in inference. A noised clean latent would contain the domain.
+The adversarial term uses only estimates from pure noise, as in inference: a noised clean latent reveals the domain.
 
 Variants for comparison are in `adapt.baselines`.
 """

@@ -27,6 +27,15 @@ MAX_NAME = 200
 _SHOWN_BAD = 20
 
 
+def _set_options() -> str:
+    """The options of the raw data sets and their values, for `--help`."""
+    return "; ".join(
+        f"{key}.{option} ({', '.join(choice.values or ('text',))})"
+        for key, adapter in ADAPTERS.items()
+        for option, choice in adapter.choices.items()
+    )
+
+
 def _prepare(
     images: Annotated[
         list[str] | None,
@@ -67,7 +76,12 @@ def _prepare(
     ] = False,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SET.OPTION=VALUE", help="Option of one data set.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SET.OPTION=VALUE",
+            help=f"Option of one raw data set, no configuration key (`iccld config` lists those): {_set_options()}.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
@@ -104,9 +118,9 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
     for pair in pairs:
         parts = re.fullmatch(r"([\w-]+)\.([\w-]+)=(.*)", pair)
         if not parts:
-            raise typer.BadParameter(f"--set {pair!r} is not of the form SET.OPTION=VALUE")
+            raise typer.BadParameter(f"--set {pair!r} is not of the form SET.OPTION=VALUE, such as acdc.condition=fog")
         if parts[1] not in ADAPTERS:
-            raise typer.BadParameter(f"--set {pair!r}: there is no data set {parts[1]!r}")
+            raise typer.BadParameter(f"--set {pair!r}: no raw data set {parts[1]!r}; options: {_set_options()}")
         found.setdefault(parts[1], {})[parts[2]] = parts[3]
     return found
 
@@ -236,7 +250,10 @@ def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], s
 
 
 def _with_adapters(function: Any) -> Any:
-    """Give the command one option for each registered data set."""
+    """Give the command one option for each raw data set in `ADAPTERS`: --gta5, --synthia, --cityscapes and so on.
+
+    Typer reads the options from the signature, so they are added to it: `**folders` takes them.
+    """
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
     added = [
         inspect.Parameter(

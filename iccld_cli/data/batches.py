@@ -79,8 +79,8 @@ class TrainingBatches(Dataset):
 
     A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
     `target` (B, 3, h, w) uint8, `pseudo_valid` (B, h, w) bool (False on pixels without pseudo-labels: border
-    rows and padding), `names`, two lists, `first`, the number of its first sample in the step's whole batch, `micro`, its
-    number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
+    rows and padding), two lists of `names`, `first`, the number of its first sample in the step's whole batch, `micro`,
+    its number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
     holds the `surroundings` of the target crops, (B, 3, H, W) uint8, and the `places` of the crops in them, int64
     (B, 2), top and left. Without a target pool `names` has one list, and the entries of the target are missing.
 
