@@ -187,6 +187,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="For every training.")
     parser.add_argument("--classes", help="Score these classes only.")
+    parser.add_argument(
+        "--all-classes", action="store_true", help="Learn all that the sources know, not only what is scored."
+    )
     parser.add_argument("--test", action="store_true", help="Also score `test`.")
     parser.add_argument("--plain", action="store_true", help="Leave out the rows' further evaluations.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at once, on one device.")
@@ -223,7 +226,9 @@ def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
         sources = options.source[:1] if row.first_source else options.source[1:] if row.last_sources else options.source
         command += ["adapt-seg", "--preset", options.preset]
         command += [part for path in options.target for part in ("--target", str(path))]
-        command += [part for path in ([options.scored] if row.oracle else sources) for part in ("--source", str(path))]
+        sources = [options.scored] if row.oracle else sources
+        command += [part for path in sources for part in ("--source", str(path))]
+        command += [] if options.all_classes else _shared_classes(sources, options.scored)
         command += ["--encoder", options.encoder] if options.encoder else []
         command += ["--source-only"] if row.source_only else []
         iterations = options.seg_iterations
@@ -233,6 +238,17 @@ def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
     command += ["--out", str(out), "--seed", str(seed), "--iterations", str(round(iterations * row.longer))]
     command += ["--device", options.device, "--precision", options.precision]
     return command + [part for setting in (*options.set, *row.settings) for part in ("--set", setting)]
+
+
+def _shared_classes(sources: list[Path], scored: Path) -> list[str]:
+    """`--classes` with what the sources and the labels that are scored know, so that every row learns the same."""
+    known = [
+        json.loads((path / "dataset.json").read_text(encoding="utf-8"))["classes_known"] for path in [*sources, scored]
+    ]
+    if known[-1] is None:
+        return []
+    names = {name for classes in known[:-1] for name in classes or ()}
+    return ["--classes", ",".join(name for name in known[-1] if name in names)]
 
 
 def _one(row: Row, seed: int, options: argparse.Namespace, orphan: bool) -> str | None:

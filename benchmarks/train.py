@@ -9,7 +9,7 @@ else the machine does meets all rows alike; the median of all steps counts:
     ... cached              the same step on one batch that lies on the device already: what loading costs
     ... bare                forward and backward of the same networks on as many images, and an optimizer step:
                             what everything else (teacher, ClassMix, augmentation, averages) costs
-    segformer-b0 / -b5      fine-tuning of the model from `transformers` (random weights), at equal crop and batch
+    segformer-b0, -b2, -b5  fine-tuning of the model from `transformers` (random weights), at equal crop and batch
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.config import Config, load_config
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
-from iccld_cli.losses.segmentation import segmentation_loss
+from iccld_cli.losses.segmentation import pixel_cross_entropy
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.train.data import open_data
 from iccld_cli.train.memory import peak_bytes
-from iccld_cli.train.setup import build_accelerator
+from iccld_cli.train.setup import build_accelerator, compile_network
 
 ROWS = (
-    "stage1", "stage1 cached", "stage1 bare", "stage2", "stage2 cached", "stage2 bare", "segformer-b0", "segformer-b5",
+    "stage1", "stage1 cached", "stage1 bare", "stage2", "stage2 cached", "stage2 bare", "segformer-b0", "segformer-b2",
+    "segformer-b5",
 )  # fmt: skip
 # Widths, depths, heads and decoder width of the published sizes (Xie et al. 2021, table 6).
 SEGFORMER = {
     "segformer-b0": ([32, 64, 160, 256], [2, 2, 2, 2], 256),
+    "segformer-b2": ([64, 128, 320, 512], [3, 4, 6, 3], 768),
     "segformer-b5": ([64, 128, 320, 512], [3, 6, 40, 3], 768),
 }
 
@@ -126,6 +128,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="How often all rows are measured.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", action="store_true", help="Through torch.compile.")
     parser.add_argument("--only", nargs="+", choices=ROWS, help="Measure these rows only.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
@@ -140,6 +143,7 @@ def _config(options: argparse.Namespace) -> Config:
         "data.batch_size": options.batch_size,
         "run.device": options.device,
         "run.precision": options.precision,
+        "run.compile": options.compile,
         "seg.burn_in": 0.0,
         "seg.iterations": 10_000,
         "adv.iterations": 10_000,
@@ -151,8 +155,20 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     config = _config(options)
     with tempfile.TemporaryDirectory() as folder:
         accelerator = build_accelerator(config, Path(folder))
-        times = _time(_steps_of(options, config, accelerator), accelerator.device, options.steps)
-    return {"times": times, "peak_gib": peak_bytes(accelerator.device) / 2**30}
+        steps = _steps_of(options, config, accelerator)
+        times = _time(steps, accelerator.device, options.steps)
+        peak = peak_bytes(accelerator.device) / 2**30
+        flops = None if options.compile else _flops(steps)
+    return {"times": times, "peak_gib": peak, "flops": flops}
+
+
+def _flops(steps: Iterator[None]) -> int:
+    """Floating-point operations of a step's matrix products and convolutions, teacher and backward pass included."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        next(steps)
+    return int(counter.get_total_flops())
 
 
 def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelerator) -> Iterator[None]:
@@ -164,6 +180,8 @@ def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelera
     stage: Stage = (Stage2 if name == "stage2" else Stage1)(config, data.space, student, accelerator)
     if kind == "bare":
         return _bare(stage, config, len(data.space), accelerator)
+    if config.run.compile:
+        compile_network(stage.network, accelerator)
     batches = TrainingBatches(config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes)
     return _real(stage, config, batches, accelerator, cached=kind == "cached")
 
@@ -191,12 +209,12 @@ def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator) 
 
     def loss() -> torch.Tensor:
         if network.denoiser is None:
-            return segmentation_loss(network(images)["logits"], labels)
+            return pixel_cross_entropy(network(images)[0], labels).mean()
         z_0, skip, _ = network.encoder(images)
         times = torch.zeros(len(z_0), dtype=torch.int64, device=device)
         estimate = network.denoiser(torch.randn_like(z_0), times, z_0)
-        direct = segmentation_loss(network.decoder(z_0, skip), labels)
-        return direct + segmentation_loss(network.decoder(estimate, skip), labels)
+        direct = pixel_cross_entropy(network.decoder(z_0, skip), labels).mean()
+        return direct + pixel_cross_entropy(network.decoder(estimate, skip), labels).mean()
 
     return _loop(loss, optimizer, accelerator)
 
@@ -207,6 +225,8 @@ def _segformer(name: str, config: Config, accelerator: Accelerator) -> Iterator[
     widths, depths, decoder = SEGFORMER[name]
     shape = SegformerConfig(hidden_sizes=widths, depths=depths, decoder_hidden_size=decoder, num_labels=19)
     network = SegformerForSemanticSegmentation(shape).to(accelerator.device).train()
+    if config.run.compile:
+        network.compile(dynamic=False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5, fused=accelerator.device.type == "cuda")
     images, labels = _random_batch(config, 19, accelerator.device)
     return _loop(lambda: network(pixel_values=images, labels=labels).loss, optimizer, accelerator)

@@ -7,7 +7,6 @@ the run and inside every model file. An unknown key is an error that names the n
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from iccld_cli.errors import IccldError, did_you_mean
+from iccld_cli.reading import ReadError, parse_toml, read_toml
 from iccld_cli.sections import (
     AdvConfig,
     AugmentConfig,
@@ -29,12 +29,6 @@ from iccld_cli.sections import (
     Section,
     SegConfig,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 RENAMED: dict[str, str | None] = {
     "seg.confidence": "pseudo.gate",
@@ -188,18 +182,16 @@ def _preset_tree(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise IccldError(f"unknown preset {name!r}", did_you_mean(name, preset_names()))
     text = (resources.files("iccld_cli") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return {**tomllib.loads(text), "preset": name}
+    return {**parse_toml(text), "preset": name}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IccldError(f"no configuration file at {path}") from None
-    except OSError as error:
-        raise IccldError(f"cannot read {path} ({error.strerror})", "give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise IccldError(f"{path} is not valid TOML ({error})") from None
+        return read_toml(path)
+    except ReadError as error:
+        if error.message == "is missing":
+            raise IccldError(f"no configuration file at {path}") from None
+        raise IccldError(f"configuration file {path} {error.message}", "give a TOML file") from None
 
 
 def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
@@ -221,9 +213,11 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
+        return parse_toml(f"v = {text}")["v"]
+    except ReadError as error:
+        if "nested" in error.message:
+            raise IccldError(f"the value {text[:40]!r}... {error.message}") from None
+        return text  # a bare word
 
 
 def _short(value: Any) -> str:

@@ -16,12 +16,23 @@ MAX_DEPTH = 64
 MAX_CONTAINERS = 200_000  # each costs some 60 bytes however short its text is
 
 
-def parse_json(raw: bytes | str, *, limit: int = MAX_BYTES) -> Any:
+class NestedTooDeep(ValueError):
+    """Brackets within brackets, more than `MAX_DEPTH`."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested more than {MAX_DEPTH} deep")
+
+
+def parse_json(
+    raw: bytes | str, *, limit: int = MAX_BYTES, containers: int = MAX_CONTAINERS, finite: bool = True
+) -> Any:
     """Parse a JSON text.
 
     Args:
         raw: The text; bytes are UTF-8.
         limit: Most bytes (or characters) it may have.
+        containers: Most lists and objects it may have.
+        finite: Whether NaN and infinite numbers are refused.
 
     Raises:
         ValueError: It is no such text; the message is part of a sentence, such as `nested more than 64 deep`.
@@ -33,13 +44,14 @@ def parse_json(raw: bytes | str, *, limit: int = MAX_BYTES) -> Any:
             raw = raw.decode("utf-8")
         except UnicodeDecodeError:
             raise ValueError("not UTF-8") from None
-    if raw.count("[") + raw.count("{") > MAX_CONTAINERS:
-        raise ValueError(f"more than {MAX_CONTAINERS} lists and objects")
+    if raw.count("[") + raw.count("{") > containers:
+        raise ValueError(f"more than {containers} lists and objects")
+    numbers: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
     try:
-        value = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique, parse_float=_finite)
+        value = json.loads(raw, object_pairs_hook=_unique, **numbers)
     except RecursionError:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
-    _check_tree(value)
+        raise NestedTooDeep from None
+    check_depth(value)
     return value
 
 
@@ -63,12 +75,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_tree(value: Any) -> None:
-    """Level by level, because a recursive walk is what deep nesting breaks."""
+def check_depth(value: Any) -> None:
+    """Bound the depth of lists and objects, and refuse strings that are no text.
+
+    Level by level, because a recursive walk is what deep nesting breaks.
+
+    Raises:
+        ValueError: A string holds half a surrogate pair; or `NestedTooDeep`.
+    """
     level, depth = [value], 0
     while level:
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        if depth >= MAX_DEPTH and any(isinstance(item, dict | list) for item in level):
+            raise NestedTooDeep
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):

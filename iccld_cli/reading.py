@@ -8,14 +8,13 @@ the file's name ("is a named pipe"), so that each caller says it in its own sent
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+from iccld_cli import plainjson
 from iccld_cli.errors import IccldError
 
 if sys.version_info >= (3, 11):
@@ -32,9 +31,6 @@ MAX_SETTINGS = 4 * MIB
 
 MAX_DESCRIPTION = 256 * MIB
 """Most bytes of a JSON file that the program writes: `dataset.json`, `state.json`."""
-
-MAX_DEPTH = 64
-"""Most levels of brackets in JSON and TOML."""
 
 _KINDS = (
     (stat.S_ISFIFO, "is a named pipe"),
@@ -63,15 +59,20 @@ def kind_problem(path: Path | str) -> str | None:
         return None
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return None
+    return _kind(mode)
+
+
+def _kind(mode: int) -> str:
     return next((text for test, text in _KINDS if test(mode)), "is no regular file")
 
 
-def read_bytes(path: Path | str, limit: int = MAX_FILE) -> bytes:
+def read_bytes(path: Path | str, limit: int = MAX_FILE, start: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
         path: The file.
-        limit: Most bytes.
+        limit: Most bytes that it may have.
+        start: Bytes to read from its start; None for all.
 
     Raises:
         ReadError: It is missing, no regular file, larger than `limit`, or cannot be read.
@@ -82,14 +83,19 @@ def read_bytes(path: Path | str, limit: int = MAX_FILE) -> bytes:
         if problem := kind_problem(path):  # not even opened: that alone makes some devices act
             raise ReadError(problem)
         handle = os.open(path, flags)
-        with open(handle, "rb") as file:
+        try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise ReadError(next((t for test, t in _KINDS if test(found.st_mode)), "is no regular file"))
-            data = file.read(limit + 1) if found.st_size <= limit else b""
-            if found.st_size > limit or len(data) > limit:
+                raise ReadError(_kind(found.st_mode))
+            if found.st_size > limit:
                 raise ReadError(f"is larger than {_amount(limit)}")
-            return data
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(limit + 1 if start is None else start)
+        finally:
+            os.close(handle)
+        if len(data) > limit:
+            raise ReadError(f"is larger than {_amount(limit)}")
+        return data
     except (FileNotFoundError, NotADirectoryError):
         raise ReadError("is missing") from None
     except OSError as error:
@@ -127,18 +133,15 @@ def parse_json(text: str | bytes, finite: bool = True) -> Any:
         finite: Whether NaN and infinite numbers are refused.
 
     Raises:
-        ReadError: It is not JSON, nested deeper than `MAX_DEPTH`, or holds a number that is not finite.
+        ReadError: It is not JSON, nested deeper than `plainjson.MAX_DEPTH`, or holds a key twice or a number that is
+            not finite.
     """
     try:
-        value = json.loads(text)
-    except RecursionError:
+        return plainjson.parse_json(text, limit=MAX_DESCRIPTION, containers=MAX_DESCRIPTION, finite=finite)
+    except plainjson.NestedTooDeep:
         raise ReadError("is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise ReadError(f"is not UTF-8 text (byte {error.start})") from None
     except ValueError as error:
         raise ReadError(f"is not JSON ({error})") from None
-    _check(value, finite)
-    return value
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:
@@ -154,34 +157,16 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML.
 
     Raises:
-        ReadError: It is not TOML, or nested deeper than `MAX_DEPTH`.
+        ReadError: It is not TOML, or nested deeper than `plainjson.MAX_DEPTH`.
     """
     try:
         value = tomllib.loads(text)
-    except RecursionError:
+        plainjson.check_depth(value)
+    except (RecursionError, plainjson.NestedTooDeep):
         raise ReadError("is nested too deeply") from None
     except ValueError as error:
         raise ReadError(f"is not TOML ({error})") from None
-    _check(value, finite=False)
     return value
-
-
-def _check(value: Any, finite: bool) -> None:
-    """Bound the depth, because whoever walks the value afterwards may do so by recursion."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner += one.values()
-            elif isinstance(one, list):
-                inner += one
-            elif finite and isinstance(one, float) and not math.isfinite(one):
-                raise ReadError("holds a number that is not finite")
-        if not inner:
-            return
-        level = inner
-    raise ReadError("is nested too deeply")
 
 
 def _amount(size: int) -> str:

@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 import iccld_cli
-from iccld_cli.config import RENAMED, Config, config_from_dict, load_config, preset_names, tomllib
+from iccld_cli.config import RENAMED, Config, config_from_dict, load_config, preset_names
 from iccld_cli.errors import IccldError
+from iccld_cli.reading import tomllib
 
 PACKAGE = Path(iccld_cli.__file__).parent
 PRESETS = preset_names()
@@ -137,10 +138,10 @@ def test_unreadable_files_are_explained(tmp_path):
         load_config("tiny", file=tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("[optim\n")
-    with pytest.raises(IccldError, match="not valid TOML"):
+    with pytest.raises(IccldError, match="is not TOML"):
         load_config("tiny", file=broken)
     broken.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(IccldError, match="not valid TOML"):
+    with pytest.raises(IccldError, match="is not UTF-8 text"):
         load_config("tiny", file=broken)
     with pytest.raises(IccldError):
         load_config("tiny", file=tmp_path)

@@ -62,7 +62,10 @@ def predict(
     from iccld_cli.inference.predict import PredictOptions
     from iccld_cli.inference.predict import predict as run
 
-    jobs = collect(inputs, out)
+    left_out: dict[Path, str] = {}
+    jobs = collect(inputs, out, left_out)
+    for path, reason in left_out.items():
+        say(f"warning: {path} {reason} and is left out", stderr=True)
     where = pick_device(device)
     segmenter, header = load_for_inference(_checkpoint(ckpt), where)
     options = PredictOptions(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from iccld_cli.prepare.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
+    from iccld_cli.prepare.adapters.base import Adapter
     from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
 
 VIRTUAL_SIZE = (512, 256)
@@ -84,6 +86,9 @@ def _prepare(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what would be taken and what would stop it; writes nothing.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes (default: all cores).")] = None,
     **folders: Path | None,
@@ -95,16 +100,23 @@ def _prepare(
     options = PrepareOptions(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
-    sources += _raw_sets(folders, settings, not unlabeled, out)
-    sources += _own(images or [], masks or [], label_map, out)
-    sources += _videos(video or [], fps)
-    if virtual is not None:
-        sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
-    if virtual is None and (look or virtual_drive is not None):
-        raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
-    if not sources:
-        raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
+    stopped: list[str] = []
     try:
+        for key, opened in _raw_sets(folders, settings, not unlabeled, out, check):
+            sources += _opened(key, opened, stopped if check else None)
+        sources += _own(images or [], masks or [], label_map, out)
+        sources += _videos(video or [], fps)
+        if virtual is not None:
+            sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
+        if virtual is None and (look or virtual_drive is not None):
+            raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
+        if not sources and not stopped:
+            raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
+        if check:
+            from iccld_cli.cli.check import print_check
+
+            print_check(_named(sources, name) if sources else [], out, options, stopped)
+            return
         for set_name, source in _named(sources, name):
             _prepare_one(source, out, set_name, options)
     finally:
@@ -126,14 +138,39 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _raw_sets(
-    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path
-) -> Iterator[tuple[str, Source]]:
-    from iccld_cli.prepare.archives import open_tree
-
+    folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path, peek: bool
+) -> Iterator[tuple[str, Callable[[], Source]]]:
     for key, adapter in ADAPTERS.items():
         folder = folders.get(key.replace("-", "_"))
         if folder is not None:
-            yield key, adapter(open_tree(folder, out), settings.get(key), labelled)
+            yield key, functools.partial(_open_set, adapter, folder, out, peek, settings.get(key), labelled)
+
+
+def _open_set(
+    adapter: type[Adapter], folder: Path, out: Path, peek: bool, options: dict[str, str] | None, labelled: bool
+) -> Source:
+    from iccld_cli.prepare.archives import open_tree, plain_copies
+    from iccld_cli.prepare.peek import cut_short
+
+    tree = open_tree(folder, out, peek)
+    try:
+        return adapter(tree, options, labelled)
+    except IccldError as error:
+        for copy in plain_copies(tree):
+            copy.unlink(missing_ok=True)
+        if peek and (cut := cut_short(tree)):
+            raise IccldError(f"{error.message}, but {cut}", "unpack it, or run without --check") from None
+        raise
+
+
+def _opened(name: str, opened: Callable[[], Source], stopped: list[str] | None) -> Iterator[tuple[str, Source]]:
+    """Open a set; where errors are collected, one set does not keep the others from being looked at."""
+    try:
+        yield name, opened()
+    except IccldError as error:
+        if stopped is None:
+            raise
+        stopped.append(f"{name}: {error}")
 
 
 def _own(images: list[str], masks: list[str], label_map: Path | None, out: Path) -> Iterator[tuple[str, Source]]:
@@ -238,6 +275,8 @@ def _print_bad(error: BadFilesError) -> None:
         say(f"  {shown(entry['file'])} {shown(entry['reason'])}", stderr=True)
     if len(error.files) > _SHOWN_BAD:
         say(f"  ... and {len(error.files) - _SHOWN_BAD} more", stderr=True)
+    for text in error.notices:
+        say(f"  note: {text}", stderr=True)
 
 
 def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], seed: int) -> None:

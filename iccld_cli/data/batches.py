@@ -6,7 +6,7 @@ A step's whole batch is `world` ranks x `accumulate` micro-batches x `batch_size
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 
 from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
 from iccld_cli.data.loading import load_ahead
-from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
+from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
 from iccld_cli.sections import DataConfig
 
@@ -41,6 +42,23 @@ class Pool:
         """All frames of a split of several data sets."""
         frames = tuple((i, f) for i, d in enumerate(datasets) for f in d.frames(split))
         return cls(tuple(datasets), frames)
+
+    def check_labelled(self, ids: Iterable[int]) -> None:
+        """Refuse data sets without a single pixel to learn from.
+
+        Args:
+            ids: TrainIds that are learned.
+
+        Raises:
+            IccldError: All labels of a data set are ignored.
+        """
+        ids = frozenset(ids)
+        for number, dataset in enumerate(self.datasets):
+            if labelled_pixels((frame for of, frame in self.frames if of == number), ids) == 0:
+                raise IccldError(
+                    f"source {dataset.root} has no labelled pixel of the classes trained on",
+                    "look at it with `iccld inspect`; is its label map right?",
+                )
 
     def median_height(self) -> float:
         """Median height of the frames in pixels."""

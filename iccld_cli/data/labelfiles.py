@@ -69,6 +69,20 @@ def decode_channels(data: bytes) -> np.ndarray:
     return raw[..., None] if raw.ndim == 2 else raw
 
 
+def refuse_colors(raw: np.ndarray) -> None:
+    """Refuse a picture of the classes' colours where ids are wanted.
+
+    Args:
+        raw: (H, W, C), channels in the order R, G, B.
+
+    Raises:
+        IccldError: There are three channels or more, and they differ.
+    """
+    red, *others = (raw[..., channel] for channel in range(min(3, raw.shape[2])))
+    if len(others) == 2 and not all(np.array_equal(red, other) for other in others):
+        raise IccldError("holds colours, not ids; the set's label files with ids are needed")
+
+
 def lookup_table(ids: Mapping[int, str | None], space: LabelSpace) -> np.ndarray:
     """A table from raw id to trainId.
 

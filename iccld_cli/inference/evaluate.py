@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.inference.evaluation import Evaluation, FrameScore
 from iccld_cli.inference.images import auto_batch_size, normalised_entropy, to_tensor
@@ -253,7 +253,7 @@ def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = No
         limit: Keep only this many, evenly spread; None or 0 for all.
 
     Raises:
-        IccldError: The split is missing, or none of its frames has a label.
+        IccldError: The split is missing, or none of its frames has a label, or none a labelled pixel.
     """
     frames = [frame for frame in dataset.frames(split) if frame.label is not None]
     if not frames:
@@ -261,6 +261,8 @@ def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = No
             f"{dataset.root} has no labels in split {split!r}",
             "evaluation needs labels; choose another split",
         )
+    if labelled_pixels(frames, range(len(dataset.info.label_space))) == 0:
+        raise IccldError(f"{dataset.root} has no labelled pixel in split {split!r}", "is its label map right?")
     if limit and limit < len(frames):
         frames = [frames[i * len(frames) // limit] for i in range(limit)]
     return frames

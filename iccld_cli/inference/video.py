@@ -14,7 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from iccld_cli.errors import IccldError
@@ -63,6 +62,8 @@ class VideoReader:
         Raises:
             IccldError: The file is missing, is no video or is damaged beyond opening.
         """
+        import av
+
         self.path = Path(path)
         if not self.path.is_file():
             raise IccldError(f"no video at {self.path}")
@@ -144,6 +145,8 @@ class VideoReader:
 
     def _decode(self) -> Iterator[Any]:
         """Frames of all packets; a packet that cannot be decoded is passed over, a broken end ends."""
+        import av
+
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -192,6 +195,8 @@ class VideoWriter:
         Raises:
             IccldError: This FFmpeg has no H.264 encoder, or it refuses the size.
         """
+        import av
+
         self.size = size
         width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
         self._fps = fps
@@ -226,6 +231,8 @@ class VideoWriter:
             image: uint8 (H, W, 3) RGB or (H, W) grey.
             time: Seconds since the start, later than that of the frame before.
         """
+        import av
+
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
         down, right = image.shape[0] % 2, image.shape[1] % 2
@@ -243,10 +250,14 @@ class VideoWriter:
 
     def abandon(self) -> None:
         """Let go of the file without finishing it."""
+        import av
+
         with contextlib.suppress(av.error.FFmpegError, OSError):
             self._container.close()
 
     def _mux(self, packets: list) -> None:
+        import av
+
         for packet in packets:
             if not packet.duration:  # without it the last frame would not last, and the video end one frame early
                 packet.duration = round(1 / self._fps / packet.time_base)
@@ -285,6 +296,8 @@ def check_encoder() -> str | None:
         None when H.264 works, else the reason why it does not.
     """
     import io
+
+    import av
 
     buffer = io.BytesIO()
     try:

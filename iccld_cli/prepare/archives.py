@@ -7,6 +7,7 @@ or whole archives that unpack to far more than real data sets do.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
@@ -22,7 +23,7 @@ from typing import IO, Any
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
-from iccld_cli.prepare.tree import FolderTree, Stamp, Tree
+from iccld_cli.prepare.tree import FolderTree, Stamp, Tree, join, read_start
 
 MAX_MEMBER = 1 << 30
 """Largest member in bytes; the largest image of a known data set is below 100 MB."""
@@ -31,6 +32,9 @@ MAX_RATIO = 200
 """How much larger than itself an archive may unpack to, beyond `FREE_BYTES`. Labels reach about 100."""
 
 FREE_BYTES = 256 * 1024 * 1024
+
+_ARCHIVE_DEPTH = 3
+"""Levels of folders below the given one that archives are looked for in."""
 
 _COMPRESSED: dict[str, Any] = {
     ".gz": gzip.open,
@@ -49,43 +53,84 @@ def is_archive(path: Path) -> bool:
     return names.endswith((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz"))
 
 
-def open_tree(path: Path, cache: Path) -> Tree:
-    """Open a folder or an archive; archives that lie in the folder itself are read as if they were unpacked there.
+def open_tree(path: Path, cache: Path, peek: bool = False) -> Tree:
+    """Open a folder or an archive; archives that lie in the folder are read as if they were unpacked where they lie.
 
     Args:
         path: Folder or archive.
         cache: Folder for the uncompressed form of compressed tar files, which cannot be read in any order otherwise.
+        peek: Look into compressed tar files for a short time only and write nothing; see `peek.PeekTree`.
 
     Raises:
         IccldError: It does not exist, is damaged, or is not safe to read.
     """
     if path.is_dir():
         folder = FolderTree(path)
-        archives = sorted(child for child in path.iterdir() if child.is_file() and is_archive(child))
-        return UnionTree(folder, [_open_archive(a, cache) for a in archives]) if archives else folder
+        archives = [(a, a.parent.relative_to(path).as_posix()) for a in _archives_below(path)]
+        parts = [_open_archive(a, cache, "" if where == "." else where, peek) for a, where in archives]
+        return UnionTree(folder, parts) if parts else folder
     if path.is_file() and is_archive(path):
-        return _open_archive(path, cache)
+        return _open_archive(path, cache, "", peek)
+    if path.is_file() and path.suffix.lower() in (".rar", ".7z"):
+        raise IccldError(
+            f"{path} cannot be read packed", "unpack it (unar, unrar or 7z) and give the folder; zip or tar can be read"
+        )
     if path.is_file():
         raise IccldError(f"{path} is a file of a kind that cannot be read", "give a folder, or a zip or tar file")
     return FolderTree(path)
 
 
-def _open_archive(path: Path, cache: Path) -> ArchiveTree:
+def _archives_below(folder: Path, depth: int = _ARCHIVE_DEPTH) -> list[Path]:
+    """Archives in a folder and the folders below it, sorted."""
+    found, below = [], []
+    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            child = Path(entry.path)
+            if is_archive(child) and child.is_file():
+                found.append(child)
+            elif depth and child.is_dir():  # links too, as `FolderTree.walk` does; the depth ends their loops
+                below.append(child)
+    for child in below:
+        found += _archives_below(child, depth - 1)
+    return sorted(found)
+
+
+def _open_archive(path: Path, cache: Path, where: str, peek: bool) -> ArchiveTree:
     try:
         if path.suffix.lower() == ".zip":
-            return ZipTree(path)
+            return ZipTree(path, where)
         opener = _COMPRESSED.get(path.suffix.lower())
-        return TarTree(path, path if opener is None else _uncompress(path, opener, cache))
+        if opener is not None and peek:
+            from iccld_cli.prepare.peek import PeekTree
+
+            return PeekTree(path, opener, where)
+        if opener is None:
+            return TarTree(path, path, where)
+        plain = _uncompress(path, opener, cache)
+        try:
+            return TarTree(path, plain, where)
+        except BaseException:
+            plain.unlink(missing_ok=True)  # a copy of what was refused is of no use
+            raise
     except _READ_ERRORS as error:
-        raise IccldError(f"{path} is damaged or no archive ({error})", "download it again") from None
+        hint = "is its download complete? get it again, or move it away if it does not belong here"
+        raise IccldError(f"{path} is damaged or no archive ({error})", hint) from None
 
 
 class ArchiveTree:
     """What zip and tar have in common: members by cleaned path."""
 
-    def __init__(self, path: Path) -> None:
-        """Open an archive."""
+    def __init__(self, path: Path, where: str = "") -> None:
+        """Open an archive.
+
+        Args:
+            path: The file.
+            where: Folder that its members are put into.
+        """
         self.path = path.absolute()
+        self.where = where
         self._members: dict[str, tuple[Any, Stamp]] = {}
         self._children: dict[str, set[str]] = {"": set()}
         self._unpacked = 0
@@ -103,6 +148,7 @@ class ArchiveTree:
         allowed = FREE_BYTES + MAX_RATIO * self.path.stat().st_size
         if stamp.size > MAX_MEMBER or self._unpacked > allowed:
             raise self._refuse(name, "it unpacks to far more than a data set would")
+        clean = join(self.where, clean)
         self._members[clean] = (handle, stamp)
         while clean:
             parent = posixpath.dirname(clean)
@@ -161,9 +207,9 @@ class ArchiveTree:
 class ZipTree(ArchiveTree):
     """A zip file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open and check a zip file."""
-        super().__init__(path)
+    def __init__(self, path: Path, where: str = "") -> None:
+        """Open and check a zip file, see `ArchiveTree`."""
+        super().__init__(path, where)
         self._zip: zipfile.ZipFile | None = None
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -175,10 +221,28 @@ class ZipTree(ArchiveTree):
                     raise self._refuse(info.filename, "it is encrypted")
                 self._add(info.filename, info.filename, Stamp(info.file_size, info.CRC))
 
+    def read_start(self, path: str, size: int) -> bytes:
+        """The first bytes of a member, without unpacking the rest.
+
+        Raises:
+            IccldError: It is missing or damaged.
+        """
+        found = self._members.get(path)
+        if found is None:
+            raise IccldError("is missing")
+        try:
+            with self._opened().open(found[0]) as file:
+                return file.read(size)
+        except _READ_ERRORS as error:
+            raise IccldError(f"cannot be read from the archive ({error})") from None
+
     def _read(self, handle: Any, stamp: Stamp) -> bytes:
+        return self._opened().read(handle)
+
+    def _opened(self) -> zipfile.ZipFile:
         if self._zip is None:  # opened once in each process; workers get this object without it
             self._zip = zipfile.ZipFile(self.path)
-        return self._zip.read(handle)
+        return self._zip
 
     def __getstate__(self) -> dict[str, Any]:
         """For the workers: without the open file."""
@@ -188,14 +252,15 @@ class ZipTree(ArchiveTree):
 class TarTree(ArchiveTree):
     """A tar file."""
 
-    def __init__(self, path: Path, plain: Path) -> None:
+    def __init__(self, path: Path, plain: Path, where: str = "") -> None:
         """Open and check a tar file.
 
         Args:
             path: The file as downloaded.
             plain: The same, uncompressed.
+            where: Folder that its members are put into.
         """
-        super().__init__(path)
+        super().__init__(path, where)
         self.plain = plain
         self._file: IO[bytes] | None = None
         with tarfile.open(plain, "r:") as archive:
@@ -240,45 +305,66 @@ def _uncompress(path: Path, opener: Any, cache: Path) -> Path:
 
 
 class UnionTree:
-    """A folder and the archives in it, as if they were unpacked there; what is unpacked already comes first."""
+    """A folder and the archives in it, as if they were unpacked there; what is unpacked already comes first.
+
+    Attributes:
+        folder: The folder alone.
+        parts: The folder and the archives.
+    """
 
     def __init__(self, folder: FolderTree, archives: list[ArchiveTree]) -> None:
         """Join them."""
-        self._parts: list[Tree] = [folder, *archives]
-        self._folder = folder
+        self.parts: list[Tree] = [folder, *archives]
+        self.folder = folder
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """As `FolderTree.left_out`."""
+        return self.folder.left_out
 
     def walk(self, folder: str = "") -> Iterator[str]:
         """Paths of all files under a folder, each once."""
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(self.parts):
             for path in part.walk(folder):
-                if not any(earlier.stamp(path) for earlier in self._parts[:number]):
+                if not any(earlier.stamp(path) for earlier in self.parts[:number]):
                     yield path
 
     def is_folder(self, folder: str) -> bool:
         """Whether any part has the folder."""
-        return any(part.is_folder(folder) for part in self._parts)
+        return any(part.is_folder(folder) for part in self.parts)
 
     def folders(self, folder: str = "") -> list[str]:
         """Folders directly inside a folder in any part, sorted."""
-        return sorted({child for part in self._parts for child in part.folders(folder)})
+        return sorted({child for part in self.parts for child in part.folders(folder)})
 
     def stamp(self, path: str) -> Stamp | None:
         """Of the first part that has the file."""
-        return next((stamp for part in self._parts if (stamp := part.stamp(path))), None)
+        return next((stamp for part in self.parts if (stamp := part.stamp(path))), None)
+
+    def read_start(self, path: str, size: int) -> bytes:
+        """The first bytes, from the first part that has the file."""
+        for part in self.parts:
+            if part.stamp(path):
+                return read_start(part, path, size)
+        raise IccldError("is missing")
+
+    def holders(self, path: str) -> list[tuple[Tree, Stamp]]:
+        """The parts that have a file, the one that it is read from first."""
+        return [(part, stamp) for part in self.parts if (stamp := part.stamp(path))]
 
     def read(self, path: str) -> bytes:
         """From the first part that has the file."""
-        for part in self._parts:
+        for part in self.parts:
             if part.stamp(path):
                 return part.read(path)
         raise IccldError("is missing")
 
     def describe(self) -> str:
         """The folder's path."""
-        return self._folder.describe()
+        return self.folder.describe()
 
 
 def plain_copies(tree: object) -> list[Path]:
     """Uncompressed copies of compressed archives that a tree has made, to be removed when it is done with."""
-    parts = tree._parts if isinstance(tree, UnionTree) else [tree]
+    parts = tree.parts if isinstance(tree, UnionTree) else [tree]
     return [part.plain for part in parts if isinstance(part, TarTree) and part.plain != part.path]

@@ -101,9 +101,20 @@ def own_warnings(info: DatasetInfo) -> list[str]:
         found.append(
             f"{info.name}: {images} may be damaged, look at them: the decoder met surplus bytes (see dataset.json)"
         )
+    known = info.extra.get("known_bad", [])
+    if known:
+        what = "1 frame" if len(known) == 1 else f"{len(known)} frames"
+        reasons = Counter(entry["reason"] for entry in known)
+        why = known[0]["reason"] if len(known) == 1 else "; ".join(f"{n}: {text}" for text, n in reasons.most_common())
+        found.append(f"{info.name}: {what} known to be bad in the official set left out ({why}; see dataset.json)")
+    if passed := info.extra.get("passed_over"):
+        names = ", ".join(f"{name!r} {count}" for name, count in passed.items())
+        found.append(f"{info.name}: labels of unknown names were passed over, as the set's own tool does: {names}")
+    found += [f"{info.name}: {text}" for text in info.extra.get("notices", [])]
     if info.skipped:
         left_out = "1 frame was" if len(info.skipped) == 1 else f"{len(info.skipped)} frames were"
-        found.append(f"{info.name}: {left_out} left out (see dataset.json)")
+        first = ", ".join(f"{entry.get('file')} {entry.get('reason')}" for entry in info.skipped[:3])
+        found.append(f"{info.name}: {left_out} left out ({first}{', ...' * (len(info.skipped) > 3)}; see dataset.json)")
     return found
 
 

@@ -18,7 +18,6 @@ classes = [{ name = "quay", color = [128, 64, 128] }, { name = "crane", color = 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,11 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.labels import CITYSCAPES, LabelSpace
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
+from iccld_cli.reading import ReadError, read_toml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,15 +99,15 @@ def read_label_map(path: Path) -> LabelMap:
         IccldError: Missing, not TOML, an unknown key, an unknown class, or an id or colour out of range.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IccldError(f"no label map at {path}", "check the path") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise IccldError(f"{path} is not readable TOML ({error})", "see docs/data.md for an example") from None
+        raw = read_toml(path)
+    except ReadError as error:
+        if error.message == "is missing":
+            raise IccldError(f"no label map at {path}", "check the path") from None
+        raise IccldError(f"label map {path} {error.message}", "see docs/data.md for an example") from None
     try:
         return parse_label_map(raw)
     except IccldError as error:
-        raise IccldError(f"{path}: {error.message}", error.hint) from None
+        raise IccldError(f"{path}: {error.message}", error.hint or "see docs/data.md for an example") from None
 
 
 def parse_label_map(raw: Mapping[str, Any]) -> LabelMap:
@@ -127,9 +122,12 @@ def parse_label_map(raw: Mapping[str, Any]) -> LabelMap:
     if ("ids" in raw) == ("colors" in raw):
         raise IccldError("needs either [ids] or [colors]", "see docs/data.md for an example")
     unknown, channel = raw.get("unknown", "error"), raw.get("channel", 0)
+    for key in ("ids", "colors", "covers", "label_space"):
+        if not isinstance(raw.get(key, {}), Mapping):
+            raise IccldError(f"{key} = {str(raw[key])[:60]} is no table", f"write [{key}] and a line for each entry")
     if unknown not in ("error", "ignore"):
         raise IccldError(f"unknown = {unknown!r} is not possible", "write error or ignore")
-    if channel not in (0, 1, 2, 3):
+    if isinstance(channel, bool) or not isinstance(channel, int) or channel not in (0, 1, 2, 3):
         raise IccldError(f"channel = {channel!r} is not possible", "write 0, 1, 2 or 3")
     space = LabelSpace.from_json(raw["label_space"]) if "label_space" in raw else CITYSCAPES
     if "ids" in raw:
@@ -145,6 +143,8 @@ def _covers(raw: Mapping[str, Any], table: LabelMap) -> dict[str, str]:
     named = table.names()
     for fine, coarse in raw.items():
         table.space.id_of(fine)
+        if not isinstance(coarse, str):
+            raise IccldError(f"[covers] {fine} = {str(coarse)[:60]} is no class", "write its name in quotes")
         if coarse not in named:
             raise IccldError(f"[covers] {fine} = {coarse!r} is no class of this map", did_you_mean(str(coarse), named))
         if fine in named:
@@ -155,12 +155,14 @@ def _covers(raw: Mapping[str, Any], table: LabelMap) -> dict[str, str]:
 def _class(name: Any, space: LabelSpace) -> str | None:
     if name == "ignore":
         return None
-    space.id_of(str(name))
-    return str(name)
+    if not isinstance(name, str):
+        raise IccldError(f"{str(name)[:60]} is no class", "write a class's name in quotes, or 'ignore'")
+    space.id_of(name)
+    return name
 
 
 def _parse_id(text: str) -> int:
-    if not re.fullmatch(r"\d{1,3}", text) or int(text) > 255:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) > 255:
         raise IccldError(f"{text!r} is no id", "ids are 0 to 255")
     return int(text)
 
@@ -168,7 +170,7 @@ def _parse_id(text: str) -> int:
 def _parse_color(text: str) -> tuple[int, int, int]:
     if found := re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text.strip()):
         return int(found[1], 16), int(found[2], 16), int(found[3], 16)
-    if found := re.fullmatch(r"(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})", text.strip()):
+    if found := re.fullmatch(r"([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})", text.strip()):
         red, green, blue = (int(part) for part in found.groups())
         if max(red, green, blue) <= 255:
             return red, green, blue

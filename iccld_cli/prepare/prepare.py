@@ -62,6 +62,9 @@ class Source(Loader, Protocol):
     def describe(self) -> dict[str, Any]:
         """Adapter, path and options."""
 
+    def findings(self) -> dict[str, Any]:
+        """What the scan came upon, see `Adapter.findings`."""
+
 
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -87,11 +90,12 @@ class BadFilesError(IccldError):
 
     Attributes:
         files: Each with `file` and `reason`; at most 1,000.
+        notices: What the scan came upon and may be the cause.
     """
 
-    def __init__(self, message: str, hint: str, files: list[dict[str, str]]) -> None:
+    def __init__(self, message: str, hint: str, files: list[dict[str, str]], notices: list[str]) -> None:
         super().__init__(message, hint)
-        self.files = files
+        self.files, self.notices = files, notices
 
 
 Progress = Callable[[int, int], None]
@@ -171,7 +175,7 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
             return PreparedDataset(final), False
         keep_work = True
         _process(source, journal, work / "data", options, progress)
-        _refuse_bad(journal, work, final.name, options)
+        _refuse_bad(source, journal, final.name, options)
         _write_set(source, journal, work / "data", final.name, origin, options)
         keep_work = False
         _move_into_place(work / "data", final)
@@ -214,13 +218,7 @@ def _same(final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
         IccldError: It is not, and `force` is not given.
     """
     old = PreparedDataset(final).info.source
-    differs = [
-        f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
-        for key, label in (("adapter", "data set"), ("path", "path"), ("options", "options"))
-        if old.get(key) != origin.get(key)
-    ]
-    before, now = old.get("prepared_with", {}), origin["prepared_with"]
-    differs += [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    differs = differences(old, origin)
     if not differs and old.get("digest") != origin["digest"]:
         differs = ["the source's files have changed"]
     if not differs:
@@ -231,6 +229,22 @@ def _same(final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
             "--force replaces it, --out puts it elsewhere",
         )
     return False
+
+
+def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
+    """In which options a finished data set differs from a run.
+
+    Args:
+        old: `source` of its `dataset.json`.
+        origin: The same of the run.
+    """
+    differs = [
+        f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
+        for key, label in (("adapter", "data set"), ("path", "path"), ("options", "options"))
+        if old.get(key) != origin.get(key)
+    ]
+    before, now = old.get("prepared_with", {}), origin["prepared_with"]
+    return differs + [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
 
 
 def _process(source: Source, journal: Journal, root: Path, options: PrepareOptions, progress: Progress) -> None:
@@ -249,7 +263,7 @@ def _process(source: Source, journal: Journal, root: Path, options: PrepareOptio
             return
 
 
-def _refuse_bad(journal: Journal, work: Path, name: str, options: PrepareOptions) -> None:
+def _refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOptions) -> None:
     count, total = journal.count(BAD), journal.count()
     if count and not options.skip_bad:
         files = list(itertools.islice(journal.bad(), 1000))
@@ -258,6 +272,7 @@ def _refuse_bad(journal: Journal, work: Path, name: str, options: PrepareOptions
             f"{count} of {total} frames of {name} cannot be used ({first}{' ...' if count > 3 else ''})",
             "mend them or leave them out with --skip-bad; what is done is kept",
             files,
+            source.findings().get("notices", []),
         )
     if count == total:
         first_bad = next(journal.bad())
@@ -281,16 +296,23 @@ def _write_set(
         size=options.size,
         source=origin,
         tool_version=__version__,
-        skipped=tuple(journal.bad()),
+        skipped=(*journal.bad(), *_left_out(source)),
         covers=dict(source.covers) if totals.labelled else {},
         extra={
             **totals.to_json(source.label_space),
             "duplicates": {"frames": twins, "examples": examples},
+            **source.findings(),
         },
     )
     preview.write_preview(root, [frames[number] for number in shown], source.label_space)
     preview.write_page(root, info, own_warnings(info))
     write_json(root / INFO_NAME, info.to_json())
+
+
+def _left_out(source: Source) -> list[dict[str, str]]:
+    """What lies among the files and must not be opened (pipes, devices): `file` and `reason`."""
+    found: dict[str, str] = getattr(getattr(source, "tree", None), "left_out", {})
+    return [{"file": path, "reason": found[path]} for path in sorted(found)]
 
 
 def _frames_at(index: Path, positions: set[int]) -> dict[int, Frame]:

@@ -27,6 +27,7 @@ class Totals:
     area: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 3)
     squares: list[float] = field(default_factory=lambda: [0.0] * 3)
+    passed_over: dict[str, int] = field(default_factory=dict)
     doubtful: int = 0
     doubts: list[dict[str, str]] = field(default_factory=list)
 
@@ -43,6 +44,8 @@ class Totals:
         for channel in range(3):
             self.sums[channel] += mean[channel] * area
             self.squares[channel] += (std[channel] ** 2 + mean[channel] ** 2) * area
+        for name in record.get("passed_over", ()):
+            self.passed_over[name] = self.passed_over.get(name, 0) + 1
         if "doubt" in record:
             self.doubtful += 1
             if len(self.doubts) < MOST_DOUBTS:
@@ -53,8 +56,9 @@ class Totals:
 
         Returns:
             `mean` and `std` per channel R, G, B over all pixels, of values in [0, 1]; `labelled` frames; and,
-            where there are any, `pixels` and `frames` per class name ("ignore" for 255); and `doubtful`, with how many
-            `frames` the decoder remarked something about, and `examples`, where it did.
+            where there are any, `pixels` and `frames` per class name ("ignore" for 255); `passed_over`, how often each
+            name that no table knows came up in the labels; and `doubtful`, with how many `frames` the decoder remarked
+            something about, and `examples`, where it did.
         """
         means = [total / max(1, self.area) for total in self.sums]
         variances = [s / max(1, self.area) - m * m for s, m in zip(self.squares, means, strict=True)]
@@ -66,6 +70,8 @@ class Totals:
         if self.labelled:
             extra["pixels"] = {_name(i, space): self.pixels[i] for i in sorted(self.pixels)}
             extra["frames"] = {_name(i, space): self.frames_with[i] for i in sorted(self.frames_with)}
+        if self.passed_over:
+            extra["passed_over"] = dict(sorted(self.passed_over.items()))
         if self.doubtful:
             extra["doubtful"] = {"frames": self.doubtful, "examples": self.doubts}
         return extra

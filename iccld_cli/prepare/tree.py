@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from iccld_cli.errors import IccldError
+from iccld_cli.reading import kind_problem, read_bytes
+
+INFO_NAME, INDEX_NAME = "dataset.json", "index.jsonl"  # as in `data.prepared`, which imports too much for `--help`
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Stamp:
 
     size: int
     mark: int
+
+
+MOST_LEFT_OUT = 1000
+"""Paths that are no files to read are listed up to this many."""
 
 
 class Tree(Protocol):
@@ -48,8 +55,26 @@ class Tree(Protocol):
         """Where it lies, for messages and `dataset.json`."""
 
 
+def read_start(tree: Tree, path: str, size: int) -> bytes:
+    """The first bytes of a file; the whole file where no less can be read.
+
+    Raises:
+        IccldError: See `Tree.read`.
+    """
+    start = getattr(tree, "read_start", None)
+    return tree.read(path)[:size] if start is None else start(path, size)
+
+
 class FolderTree:
-    """The files below a folder."""
+    """The files below a folder.
+
+    Prepared data sets inside it are passed over: they are most likely this program's own output.
+
+    Attributes:
+        root: The folder.
+        left_out: What listing files has met that is no file to read (a pipe, a device, a loop of links): path -> what
+            it is; the first `MOST_LEFT_OUT`.
+    """
 
     def __init__(self, root: Path | str) -> None:
         """Open a folder.
@@ -58,6 +83,7 @@ class FolderTree:
             IccldError: It does not exist or is no folder.
         """
         self.root = Path(root).absolute()
+        self.left_out: dict[str, str] = {}
         if not self.root.is_dir():
             what = "is not a folder" if self.root.exists() else "does not exist"
             raise IccldError(f"{self.root} {what}", "give the folder the data set was unpacked to")
@@ -71,19 +97,34 @@ class FolderTree:
             if real in seen:
                 continue
             seen.add(real)
-            try:
-                entries = os.scandir(self.root / here)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            with entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue  # desktop leftovers such as ._0001.png, which only look like images
-                    path = f"{here}/{entry.name}" if here else entry.name
-                    if _is_folder(entry):
+            for entry in self._entries(here):
+                if entry.name.startswith("."):
+                    continue  # desktop leftovers such as ._0001.png, which only look like images
+                path = f"{here}/{entry.name}" if here else entry.name
+                if _is_folder(entry):
+                    if not is_prepared(entry.path):
                         stack.append(path)
-                    else:
-                        yield path
+                elif _is_plain(entry) or self._is_usable(path):
+                    yield path
+
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            entries = os.scandir(self.root / folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise IccldError(
+                f"cannot read folder {self.root / folder} ({error.strerror})", "make it readable, or leave it out"
+            ) from None
+        with entries:
+            yield from entries
+
+    def _is_usable(self, path: str) -> bool:
+        """Whether a path may be read; a link to nothing may, so that it is told as a missing file."""
+        problem = kind_problem(self.root / path)
+        if problem is not None and len(self.left_out) < MOST_LEFT_OUT:
+            self.left_out[path] = problem
+        return problem is None
 
     def is_folder(self, folder: str) -> bool:
         """Whether the folder exists."""
@@ -91,23 +132,16 @@ class FolderTree:
 
     def folders(self, folder: str = "") -> list[str]:
         """Paths of the folders directly inside a folder, sorted."""
-        try:
-            with os.scandir(self.root / folder) as entries:
-                names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        entries = (e for e in self._entries(folder) if not e.name.startswith("."))
+        names = sorted(e.name for e in entries if _is_folder(e) and not is_prepared(e.path))
         return [f"{folder}/{name}" if folder else name for name in names]
 
     def stamp(self, path: str) -> Stamp | None:
         """Size and modification time."""
         try:
             stat = os.stat(self.root / path)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # as good as not there: reading it tells what is wrong, as that one frame's
             return None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # as good as not there, and told as that one frame's
-                return None
-            raise
         return Stamp(stat.st_size, stat.st_mtime_ns)
 
     def read(self, path: str) -> bytes:
@@ -116,12 +150,15 @@ class FolderTree:
         Raises:
             IccldError: It cannot be read.
         """
-        try:
-            return (self.root / path).read_bytes()
-        except FileNotFoundError:
-            raise IccldError("is missing") from None
-        except OSError as error:
-            raise IccldError(f"cannot be read ({error.strerror})") from None
+        return read_bytes(self.root / path)
+
+    def read_start(self, path: str, size: int) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            IccldError: It cannot be read.
+        """
+        return read_bytes(self.root / path, start=size)
 
     def describe(self) -> str:
         """The folder's path."""
@@ -154,7 +191,9 @@ class GlobTree(FolderTree):
     def walk(self, folder: str = "") -> Iterator[str]:
         """Paths of the matching files."""
         for path in glob.iglob(self.pattern, root_dir=self.root, recursive=True):
-            if (self.root / path).is_file():
+            whole = self.root / path
+            inside = any(is_prepared(folder) for folder in whole.parents[: len(Path(path).parts) - 1])
+            if not inside and not whole.is_dir() and self._is_usable(path):
                 yield Path(path).as_posix()
 
     def describe(self) -> str:
@@ -162,24 +201,13 @@ class GlobTree(FolderTree):
         return str(self.root / self.pattern)
 
 
-def locate(tree: Tree, needed: Sequence[str], depth: int = 2) -> str | None:
-    """Find the folder that holds all of some sub-folders, because archives often add a level or two.
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False)  # known from the listing, without a look at the file
 
-    Args:
-        tree: Where to look.
-        needed: Sub-folders that must exist.
-        depth: How many levels below the root are searched.
 
-    Returns:
-        The folder, "" for the root itself, or None when there is none.
-    """
-    level = [""]
-    for _ in range(depth + 1):
-        for folder in level:
-            if all(tree.is_folder(join(folder, name)) for name in needed):
-                return folder
-        level = [child for folder in level for child in tree.folders(folder)][:200]
-    return None
+def is_prepared(folder: Path | str) -> bool:
+    """Whether a folder is a data set that this program has prepared."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in (INFO_NAME, INDEX_NAME))
 
 
 def join(*parts: str) -> str:

@@ -40,7 +40,7 @@ class FrameJob:
 
 
 def process(job: FrameJob, frame: RawFrame, ready: Any) -> dict[str, Any]:
-    """Prepare one frame.
+    """Prepare one frame and write its files.
 
     Args:
         job: What to do.
@@ -51,19 +51,39 @@ def process(job: FrameJob, frame: RawFrame, ready: Any) -> dict[str, Any]:
     Returns:
         The frame's record: paths and sizes of the `files` written and their `sha256`, `width`, `height`, `pixels` per
         trainId, `mean` and `std` per channel in [0, 255], perceptual `hash`, and `doubt` (`file`, `reason`) where the
-        decoder remarked something; or `file` and `reason` when it is bad.
+        decoder remarked something; `passed_over`, names that were passed over in the label; or `file` and `reason`
+        when it is bad.
     """
+    record, files = render(job, frame, ready)
+    for path, data in files.items():
+        _save(job.root / path, data)
+    return record
+
+
+def render(job: FrameJob, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What `process` does, without writing.
+
+    Returns:
+        The frame's record, and the content of its files by path.
+    """
+    passed_over: list[str] = getattr(job.loader, "passed_over", [])
+    passed_over.clear()
     try:
         if isinstance(ready, str):
             raise FileProblem(frame.image, ready)
         raw, label = (ready, None) if ready is not None else job.loader.load(frame)
         with blame(frame.image):
-            return _write(job, frame, raw, label)
+            record, files = _render(job, frame, raw, label)
     except FileProblem as problem:
-        return {"file": problem.file, "reason": problem.reason}
+        return {"file": problem.file, "reason": problem.reason}, {}
+    if passed_over:
+        record["passed_over"] = sorted(passed_over)
+    return record, files
 
 
-def _write(job: FrameJob, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None) -> dict[str, Any]:
+def _render(
+    job: FrameJob, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     photo = checks.decode_image(raw) if isinstance(raw, bytes) else checks.Photograph(raw, "", keep=False)
     image, form, keep = photo.pixels, photo.format, photo.keep
     height, width = image.shape[:2]
@@ -81,17 +101,17 @@ def _write(job: FrameJob, frame: RawFrame, raw: bytes | np.ndarray, label: np.nd
     suffix = ".png" if form not in ("JPEG", "") else ".jpg"
     path = f"images/{frame.split}/{frame.key}{suffix}"
     data = raw if keep and isinstance(raw, bytes) else _encode(image, suffix)
-    files = {path: _save(job.root / path, data)}
-    digests = [hashlib.sha256(data).hexdigest()]
+    files = {path: data}
     if label is not None:
         path = f"labels/{frame.split}/{frame.key}.png"
-        data = _encode(label, ".png")
-        files[path] = _save(job.root / path, data)
-        digests.append(hashlib.sha256(data).hexdigest())
+        files[path] = _encode(label, ".png")
         counts = histogram(label)
         record["pixels"] = {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
-    record |= {"files": files, "sha256": digests, "width": image.shape[1], "height": image.shape[0]}
-    return record | {"mean": [round(float(m), 4) for m in mean], "std": [round(float(s), 4) for s in std]}
+    sizes = {path: len(data) for path, data in files.items()}
+    digests = [hashlib.sha256(data).hexdigest() for data in files.values()]
+    record |= {"files": sizes, "sha256": digests, "width": image.shape[1], "height": image.shape[0]}
+    record |= {"mean": [round(float(m), 4) for m in mean], "std": [round(float(s), 4) for s in std]}
+    return record, files
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -113,10 +133,9 @@ def _encode(pixels: np.ndarray, suffix: str) -> bytes:
     return data.tobytes()
 
 
-def _save(path: Path, data: bytes) -> int:
+def _save(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return len(data)

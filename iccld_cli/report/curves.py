@@ -32,6 +32,10 @@ MAX_OTHER = 6
 COLORS = ("#1f6fb2", "#d1495b", "#2e8b57", "#e09f3e", "#7b5ea7", "#4c4c4c", "#17a2b8", "#8c564b")
 
 
+RENAMED = {"pseudo_believed": "pseudo_label_weight"}
+"""Keys that older logs hold under another name."""
+
+
 def read_log(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[tuple[float, str]]]:
     """The curves in a `log.jsonl`.
 
@@ -58,10 +62,11 @@ def read_log(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[tup
             try:
                 entry = json.loads(line)
                 step, stage = float(entry["step"]), str(entry.get("stage", ""))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 continue
             last[stage] = max(step, last.get(stage, 0.0))
             for key, value in _numbers(entry):
+                key = RENAMED.get(key, key)
                 if key.rpartition(".")[2] not in NOT_CURVES:
                     curves.setdefault((key, stage), {})[step] = value
     starts = dict(zip(last, itertools.accumulate([0.0, *last.values()]), strict=False))

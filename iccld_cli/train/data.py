@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iccld_cli.checkpoint import ModelHeader
-from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.data.prepared import PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import LabelSpace
 
@@ -54,7 +54,7 @@ class TrainingData:
         """The set with labels in a `val` split that training scores and never learns from."""
         if self.val is not None:
             return self.val
-        return next((dataset for dataset in self.targets if _has_labelled_val(dataset)), None)
+        return next((dataset for dataset in self.targets if _has_labelled_val(dataset, self.classes)), None)
 
     def with_recorded_classes(self, recorded: list[str]) -> TrainingData:
         """The same data with the classes of a training state, whatever rule they came from.
@@ -110,8 +110,6 @@ def open_data(
             raise IccldError(
                 f"source {dataset.root} has no labels", "a source needs labels; give it as --target instead"
             )
-    if scored is not None and not _has_labelled_val(scored):
-        raise IccldError(f"{scored.root} has no labelled frames in a split `val`", "give another set with --val")
     known: set[int] = set()
     for dataset in opened_sources:  # several sources complete each other
         known |= set(dataset.info.known_ids() or ())
@@ -120,6 +118,11 @@ def open_data(
     if not known & set(classes):
         raise IccldError(
             "the sources know none of the classes that are to be learnt", "see what they know with `iccld inspect`"
+        )
+    if scored is not None and not _has_labelled_val(scored, classes):
+        raise IccldError(
+            f"{scored.root} has no labelled frames in a split `val` of classes that are learnt",
+            "give another set with --val",
         )
     judges = [*([scored] if scored else []), *opened_targets]
     folds = _folds(judges, classes, known, space)
@@ -179,5 +182,9 @@ def _check_spaces(datasets: Sequence[PreparedDataset], start: ModelHeader | None
         )
 
 
-def _has_labelled_val(dataset: PreparedDataset) -> bool:
-    return bool(dataset.info.splits.get("val")) and any(f.label for f in dataset.iter_frames("val"))
+def _has_labelled_val(dataset: PreparedDataset, classes: Iterable[int]) -> bool:
+    """Whether a set has pixels of these classes, or of ones that they stand for, in labels of a split `val`."""
+    if not dataset.info.splits.get("val"):
+        return False
+    frames = [frame for frame in dataset.iter_frames("val") if frame.label]
+    return bool(frames) and labelled_pixels(frames, tuple(classes)) != 0

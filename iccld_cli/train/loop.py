@@ -102,6 +102,14 @@ class Trainer:
             self.console.print(f"nothing to resume in {self.run}, starting from the beginning", soft_wrap=True)
             return 0
         done, extras = load_state(states[-1], self._contents())
+        problem = _extras_problem(extras, self.accelerator.scaler is not None)
+        if done > self.stage.iterations:
+            problem = f"it says step {done} of {self.stage.iterations}"
+        if problem:
+            raise IccldError(
+                f"cannot resume {states[-1].path}: {problem}",
+                "remove that folder to fall back to an older state, or start anew in another --out",
+            )
         self._window.rows = extras["window"]
         self._health.restore(extras["health"])
         self.validation |= extras["validation"]
@@ -244,13 +252,30 @@ class Trainer:
             ) from None
 
 
+def _extras_problem(extras: dict[str, Any], scaled: bool) -> str | None:
+    """What is wrong with a state's extras: states of older versions have no checksum over them."""
+    for key in ("window", "health"):
+        rows = extras.get(key)
+        if not isinstance(rows, list) or not all(_is_numbers(row) for row in rows):
+            return f"its {key} is no list of numbers"
+    if not _is_numbers(extras.get("validation")):
+        return "its validation holds no numbers"
+    if scaled and not isinstance(extras.get("scaler"), dict):
+        return "it has no loss scaler"
+    return None
+
+
+def _is_numbers(row: Any) -> bool:
+    return isinstance(row, dict) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in row.values())
+
+
 def _due(done: int, *periods: int) -> bool:
     return any(period and done % period == 0 for period in periods)
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM finish the step; a second Ctrl-C stops at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP finish the step; a second Ctrl-C stops at once."""
     seen: float | None = None
 
     def note(number: int, _: Any) -> None:
@@ -260,7 +285,9 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         seen = now if seen is None else seen
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    # A terminal that is closed sends SIGHUP; under nohup it is ignored and stays so.
+    stops = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None)) is not None]
+    before = {s: signal.signal(s, note) for s in stops if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN}
     try:
         yield lambda: seen is not None
     finally:

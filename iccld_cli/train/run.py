@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from iccld_cli.inference.evaluate import evaluate, scored_classes
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.layout import is_sharded
+from iccld_cli.sections import DataConfig
 from iccld_cli.train.data import TrainingData
+from iccld_cli.train.lock import hold_run
 from iccld_cli.train.loop import LoopHooks, Trainer
 from iccld_cli.train.pictures import draw_overlays
 from iccld_cli.train.setup import build_accelerator, check_batch_size, compile_network, precision_warning
 from iccld_cli.train.start import Start
-from iccld_cli.train.state import list_states, read_record
+from iccld_cli.train.state import SavedState, list_states, read_record
 
 CONFIG_NAME = "config.toml"
 MODEL_NAMES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
@@ -85,15 +88,15 @@ def adapt_seg(
         raise IccldError("no target data set", "name one with --target, or train the baseline with --source-only")
     origin = start or Start()
     origin.check(config)
-    accelerator = _begin(config, options, "source_only" if source_only else "stage1")
-
-    def make(config: Config) -> Stage1:
-        student = origin.stage1_student(config, len(data.space))
-        reference = origin.pretrained_backbone(config, student)
-        return Stage1(config, data.space, student, accelerator, source_only, reference)
-
     name = "source_only" if source_only else "stage1"
-    return _run(make, config, data, options, accelerator, origin, name)
+    with _begin(config, options, name) as accelerator:
+
+        def make(config: Config) -> Stage1:
+            student = origin.stage1_student(config, len(data.space))
+            reference = origin.pretrained_backbone(config, student)
+            return Stage1(config, data.space, student, accelerator, source_only, reference)
+
+        return _run(make, config, data, options, accelerator, origin, name)
 
 
 def adapt_adv(config: Config, data: TrainingData, options: RunOptions, start: Start) -> Path:
@@ -115,27 +118,36 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, start: St
     if not data.targets:
         raise IccldError(f"{start.path} names no target data set", "name one with --target")
     start.check(config)
-    accelerator = _begin(config, options, "stage2")
+    with _begin(config, options, "stage2") as accelerator:
 
-    def make(config: Config) -> Stage2:
-        return stage2_class(config)(config, data.space, start.stage2_student(config), accelerator)
+        def make(config: Config) -> Stage2:
+            return stage2_class(config)(config, data.space, start.stage2_student(config), accelerator)
 
-    return _run(make, config, data, options, accelerator, start, "stage2")
+        return _run(make, config, data, options, accelerator, start, "stage2")
 
 
-def _begin(config: Config, options: RunOptions, stage: str) -> Accelerator:
+@contextlib.contextmanager
+def _begin(config: Config, options: RunOptions, stage: str) -> Iterator[Accelerator]:
+    """The devices of a run, and its folder for this training alone while the context lasts."""
     run = options.out
     if run.exists() and not run.is_dir():
         raise IccldError(f"{run} is a file", "choose another --out")
-    used = (run / MODEL_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
-    if used and not options.resume:
-        raise IccldError(f"{run} already holds a {stage} run", "go on with --resume, or choose another --out")
+    _refuse_used(options, stage)
     accelerator = build_accelerator(config, run)
     if not accelerator.is_main_process:
         options.console = Console(quiet=True)
     if warning := precision_warning(accelerator):
         options.console.print(f"warning: {warning}", soft_wrap=True)
-    return accelerator
+    with hold_run(run):
+        _refuse_used(options, stage)  # by whoever held it until now
+        yield accelerator
+
+
+def _refuse_used(options: RunOptions, stage: str) -> None:
+    run = options.out
+    used = (run / MODEL_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
+    if used and not options.resume:
+        raise IccldError(f"{run} already holds a {stage} run", "go on with --resume, or choose another --out")
 
 
 def _run(
@@ -232,18 +244,28 @@ def _with_batch_size(
         return config
     states = list_states(options.out) if options.resume else []
     if states:
-        return config.with_batch_size(int(read_record(states[-1])["facts"]["config"]["data"]["batch_size"]))
+        return config.with_batch_size(_batch_size_of(states[-1]))
     return check_batch_size(
         make, config, lambda c: _batches(c, data, accelerator, with_target=bool(data.targets)), accelerator,
         options.console,
     )  # fmt: skip
 
 
+def _batch_size_of(state: SavedState) -> int:
+    try:
+        size = read_record(state)["facts"]["config"]["data"]["batch_size"]
+        return DataConfig(batch_size=size).batch_size
+    except (KeyError, TypeError, ValueError):
+        raise IccldError(f"training state {state.path} names no batch size", "give it with --batch-size") from None
+
+
 def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_target: bool) -> TrainingBatches:
+    source = Pool.of(data.sources)
+    source.check_labelled([*data.classes, *(data.folds if config.data.fold_classes else ())])
     return TrainingBatches(
         config.data,
         config.run.seed,
-        Pool.of(data.sources),
+        source,
         Pool.of(data.targets) if data.targets and with_target else None,
         data.classes,
         accelerator.process_index,

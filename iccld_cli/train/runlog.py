@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +44,9 @@ class RunLog:
         except OSError as error:
             raise explain_os_error(error, self.path) from error
 
-    def joined(self) -> list[dict[str, Any]]:
-        """All lines, with the steps of a later stage going on where the earlier stage's end."""
-        rows = _rows(self.path)
-        offsets: dict[str, int] = {}
-        end = 0
-        for row in rows:
-            offset = offsets.setdefault(row.get("stage", ""), end)
-            end = max(end, offset + row["step"])
-        return [{**row, "step": row["step"] + offsets[row.get("stage", "")]} for row in rows]
-
     def plot(self) -> None:
         """Draw `curves.png`; where the log holds several stages, they follow each other."""
-        with tempfile.TemporaryDirectory() as folder:
-            joined = Path(folder) / LOG_NAME
-            joined.write_text("".join(json.dumps(row) + "\n" for row in self.joined()), encoding="utf-8")
-            plot_curves(joined, self.path.with_name(CURVES_NAME))
+        plot_curves(self.path, self.path.with_name(CURVES_NAME))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -71,6 +57,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             if isinstance(row["step"], int):
                 rows.append(row)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return rows

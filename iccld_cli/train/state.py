@@ -10,6 +10,7 @@ is a function of (seed, step, sample); nor does the sampler's position, which is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -30,9 +31,11 @@ from iccld_cli.config import with_present_names
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 from iccld_cli.parallel.layout import Layout
+from iccld_cli.reading import ReadError, kind_problem, read_json
 
-_NAME = re.compile(r"(?P<stage>source_only|stage1|stage2)-(?P<step>\d+)")
+_NAME = re.compile(r"(?P<stage>source_only|stage1|stage2)-(?P<step>[0-9]{1,18})")
 _PART = ".part"
+_OLDER = "remove that folder to fall back to an older state, or start anew in another --out"
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, 
         "param_groups": groups,
         "sha256": tensors_digest(tensors),
     }
+    record["record_sha256"] = _record_digest(record)
     temporary = _part_path(run)
     try:
         temporary.mkdir(parents=True)
@@ -157,7 +161,6 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
     Raises:
         IccldError: The state is damaged or belongs to a run with other settings.
     """
-    hint = "remove that folder to fall back to an older state, or start anew in another --out"
     record = read_record(saved)
     changed = sorted(_differences(_with_present_names(record["facts"]), contents.resume_key))
     if changed:
@@ -165,12 +168,15 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
             f"cannot resume {saved.path}: what differs from the run is {', '.join(changed)}",
             "resume with the same settings and data, or start anew in another --out",
         )
+    file = saved.path / "tensors.safetensors"
+    if problem := kind_problem(file):
+        raise IccldError(f"training state {saved.path} cannot be read ({file.name} {problem})", _OLDER)
     try:
-        tensors = load_file(saved.path / "tensors.safetensors")
+        tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise IccldError(f"training state {saved.path} cannot be read ({error})", hint) from None
+        raise IccldError(f"training state {saved.path} cannot be read ({error})", _OLDER) from None
     if tensors_digest(tensors) != record["sha256"]:
-        raise IccldError(f"training state {saved.path} is damaged: its tensors do not match their checksum", hint)
+        raise IccldError(f"training state {saved.path} is damaged: its tensors do not match their checksum", _OLDER)
     try:
         for name, module in contents.modules.items():
             prefix = f"module/{name}/"
@@ -181,31 +187,53 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
         for name, optimizer in contents.optimizers.items():
             own_tensors = {k: v for k, v in tensors.items() if k.startswith(f"optimizer/{name}/")}
             _restore_optimizer(optimizer, own_tensors, record["param_groups"][name], contents.layout)
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise IccldError(
-            f"training state {saved.path} does not fit these networks ({str(error).splitlines()[0]})",
+            f"training state {saved.path} does not fit these networks ({(str(error) or repr(error)).splitlines()[0]})",
             "it was written by another version of iccld; start anew in another --out",
         ) from None
-    return int(record["step"]), record["extras"]
+    return record["step"], record["extras"]
 
 
 def read_record(saved: SavedState) -> dict[str, Any]:
-    """What a state says besides its tensors.
+    """What a state says besides its tensors, under a checksum of its own (which states of older versions lack).
 
     Raises:
-        IccldError: It cannot be read.
+        IccldError: It cannot be read, or it is not what was saved.
     """
     try:
-        record = json.loads((saved.path / "state.json").read_text(encoding="utf-8"))
-        missing = {"step", "facts", "extras", "param_groups", "sha256"} - record.keys()
-        if missing:
-            raise ValueError(f"no {', '.join(sorted(missing))}")
-    except (OSError, ValueError, AttributeError) as error:
+        record = read_json(saved.path / "state.json", finite=False)
+    except ReadError as error:
         raise IccldError(
-            f"training state {saved.path} cannot be read ({error})",
-            "remove that folder to fall back to an older state, or start anew in another --out",
+            f"training state {saved.path} cannot be read (state.json {error.message})",
+            _OLDER,
         ) from None
+    problem = _record_problem(record, saved)
+    if problem:
+        raise IccldError(f"training state {saved.path} cannot be read ({problem})", _OLDER)
     return record
+
+
+def _record_problem(record: Any, saved: SavedState) -> str | None:
+    if not isinstance(record, dict):
+        return "state.json holds no object"
+    missing = {"step", "facts", "extras", "param_groups", "sha256"} - record.keys()
+    if missing:
+        return f"no {', '.join(sorted(missing))}"
+    if "record_sha256" in record and record["record_sha256"] != _record_digest(record):
+        return "it is damaged: state.json does not match its checksum"
+    if type(record["step"]) is not int or record["step"] != saved.step:
+        return f"it says step {str(record['step'])[:20]}, its folder's name step {saved.step}"
+    if record.get("stage", saved.stage) != saved.stage:
+        return f"it says stage {str(record['stage'])[:20]}, its folder's name {saved.stage}"
+    wrong = [key for key in ("facts", "extras", "param_groups") if not isinstance(record[key], dict)]
+    return f"{wrong[0]} is no object" if wrong else None
+
+
+def _record_digest(record: dict[str, Any]) -> str:
+    """sha256 of everything but itself, in a form that reading and writing do not change."""
+    plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "record_sha256"}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _flatten(contents: Contents, keep: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "adapt"))
 import training_runs as runs
 
 from iccld_cli.checkpoint import read_header
-from iccld_cli.config import tomllib
+from iccld_cli.reading import tomllib
 
 
 @pytest.fixture(scope="module")

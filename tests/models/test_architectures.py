@@ -94,8 +94,10 @@ def _open_gates(model):
 
 
 def _lively(model):
-    """Statistics and biases as trained networks have them: fresh batch norms leave everything as it comes."""
+    """Weights that pass their input on, as trained ones do; fresh ones of some classes fade it to nothing."""
     for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -252,18 +254,18 @@ def test_an_index_does_not_lead_out_of_the_folder(tmp_path):
 
 
 def test_no_field_that_leads_elsewhere_is_on_any_list():
-    forbidden = (
-        "auto_map",
-        "name_or_path",
-        "attn_implementation",
-        "quantization",
-        "trust_remote",
-        "backbone",
-        "kernel_c",
-    )
+    words = ("auto_map", "name_or_path", "attn_impl", "quantization", "trust_remote", "kernel_config", "use_")
+    exact = {"backbone", "backbone_config", "backbone_kwargs"}
+    harmless = {
+        "use_absolute_embeddings", "use_absolute_position_embeddings", "use_auxiliary_head", "use_gated_mlp",
+        "use_layer_scale", "use_learnable_affine_block", "use_mask_token", "use_mean_pooling", "use_qk_norm",
+        "use_relative_position_bias", "use_relative_position_embeddings", "use_shared_relative_position_bias",
+        "use_swiglu_ffn", "use_conv_embed", "use_layerscale", "use_post_layernorm", "use_post_layernorm_in_modulation",
+    }  # fmt: skip
     for model_type in set(ARCHITECTURES) - {LITE}:
-        assert not [f for f in config_fields(model_type) if any(word in f for word in forbidden)], model_type
-        assert not [f for f in config_fields(model_type) if f.endswith("_config")], model_type
+        fields = config_fields(model_type) - harmless
+        assert not fields & exact, model_type
+        assert not [f for f in fields if any(word in f for word in words) or f.endswith("_config")], model_type
 
 
 def test_maps_with_the_channels_last_or_of_another_shape_are_refused():
@@ -292,7 +294,8 @@ def test_mobilevit_takes_blue_first_and_no_normalisation(tmp_path, model_type, k
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         wanted = model(images.flip(1), output_hidden_states=True).hidden_states[-1]
-        torch.testing.assert_close(backbone(images)[-1], wanted)
+        torch.testing.assert_close(backbone(images)[-1], wanted, rtol=1e-4, atol=1e-4)
+        assert (wanted - model(images, output_hidden_states=True).hidden_states[-1]).abs().max() > 0.01
 
 
 def test_mobilevit_without_the_flip_where_its_file_says_so(tmp_path):
@@ -301,7 +304,7 @@ def test_mobilevit_without_the_flip_where_its_file_says_so(tmp_path):
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         wanted = model((images - 0.5) / 0.25, output_hidden_states=True).hidden_states[-1]
-        torch.testing.assert_close(load_backbone(str(tmp_path)).eval()(images)[-1], wanted)
+        torch.testing.assert_close(load_backbone(str(tmp_path)).eval()(images)[-1], wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -317,7 +320,8 @@ def test_pp_lcnet_normalises_then_takes_blue_first(tmp_path, written):
     model.config.out_indices = backbone.spec.out_indices
     with torch.no_grad():
         for a, b in zip(backbone(images), model(pixels.flip(1)).feature_maps, strict=True):
-            torch.testing.assert_close(a, b)
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+            assert (a - a.mean()).abs().max() > 0.1  # that much of the image arrives
 
 
 @pytest.mark.parametrize("include_top", [True, False, None])

@@ -216,7 +216,7 @@ def test_mapillary(tmp_path, version, folder, names, golden):
         "images/train/a_B-1.jpg": padded(golden),
         "images/val/c.jpg": padded(golden),
     }
-    assert data.info.source["options"] == {"version": version}
+    assert data.info.source["options"] == {"version": version, "classes": "definitions"}
 
 
 def test_mapillary_category_names():

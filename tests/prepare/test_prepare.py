@@ -193,7 +193,7 @@ def test_a_wrong_layout_stops_early(tmp_path):
     root = tmp_path / "raw"
     for number in range(260):
         photo(root / f"train/{number:03d}.jpg", number, (4, 4))
-    (root / "trainannot").mkdir()
+    grey(root / "trainannot/000.png", np.zeros((4, 4)))
     with pytest.raises(BadFilesError) as caught:
         run(root, tmp_path / "out")
     assert len(caught.value.files) == 100

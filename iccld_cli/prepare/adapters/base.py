@@ -91,11 +91,15 @@ class Adapter:
         label_space: Classes that its labels are mapped to.
         ids: Raw id in the label file -> class name, or None where it is to be ignored. An id that is not in
             the table makes the frame a bad one, so that a wrong layout is noticed instead of learned.
+        label_channel: Channel of the label files that holds the ids, R = 0; None where they have one channel only, so
+            that a file of several different ones shows colours.
         covers: Class -> the class of `ids` that its pixels carry in these labels, where they are coarser than the
             label space.
         options: Values of `choices`, defaults filled in.
         tree: The files it reads.
         labelled: Whether the labels are wanted.
+        passed_over: Names in label files that no table knows and whose areas were passed over, since somebody last
+            emptied it.
     """
 
     name: ClassVar[str]
@@ -103,6 +107,7 @@ class Adapter:
     choices: ClassVar[Mapping[str, Choice]] = {}
     label_space: LabelSpace = CITYSCAPES
     ids: Mapping[int, str | None] = {}
+    label_channel: ClassVar[int | None] = None
     covers: Mapping[str, str] = {}
 
     def __init__(self, tree: Tree, options: Mapping[str, str] | None = None, labelled: bool = True) -> None:
@@ -118,6 +123,7 @@ class Adapter:
         """
         self.tree = tree
         self.labelled = labelled
+        self.passed_over: list[str] = []
         self.options = check_options(self.name, self.choices, options or {})
 
     def scan(self) -> Iterator[RawFrame]:
@@ -189,11 +195,41 @@ class Adapter:
         return self.map_with(frame, self.ids)
 
     def map_with(self, frame: RawFrame, ids: Mapping[int, str | None]) -> np.ndarray:
-        """Read a frame's label file and map the ids of its first channel by a table."""
-        from iccld_cli.data.labelfiles import decode_ids, map_ids
+        """Read a frame's label file and map its ids by a table."""
+        from iccld_cli.data.labelfiles import map_ids
+
+        return map_ids(self.raw_ids(frame), ids, self.label_space)
+
+    def raw_ids(self, frame: RawFrame) -> np.ndarray:
+        """The ids of a frame's label file as they stand there.
+
+        Returns:
+            (H, W), uint8 or uint16.
+
+        Raises:
+            IccldError: The file is missing, damaged, or shows colours.
+        """
+        from iccld_cli.data.labelfiles import decode_channels, refuse_colors
 
         assert frame.label is not None
-        return map_ids(decode_ids(self.tree.read(frame.label)), ids, self.label_space)
+        raw = decode_channels(self.tree.read(frame.label))
+        if self.label_channel is None:
+            refuse_colors(raw)
+        return raw[..., self.label_channel or 0]
+
+    def label_values(self, frame: RawFrame) -> dict[str, str | None]:
+        """What a frame's label file holds, for a look before the work: each id with its class name.
+
+        Raises:
+            IccldError: The file is missing or damaged.
+        """
+        import numpy as np
+
+        return {str(i): self.ids.get(int(i), "unknown") for i in np.unique(self.raw_ids(frame))}
+
+    def findings(self) -> dict[str, Any]:
+        """What the last `scan` came upon, as further fields of `dataset.json`."""
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""

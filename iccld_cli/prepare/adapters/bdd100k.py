@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame, train_ids
-from iccld_cli.prepare.tree import join, locate, stem, suffix
+from iccld_cli.prepare.adapters.base import train_ids
+from iccld_cli.prepare.adapters.official import OfficialSet, Part
+from iccld_cli.prepare.layouts import Layout
 
-_LAYOUTS = (
-    ("images/10k", "labels/sem_seg/masks", "{name}.png"),
-    ("seg/images", "seg/labels", "{name}_train_id.png"),  # the release of 2018
+_IMAGE = r"(?P<split>train|val|test)/(?P<name>[^/]+)\.jpg"
+
+BDD100K_BAD_LABELS: dict[str, str] = dict.fromkeys(
+    (
+        "3d581db5-2564fb7e",
+        "52e3fd10-c205dec2",
+        "781756b0-61e0a182",
+        "78ac84ba-07bd30c2",
+        "80a9e37d-e4548ac1",
+        "9342e334-33d167eb",
+    ),
+    "is upright (720x1280), its label is of another view",
 )
+"""Of today's download: bdd100k/bdd100k, issues 103 and 127. The release of 2018 has none of them."""
 
 
-class Bdd100k(Adapter):
+class Bdd100k(OfficialSet):
     """`images/10k/<split>/*.jpg` and `labels/sem_seg/masks/<split>/*.png`, or the older `seg/images`, `seg/labels`.
 
     Labels are 8-bit trainIds, 255 = ignore.
@@ -24,21 +34,26 @@ class Bdd100k(Adapter):
     name = "bdd100k"
     help = "BDD100K, the 10k images of semantic segmentation."
     ids = train_ids(CITYSCAPES)
-
-    def scan(self) -> Iterator[RawFrame]:
-        """List the frames of train, val and test."""
-        for images, labels, pattern in _LAYOUTS:
-            base = locate(self.tree, (images,))
-            if base is not None:
-                yield from self._scan(join(base, images), labels, pattern)
-                return
-        raise IccldError(f"no BDD100K in {self.tree.describe()}", "expected images/10k/ or seg/images/ there")
-
-    def _scan(self, images: str, labels: str, pattern: str) -> Iterator[RawFrame]:
-        for split in ("train", "val", "test"):
-            where = locate(self.tree, (join(labels, split),)) if self.labelled else None
-            for image in self.tree.walk(join(images, split)):
-                if suffix(image) in IMAGE_SUFFIXES:
-                    name = stem(image)
-                    label = None if where is None else join(where, labels, split, pattern.format(name=name))
-                    yield RawFrame(split, name, image, label)
+    layouts = (
+        Layout(
+            f"images/10k/{_IMAGE}",
+            (r"labels/sem_seg/masks/(?P<split>train|val)/(?P<name>[^/]+)\.png",),
+            "labels/sem_seg/masks/{split}/{name}.png",
+            r"images/10k/",
+        ),
+        Layout(  # the release of 2018
+            f"seg/images/{_IMAGE}",
+            (r"seg/labels/(?P<split>train|val)/(?P<name>[^/]+)_train_id\.png",),
+            "seg/labels/{split}/{name}_train_id.png",
+            r"seg/images/",
+        ),
+    )
+    expected = "images/10k/ or seg/images/"
+    label_archive = "bdd100k_sem_seg_labels_trainval.zip"
+    # bdd100k/bdd100k, doc/source/download.rst; mseg-dataset/mseg-api, mseg/dataset_lists/bdd.
+    official: Mapping[str, Part] = {
+        "train": Part(7000, "10k_images_train.zip"),
+        "val": Part(1000, "10k_images_val.zip"),
+        "test": Part(2000, "10k_images_test.zip"),
+    }
+    bad_labels = BDD100K_BAD_LABELS

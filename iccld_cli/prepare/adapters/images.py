@@ -91,6 +91,19 @@ class Images(Adapter):
         assert frame.label is not None
         return self.map.decode(self.tree.read(frame.label))
 
+    def label_values(self, frame: RawFrame) -> dict[str, str | None]:
+        """Ids of the mask with their class names, where it holds ids; nothing where it holds colours."""
+        import numpy as np
+
+        from iccld_cli.data.labelfiles import decode_ids
+
+        assert frame.label is not None
+        if self.map.ids is None:
+            return {}
+        other = "unknown" if self.map.strict else None
+        ids = decode_ids(self.tree.read(frame.label), self.map.channel)
+        return {str(i): self.map.ids.get(int(i), other) for i in np.unique(ids)}
+
     def classes_known(self) -> tuple[str, ...] | None:
         """The classes that the label map names; None without masks."""
         return self.map.names() if self.labelled else None

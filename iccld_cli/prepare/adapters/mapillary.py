@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from iccld_cli.errors import IccldError
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, Choice, RawFrame
-from iccld_cli.prepare.tree import Tree, join, locate, stem, suffix
+from iccld_cli.labels import CITYSCAPES
+from iccld_cli.prepare.adapters.base import Choice
+from iccld_cli.prepare.adapters.official import OfficialSet, Part
+from iccld_cli.prepare.layouts import Layout
+from iccld_cli.prepare.tree import Tree
+
+if TYPE_CHECKING:
+    from iccld_cli.prepare.layouts import Found
 
 MAPILLARY_CLASSES: dict[str, str | None] = {
     "construction--barrier--curb": "sidewalk",
@@ -55,10 +61,25 @@ MAPILLARY_CLASSES: dict[str, str | None] = {
 Cityscapes classes; the longest entry counts, and a category without an entry is ignored. Cityscapes ignores
 parking, rail track, guard rail, bridge, tunnel, pole group, caravan and trailer as well."""
 
+FIELD_RULES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("trafficsign", "front", "back"), "traffic sign"),
+    (("onrail",), "train"),
+    (("cyclist", "rider"), "rider"),
+    (("pole", "streetlight"), "pole"),
+    (("curb", "pedestrianarea"), "sidewalk"),
+    (("crosswalkplain", "parking", "bikelane", "servicelane", "lanemarking"), "road"),
+)
+"""Parts of a readable name -> class, as published scores on Mapillary have it (openseg-group/openseg.pytorch, taken
+over by w1oves/Rein, tools/convert_datasets/mapillary2cityscape.py): the first rule counts, after a name that is a class
+itself. Sign backs and frames become signs, street lights and pole groups poles, parking road; manholes, sand, traffic
+islands and all else are ignored."""
+
 _SPLITS = {"training": "train", "validation": "val", "testing": "test"}
+_VERSIONS = ("2.0", "1.2", "1.2")
+"""Version of the labels by the order of `Mapillary.layouts`."""
 
 
-class Mapillary(Adapter):
+class Mapillary(OfficialSet):
     """`training/images/*.jpg` with `training/labels/*.png` (v1.2) or `training/v2.0/labels/*.png`.
 
     Labels are palette PNGs whose index is the position in the `labels` of `config_v1.2.json` or `config_v2.0.json`.
@@ -67,59 +88,80 @@ class Mapillary(Adapter):
     name = "mapillary"
     help = "Mapillary Vistas, v1.2 or v2.0."
     choices: ClassVar[Mapping[str, Choice]] = {
-        "version": Choice("auto", ("auto", "1.2", "2.0"), "which labels; auto takes 2.0 where there are both")
+        "version": Choice("auto", ("auto", "1.2", "2.0"), "which labels; auto takes 2.0 where there are both"),
+        "classes": Choice(
+            "definitions", ("definitions", "field"), "by the Cityscapes definitions, or as published scores have them"
+        ),
     }
+    layouts = (
+        Layout(
+            r"(?P<split>training|validation|testing)/images/(?P<name>[^/]+)\.(?:jpe?g|png)",
+            (
+                r"(?P<split>training|validation|testing)/v2\.0/labels/(?P<name>[^/]+)\.png",
+                r"(?P<split>training|validation|testing)/v1\.2/labels/(?P<name>[^/]+)\.png",
+                r"(?P<split>training|validation|testing)/labels/(?P<name>[^/]+)\.png",
+            ),
+            "{split}/labels/{name}.png",
+            r"(?:training|validation|testing)/images/",
+        ),
+    )
+    expected = "training/images/"
+    extras = r"config(?:_v(?:1\.2|2\.0))?\.json"
+    label_archive = "the folder labels/"
+    # The paper (ICCV 2017) and the set's page: 25,000 images.
+    official: Mapping[str, Part] = {"train": Part(18000), "val": Part(2000), "test": Part(5000)}
 
     def __init__(self, tree: Tree, options: Mapping[str, str] | None = None, labelled: bool = True) -> None:
         """Find the labels' version and read its table."""
         super().__init__(tree, options, labelled)
-        base = locate(tree, ("training/images",))
-        base = locate(tree, ("validation/images",)) if base is None else base
-        if base is None:
-            raise IccldError(f"no Mapillary Vistas in {tree.describe()}", "expected training/images/ there")
-        self._base = base
-        self._labels = self._find_labels() if labelled else None
-        self.labelled = self._labels is not None
-        self.ids = self._table()
+        found = self.find()
+        if labelled:
+            self._choose_version(found)
+        self.labelled = bool(found.labels) and labelled
+        self.ids = self._table(found) if self.labelled else {}
 
-    def _find_labels(self) -> str | None:
+    def place(self, groups: Mapping[str, str]) -> tuple[str, str] | None:
+        """Split and name."""
+        return _SPLITS[groups["split"]], groups["name"]
+
+    def _choose_version(self, found: Found) -> None:
+        """Keep the labels of one version."""
         wanted = self.options["version"]
-        for version, folder in (("2.0", "v2.0/labels"), ("1.2", "v1.2/labels"), ("1.2", "labels")):
-            if wanted in ("auto", version) and any(
-                self.tree.is_folder(join(self._base, split, folder)) for split in _SPLITS
-            ):
-                self.options["version"] = version
-                return folder
-        if wanted != "auto":
+        have = sorted({_VERSIONS[kind] for kinds in found.labels.values() for kind in kinds})
+        if wanted != "auto" and wanted not in have:
             raise IccldError(f"no Mapillary labels of version {wanted} in {self.tree.describe()}")
-        return None
+        if not have:
+            return
+        self.options["version"] = version = have[-1] if wanted == "auto" else wanted
+        kept = {
+            key: {kind: paths for kind, paths in kinds.items() if _VERSIONS[kind] == version}
+            for key, kinds in found.labels.items()
+        }
+        found.labels = {key: kinds for key, kinds in kept.items() if kinds}
 
-    def _table(self) -> dict[int, str | None]:
-        if self._labels is None:
-            return {}
+    def _table(self, found: Found) -> dict[int, str | None]:
         version = self.options["version"]
         for name in (f"config_v{version}.json", "config.json"):
-            path = join(self._base, name)
-            if self.tree.stamp(path):
-                try:
-                    names = [entry["name"] for entry in json.loads(self.tree.read(path))["labels"]]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise IccldError(f"{path} cannot be read ({error!r})", "download it again") from None
-                return {index: class_of(name) for index, name in enumerate(names)}
+            paths = [path for path in found.extras if path.rsplit("/", 1)[-1] == name]
+            tables = [self._read_table(path) for path in paths]
+            if any(table != tables[0] for table in tables):
+                raise IccldError(f"{paths[0]} and {paths[1]} name different labels", "remove one of them")
+            if tables:
+                return tables[0]
         raise IccldError(
             f"{self.tree.describe()} has no config_v{version}.json", "it comes with the data set and names its labels"
         )
 
-    def scan(self) -> Iterator[RawFrame]:
-        """List the frames of training, validation and testing."""
-        for folder, split in _SPLITS.items():
-            labels = self._labels and join(self._base, folder, self._labels)
-            if labels and not self.tree.is_folder(labels):
-                labels = None
-            for image in self.tree.walk(join(self._base, folder, "images")):
-                if suffix(image) in IMAGE_SUFFIXES:
-                    name = stem(image)
-                    yield RawFrame(split, name, image, join(labels, f"{name}.png") if labels else None)
+    def _read_table(self, path: str) -> dict[int, str | None]:
+        try:
+            labels: list[dict[str, Any]] = json.loads(self.tree.read(path))["labels"]
+            if self.options["classes"] == "field":
+                names = [field_class_of(str(label.get("readable", label["name"]))) for label in labels]
+            else:
+                names = [class_of(label["name"]) for label in labels]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IccldError(f"{path} cannot be read ({error!r})", "download it again") from None
+        return dict(enumerate(names))
 
 
 def class_of(category: str) -> str | None:
@@ -130,3 +172,12 @@ def class_of(category: str) -> str | None:
         if start in MAPILLARY_CLASSES:
             return MAPILLARY_CLASSES[start]
     return None
+
+
+def field_class_of(readable: str) -> str | None:
+    """The class of a category by its readable name, as published scores have it; None where it is ignored."""
+    name = readable.lower().replace(" ", "").replace("-", "")
+    for known in CITYSCAPES.names:
+        if name == known.replace(" ", ""):
+            return known
+    return next((known for parts, known in FIELD_RULES if any(part in name for part in parts)), None)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import ClassVar
 
-from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame, train_ids
-from iccld_cli.prepare.tree import join, locate, stem, suffix
+from iccld_cli.prepare.adapters.base import train_ids
+from iccld_cli.prepare.adapters.official import OfficialSet, Part
+from iccld_cli.prepare.layouts import Layout
 
 
-class UrbanSyn(Adapter):
+class UrbanSyn(OfficialSet):
     """`rgb/rgb_NNNN.png` and `ss/ss_NNNN.png`: 8-bit trainIds, 19 = unlabelled."""
 
     name = "urbansyn"
     help = "UrbanSyn."
     ids = train_ids(CITYSCAPES) | {19: None}
+    layouts = (
+        Layout(r"rgb/rgb_(?P<name>\d{4})\.png", (r"ss/ss_(?P<name>\d{4})\.png",), "ss/ss_{name}.png", r"rgb/[^/]+$"),
+    )
+    expected = "rgb/ and ss/"
+    label_splits: ClassVar[tuple[str, ...]] = ("train",)
+    needs_labels = True
+    label_archive = "the folder ss/"
+    # zaitsev136/computer-vision, data_modules/urbansyn.py, and the set's page.
+    official: Mapping[str, Part] = {"train": Part(7539)}
 
-    def scan(self) -> Iterator[RawFrame]:
-        """List the frames; all of them are training frames."""
-        base = locate(self.tree, ("rgb", "ss") if self.labelled else ("rgb",))
-        if base is None:
-            raise IccldError(f"no UrbanSyn in {self.tree.describe()}", "expected rgb/ and ss/ there")
-        for image in self.tree.walk(join(base, "rgb")):
-            if suffix(image) in IMAGE_SUFFIXES:
-                number = stem(image).removeprefix("rgb_")
-                label = join(base, "ss", f"ss_{number}.png") if self.labelled else None
-                yield RawFrame("train", stem(image), image, label)
+    def place(self, groups: Mapping[str, str]) -> tuple[str, str] | None:
+        """All are training frames, named as their images are."""
+        return "train", f"rgb_{groups['name']}"

@@ -124,6 +124,10 @@ class Video:
         """Nothing is known without labels."""
         return None
 
+    def findings(self) -> dict[str, Any]:
+        """Nothing to report."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""
         return {"adapter": self.name, "path": str(self.path), "options": {"fps": self.fps}}

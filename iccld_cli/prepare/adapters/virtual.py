@@ -68,6 +68,10 @@ class VirtualTown:
         """Every class but the train, which the town has none of."""
         return tuple(name for name in self.label_space.names if name != "train")
 
+    def findings(self) -> dict[str, Any]:
+        """Nothing to report."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""
         options = {"look": self.look, "frames": self.frames, "size": list(self.size), "seed": self.seed}

@@ -1,0 +1,122 @@
+"""Accuracy rows with `small`: CARLA and the town to CamVid, through benchmarks/ablation.py, as long as the time allows.
+
+Steps are chosen once, from the speed of the same trainings side by side, and kept for all rows: rows of different
+lengths could not be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from results import Deadline, Results, call
+from setting import Setting
+
+FIRST = ("source-only", "stage1")
+SECOND = ("stage1-continued", "stage2")
+TEN = "road,sidewalk,building,fence,pole,traffic sign,vegetation,sky,person,car"
+_ADV_SHARE = 0.25  # steps of stage 2 to those of stage 1, as in the recorded rows (300 of 1,200)
+_PROBE = 120  # steps whose second half is timed
+_IN_TRAINING = 0.75  # of the time left; the rest is start, validation and evaluation
+
+
+def run_first(setting: Setting, results: Results, deadline: Deadline) -> None:
+    """The source alone and stage 1, all seeds at once."""
+    iterations = _iterations(setting, results, deadline)
+    _rows("accuracy-1", FIRST, iterations, setting, results, deadline)
+
+
+def run_second(setting: Setting, results: Results, deadline: Deadline) -> None:
+    """Stage 1 continued and stage 2, from the files of the piece before."""
+    row = results.rows("accuracy-1").get("iterations")
+    if row is None or not list((setting.work / "accuracy/stage1").glob("seed*/stage1.safetensors")):
+        results.say("accuracy-2: accuracy-1 has not ended in this --work folder; run it first")
+        return
+    _rows("accuracy-2", SECOND, row["stage1"], setting, results, deadline)
+
+
+def _iterations(setting: Setting, results: Results, deadline: Deadline) -> int:
+    """Steps of stage 1: given, found before, or from the speed of trainings side by side."""
+    known = results.rows("accuracy-1").get("iterations")
+    if known is not None:
+        return int(known["stage1"])
+    if setting.iterations is not None or setting.toy:
+        found, seconds = setting.iterations or 6, None
+    else:
+        _ablate(("stage1",), _PROBE, setting, deadline, setting.work / "probe", jobs=2 * len(setting.seeds), more=2)
+        seconds = max(_seconds_per_step(setting.work / "probe"))
+        found = max(round(_IN_TRAINING * deadline.left() / seconds, -2), 200)
+    results.put("accuracy-1", "iterations", {"stage1": int(found), "stage2": _adv(int(found)), "step_seconds": seconds})
+    return int(found)
+
+
+def _adv(iterations: int) -> int:
+    return max(round(_ADV_SHARE * iterations), 2)
+
+
+def _seconds_per_step(out: Path) -> list[float]:
+    """Of each training, over the second half of its log."""
+    found = []
+    for path in out.glob("*/seed*/log.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        late = [row["step_seconds"] for row in rows if row["step"] > _PROBE / 2]
+        if late:
+            found.append(sum(late) / len(late))
+    if not found:
+        raise RuntimeError(f"no training of the probe wrote a log, see {out}")
+    return found
+
+
+def _rows(
+    piece: str, names: tuple[str, ...], iterations: int, setting: Setting, results: Results, deadline: Deadline
+) -> None:
+    wanted = [name for name in names if set(results.rows(piece).get(name, {}).get("seeds", ())) < set(setting.seeds)]
+    if not wanted:
+        return
+    out = setting.work / "accuracy"
+    status, said = _ablate(tuple(wanted), iterations, setting, deadline, out, jobs=2 * len(setting.seeds))
+    for name, row in _collected(out).items():
+        if name in names:
+            facts = {"steps": iterations, "title": row["title"], "train_seconds": _train_seconds(out / name)}
+            evaluations = row["evaluations"]
+            scores = {f"{split}_miou": evaluations[split]["miou"][0] for split in evaluations}
+            seeds = evaluations["val"]["seeds"]
+            results.put(piece, name, {**facts, **scores, "seeds": seeds, "evaluations": evaluations})
+    if status is None:
+        results.say(f"{piece}: time was up; run again with the same --work to go on")
+    elif status:
+        raise RuntimeError(f"ablation.py ended with {status}: {said.strip()[-600:]}")
+
+
+def _ablate(
+    rows: tuple[str, ...], iterations: int, setting: Setting, deadline: Deadline, out: Path, jobs: int, more: int = 1
+) -> tuple[int | None, str]:
+    sources, target = setting.data()
+    seeds = range(more * len(setting.seeds)) if more > 1 else setting.seeds
+    command = [sys.executable, "benchmarks/ablation.py", "--source", *map(str, sources), "--target", str(target)]
+    command += ["--out", str(out), "--rows", *rows, "--seeds", *map(str, seeds), "--plain", "--test"]
+    command += ["--seg-iterations", str(iterations), "--adv-iterations", str(_adv(iterations)), "--jobs", str(jobs)]
+    command += ["--device", setting.device]
+    command += ["--encoder", setting.encoder] if setting.encoder else []
+    sets = ["data.workers=2", f"run.validate_every={max(iterations // 4, 1)}", "run.overlay_every=0"]
+    if setting.toy:
+        command += ["--preset", "tiny"]
+        sets += ["data.crop=[64,64]", "data.batch_size=2", "data.workers=0"]
+    else:
+        sets += ["data.crop=[480,352]"]
+        command += ["--classes", TEN] if target.name == "camvid" else []
+    command += [part for value in sets for part in ("--set", value)]
+    # A thread a training: the processors are for the loaders.
+    return call(command, deadline.left() - 25, setting.work / f"{out.name}.log", OMP_NUM_THREADS="1")
+
+
+def _collected(out: Path) -> dict[str, Any]:
+    import ablation  # benchmarks/ablation.py
+
+    return ablation.collect(out)
+
+
+def _train_seconds(folder: Path) -> list[int]:
+    return [int(path.read_text()) for path in sorted(folder.glob("seed*/seconds.txt"))]

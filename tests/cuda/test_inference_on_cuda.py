@@ -1,0 +1,51 @@
+"""The shipped model answers on a GPU as it does on the CPU."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from runs import iccld, read
+
+from iccld_cli.inference.shipped import default_checkpoint
+
+REAL = os.environ.get("ICCLD_REAL_DATA")
+LIKE_THE_CPU = 0.995
+
+
+@pytest.fixture(scope="session")
+def photos(world):
+    """A folder with a few images: real ones where there are any."""
+    found = sorted(Path(REAL, "camvid/val").glob("*"))[::25] if REAL else []
+    folder = world / "photos"
+    folder.mkdir()
+    for path in found or sorted((world / "target/images").glob("*")):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("options", [(), ("--steps", "0"), ("--samples", "4"), ("--scales", "1,1.5", "--flip")])
+def test_labels_are_those_of_the_cpu(device, world, photos, options, record_property):
+    labels = []
+    for where in ("cpu", device):
+        out = world / f"predicted-{where}-{'-'.join(options)}{len(labels)}"
+        iccld("predict", photos, "--out", out, "--save", "labels", "--device", where, *options)
+        labels.append({p.name: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted(out.rglob("*.png"))})
+    assert labels[0].keys() == labels[1].keys() and labels[0]
+    same = np.mean([(labels[0][name] == labels[1][name]).mean() for name in labels[0]])
+    record_property("equal_labels", float(same))
+    assert same >= LIKE_THE_CPU
+
+
+def test_scores_are_those_of_the_cpu(device, world, record_property):
+    scores = []
+    for where in ("cpu", device):
+        out = world / f"scores-{where}{len(scores)}.json"
+        model = ("--ckpt", default_checkpoint(), "--data", world / "target", "--split", "val")
+        iccld("evaluate", *model, "--json", out, "--device", where)
+        scores.append(read(out))
+    record_property("miou_cpu", scores[0]["miou"])
+    record_property("miou", scores[1]["miou"])
+    assert scores[1]["miou"] == pytest.approx(scores[0]["miou"], abs=0.3)
+    assert scores[1]["pixel_accuracy"] == pytest.approx(scores[0]["pixel_accuracy"], abs=0.3)

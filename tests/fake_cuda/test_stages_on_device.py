@@ -1,0 +1,83 @@
+"""Both stages, their networks, losses, pseudo-labels and augmentation with everything on a CUDA device in name."""
+
+import pytest
+from devices import devices_of, fake_cuda
+from stages import batch_on_device, build_stage, build_student, tensors_of
+
+SEG = [
+    (),
+    ("pseudo.gate=threshold",),
+    ("pseudo.gate=balanced", "seg.masked_weight=1"),
+    ("model.detail=true", "seg.masked_weight=1"),
+    ("model.skip_channels=0",),
+    ("data.context=[96,64]",),
+    ("augment.blur_probability=1", "augment.style_probability=1", "augment.jitter_probability=1"),
+    ("augment.blur_probability=0", "augment.style_probability=0", "augment.jitter_probability=0"),
+]
+ADV = [
+    (),
+    ("model.detail=true",),
+    ("adv.adversary=output",),
+    ("adv.align_encoder=true", "adv.label_strength=1"),
+    ("adv.generate=false",),
+    ("adv.self_training=false", "adv.adversary=output", "adv.generate=false"),
+    ("adv.adversarial_weight=0",),
+    ("pseudo.gate=balanced", "data.context=[96,64]"),
+]
+
+
+def run_step(config, name, raw, steps=(0, -1)):
+    """A step at the start and one at the end of a stage; every number it gives and all that it keeps on the device."""
+    student = build_student(config, name)
+    with fake_cuda():
+        stage = build_stage(config, name, student)
+        assert devices_of(tensors_of(stage)) == {"cuda"}
+        batch = batch_on_device(config, raw)
+        for step in steps:
+            stats = stage.step(step % stage.iterations, batch)
+            assert {k for k, v in stats.items() if v.device.type != "cuda"} == set()
+            assert {k for k, v in tensors_of(stage).items() if v.device.type != "cuda"} == set()
+    return stats
+
+
+@pytest.mark.parametrize("settings", SEG, ids=" ".join)
+def test_stage_1(small_config, loaded, settings):
+    raw = loaded(context=(64, 96) if any("context" in s for s in settings) else None)
+    stats = run_step(small_config("data.crop=[64,64]", *settings), "stage1", raw)
+    assert "loss_mixed" in stats
+    assert ("loss_masked" in stats) == ("seg.masked_weight=1" in settings)
+
+
+@pytest.mark.parametrize("settings", ADV, ids=" ".join)
+def test_stage_2(small_config, loaded, settings):
+    raw = loaded(context=(64, 96) if any("context" in s for s in settings) else None)
+    stats = run_step(small_config("data.crop=[64,64]", *settings), "stage2", raw)
+    assert ("loss_decoded" in stats) == ("adv.generate=false" not in settings)
+    assert ("disc_loss" in stats) == ("adv.adversarial_weight=0" not in settings)
+
+
+def test_the_source_alone(small_config, loaded):
+    raw = {key: value for key, value in loaded().items() if key not in ("target", "trusted")}
+    assert "loss_mixed" not in run_step(small_config(), "source_only", raw)
+
+
+@pytest.mark.parametrize("kind", ["mobilenet", "segformer", "dinov2"])
+def test_encoders_and_the_feature_distance(small_config, loaded, encoder_folder, kind):
+    config = small_config(f'model.encoder="{encoder_folder(kind)}"', "seg.feature_distance_weight=0.005")
+    assert "loss_feature" in run_step(config, "stage1", loaded())
+    run_step(config, "stage2", loaded(), steps=(0,))
+
+
+@pytest.mark.parametrize("settings", [(), ("model.detail=true",), ("model.unet_attention=false",)], ids=" ".join)
+def test_inference(small_config, settings):
+    model = build_student(small_config(*settings), "stage2").eval()
+    with fake_cuda() as device:
+        import torch
+
+        model.to(device)
+        images = torch.ones(2, 3, 100, 72).to(device)
+        plain = model.segment(images, steps=0)
+        full = model.segment(images, steps=2, samples=3, size=(50, 36), scales=(1, 0.5), flip=True)
+        assert plain.probabilities.shape == (2, 19, 100, 72)
+        assert full.disagreement.shape == (2, 50, 36)
+        assert devices_of([plain.probabilities, full.probabilities, full.disagreement]) == {"cuda"}
