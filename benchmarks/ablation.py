@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import protocols
 
 NO_STYLE = ("augment.style_probability=0",)
-PLAIN_SELF_TRAINING = (*NO_STYLE, "seg.burn_in=0", "seg.confidence=threshold")
+PLAIN_SELF_TRAINING = (*NO_STYLE, "seg.burn_in=0", "pseudo.gate=threshold")
 NO_UNET = ("adv.generate=false",)
 
 
@@ -98,14 +98,14 @@ ROWS = (
     Row("stage1-first", "stage 1, first source alone", first_source=True),
     Row("stage1-others", "stage 1, the other sources alone", last_sources=True),
     Row("stage1-no-burn-in", "stage 1, no burn-in", ("seg.burn_in=0",)),
-    Row("stage1-quantile", "stage 1, gates that do not choose labels", ("seg.confidence=quantile",)),
-    Row("stage1-threshold", "stage 1, threshold for the whole image", ("seg.confidence=threshold",)),
+    Row("stage1-quantile", "stage 1, gates that do not choose labels", ("pseudo.gate=quantile",)),
+    Row("stage1-threshold", "stage 1, threshold for the whole image", ("pseudo.gate=threshold",)),
     Row("stage1-no-style", "stage 1, no style alignment", NO_STYLE),
     Row("stage1-no-rare", "stage 1, no rare-class sampling", ("data.rare_class_temperature=0",)),
     Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
     Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
     Row("stage1-context", "stage 1, teacher sees more than the crop", ("data.context=[480,352]",)),
-    Row("stage1-strict", "stage 1, gates at the 70 % quantile", ("seg.confidence_quantile=0.7",)),
+    Row("stage1-strict", "stage 1, gates at the 70 % quantile", ("pseudo.quantile=0.7",)),
     Row(
         "stage1-margins",
         "stage 1, no pseudo-labels on the outer rows",

@@ -40,8 +40,8 @@ ADV = [*RUN, "adv.adversarial_weight=0.1"]
 STAGE_1 = {
     "source only": (["--source-only"], [], 1),
     "stage 1": ([], [], 1),
-    "stage 1, threshold": ([], ["seg.confidence=threshold", "seg.confidence_threshold=0.3"], 1),
-    "stage 1, balanced": ([], ["seg.confidence=balanced"], 1),
+    "stage 1, threshold": ([], ["pseudo.gate=threshold", "pseudo.threshold=0.3"], 1),
+    "stage 1, balanced": ([], ["pseudo.gate=balanced"], 1),
     "stage 1, masked": ([], ["seg.masked_weight=1", "seg.masked_block=16"], 1),
     "stage 1, context": ([], ["data.context=[96,64]"], 1),
     "stage 1, two resolutions": ([], ["model.detail=true"], 1),

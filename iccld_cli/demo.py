@@ -59,7 +59,7 @@ class DemoOptions:
     seed: int = 0
     device: str = "auto"
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What makes two demos the same."""
         raw = asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in raw.items() if k not in ("out", "device")}
@@ -84,7 +84,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
 
     def note() -> float:
         seconds = spent + time.perf_counter() - began
-        write_json(options.out / _OPTIONS_NAME, {"options": options.facts(), "seconds": seconds})
+        write_json(options.out / _OPTIONS_NAME, {"options": options.to_json(), "seconds": seconds})
         return seconds
 
     try:
@@ -128,14 +128,14 @@ def _open_folder(options: DemoOptions) -> float:
     marker = options.out / _OPTIONS_NAME
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
-        if found["options"] != options.facts():
+        if found["options"] != options.to_json():
             raise IccldError(
                 f"{options.out} holds a demo with other options", "give the same options or choose another --out"
             )
         return float(found["seconds"])
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise IccldError(f"{options.out} exists and is no demo", "choose another --out")
-    write_json(marker, {"options": options.facts(), "seconds": 0.0})
+    write_json(marker, {"options": options.to_json(), "seconds": 0.0})
     return 0.0
 
 
@@ -143,7 +143,7 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
     from rich.progress import Progress
 
     from iccld_cli.prepare.adapters.virtual import VirtualTown
-    from iccld_cli.prepare.prepare import Options, prepare
+    from iccld_cli.prepare.prepare import PrepareOptions, prepare
 
     opened = []
     for look in ("game", "camera"):
@@ -155,7 +155,7 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
                 town,
                 options.out / "data",
                 name,
-                Options(),
+                PrepareOptions(),
                 functools.partial(_show, bar, task),
             )
         counts = ", ".join(f"{n} {split}" for split, n in dataset.info.splits.items())

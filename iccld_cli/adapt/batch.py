@@ -1,4 +1,4 @@
-"""A batch on the device, and what ClassMix and augmentation make of it."""
+"""A batch on the device, and its source and mixed crops after augmentation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class DeviceBatch:
         label: int64 (B, h, w).
         paste: bool (B, h, w), pixels that ClassMix pastes.
         target: float32 (B, 3, h, w), or None.
-        trusted: bool (B, h, w), where pseudo-labels may count, or None.
-        context: float32 (B, 3, H, W), windows around the target crops for the teacher, or None.
-        places: int64 (B, 2), top and left of the target crops in `context`, or None.
+        pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels; or None.
+        surroundings: float32 (B, 3, H, W), the larger boxes around the target crops that the teacher sees, or None.
+        places: int64 (B, 2), top and left of the target crops in `surroundings`, or None.
         jitter_source: Augmentation of the source images.
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
@@ -40,8 +40,8 @@ class DeviceBatch:
     label: Tensor
     paste: Tensor
     target: Tensor | None
-    trusted: Tensor | None
-    context: Tensor | None
+    pseudo_valid: Tensor | None
+    surroundings: Tensor | None
     places: Tensor | None
     jitter_source: Jitter
     jitter_mixed: Jitter
@@ -75,8 +75,9 @@ def to_device(
     rngs = [sample_rng(config.run.seed, step, batch["first"] + i, MODEL) for i in range(count)]
     jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
 
-    source, target, context = (
-        images_to_device(batch[name], device) if name in batch else None for name in ("source", "target", "context")
+    source, target, surroundings = (
+        images_to_device(batch[name], device) if name in batch else None
+        for name in ("source", "target", "surroundings")
     )
     assert source is not None
     if target is not None:
@@ -86,9 +87,9 @@ def to_device(
         label=batch["label"].to(device, non_blocking=True).long(),
         paste=batch["paste"].to(device, non_blocking=True),
         target=target,
-        trusted=batch["trusted"].to(device, non_blocking=True) if target is not None else None,
-        context=context,
-        places=batch["places"].to(device, non_blocking=True) if context is not None else None,
+        pseudo_valid=batch["pseudo_valid"].to(device, non_blocking=True) if target is not None else None,
+        surroundings=surroundings,
+        places=batch["places"].to(device, non_blocking=True) if surroundings is not None else None,
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],
         rngs=rngs,
@@ -105,7 +106,7 @@ def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops:
-    """Images with labels to learn from.
+    """Images and labels that a loss is computed on.
 
     Attributes:
         images: float32 (B, 3, h, w), augmented.

@@ -33,7 +33,12 @@ SaveEvery = Annotated[int | None, typer.Option(min=0, help="Steps between two tr
 Compile = Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any part of a configuration.")]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One configuration value, such as optim.lr=1e-4.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One configuration value, such as optim.lr=1e-4; `iccld config` lists the keys.",
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and the model's size and memory, and stop.")

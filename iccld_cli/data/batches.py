@@ -1,4 +1,4 @@
-"""Training batches: step number in, crops of both domains out.
+"""Training batches: the crops of both domains for a step number.
 
 A step's whole batch is `world` ranks x `accumulate` micro-batches x `batch_size` samples. Sample n of it is drawn from
 (seed, step, n) alone, so that neither workers nor the way it is split change what a step sees.
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from iccld_cli.config import DataConfig
 from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
+from iccld_cli.sections import DataConfig
 
 _CROP_TRIES = 10
 
@@ -95,14 +95,14 @@ def trained_height(config: DataConfig, target: Pool | None) -> int | None:
 @dataclass(frozen=True)
 class _TargetSample:
     image: np.ndarray
-    trusted: np.ndarray
-    context: np.ndarray
+    pseudo_valid: np.ndarray
+    surroundings: np.ndarray
     place: tuple[int, int]
     name: str
 
 
 def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
-    """A frame whose pixel counts stand under the classes that its labels are trained as."""
+    """A frame whose pixel counts are those of the classes that its labels are trained as."""
     if not folds or not frame.pixels or folds.keys().isdisjoint(frame.pixels):
         return frame
     counts: dict[int, int] = {}
@@ -116,11 +116,11 @@ class TrainingBatches(Dataset):
     """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
 
     A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
-    `target` (B, 3, h, w) uint8, `trusted` (B, h, w) bool (False on border rows where pseudo-labels are not
-    believed), `names`, two lists, `first`, the number of its first sample in the step's whole batch, `micro`, its
-    number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
-    holds the windows around the target crops, `context` (B, 3, H, W) uint8, and the crops' `places` in them, int64
-    (B, 2), top and left. Without a target pool `names` has one list, and what is of the target is left out.
+    `target` (B, 3, h, w) uint8, `pseudo_valid` (B, h, w) bool (False on pixels without pseudo-labels: border
+    rows and padding), two lists of `names`, `first`, the number of its first sample in the step's whole batch, `micro`,
+    its number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
+    holds the `surroundings` of the target crops, (B, 3, H, W) uint8, and the `places` of the crops in them, int64
+    (B, 2), top and left. Without a target pool `names` has one list, and the entries of the target are missing.
 
     Target labels are never opened.
     """
@@ -187,10 +187,10 @@ class TrainingBatches(Dataset):
         if self.target is not None:
             samples = [self._target_sample(step, n) for n in numbers]
             batch["target"] = _stack_images([s.image for s in samples])
-            batch["trusted"] = torch.from_numpy(np.stack([s.trusted for s in samples]))
+            batch["pseudo_valid"] = torch.from_numpy(np.stack([s.pseudo_valid for s in samples]))
             batch["names"].append([s.name for s in samples])
             if self.config.context != (0, 0):
-                batch["context"] = _stack_images([s.context for s in samples])
+                batch["surroundings"] = _stack_images([s.surroundings for s in samples])
                 batch["places"] = torch.tensor([s.place for s in samples])
         return batch
 
@@ -223,24 +223,24 @@ class TrainingBatches(Dataset):
         scale = _fit(
             self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
         )
-        crop, window = self.config.crop, self.config.context
+        crop, size = self.config.crop, self.config.context
         box, place = random_box((width, height), crop, scale, rng), (0, 0)
-        if window != (0, 0):
-            box, place = surrounding_box(box, (width, height), crop, window)
+        if size != (0, 0):
+            box, place = surrounding_box(box, (width, height), crop, size)
         else:
-            window = crop
-        context = cut_image(image, box, window)
-        trusted = np.zeros((height, width), np.uint8)
+            size = crop
+        surroundings = cut_image(image, box, size)
+        rows_used = np.zeros((height, width), np.uint8)
         first = round(height * self.config.ignore_rows_top)
         last = height - round(height * self.config.ignore_rows_bottom)
-        trusted[first:last] = 1
-        inside = cut_label(trusted, box, window) == 1  # beyond the border is not trusted either
+        rows_used[first:last] = 1
+        pseudo_valid = cut_label(rows_used, box, size) == 1  # padding is not valid either
         rows, columns = (slice(first, first + side) for first, side in zip(place, crop[::-1], strict=True))
-        return _TargetSample(context[rows, columns], inside[rows, columns], context, place, name)
+        return _TargetSample(surroundings[rows, columns], pseudo_valid[rows, columns], surroundings, place, name)
 
 
 def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
-    """At least the scale at which the frame covers the crop, within reason: a little padding beats a big blow-up."""
+    """At least the scale at which the frame covers the crop, but at most twice the scale: the rest is padding."""
     cover = max(crop[0] / frame[0], crop[1] / frame[1])
     return max(scale, min(cover, 2 * scale))
 

@@ -24,7 +24,7 @@ class Loader(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class FrameJob:
     """What all frames of a run have in common.
 
     Attributes:
@@ -38,7 +38,7 @@ class Job:
     size: tuple[int, int] | None
 
 
-def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
+def process(job: FrameJob, frame: RawFrame, ready: Any) -> dict[str, Any]:
     """Prepare one frame and write its files.
 
     Args:
@@ -59,7 +59,7 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
     return record
 
 
-def render(job: Job, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+def render(job: FrameJob, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What `process` does, without writing.
 
     Returns:
@@ -81,7 +81,7 @@ def render(job: Job, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[
 
 
 def _render(
-    job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None
+    job: FrameJob, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     photo = checks.decode_image(raw) if isinstance(raw, bytes) else checks.Photograph(raw, "", keep=False)
     image, form, keep = photo.pixels, photo.format, photo.keep
@@ -119,8 +119,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shrink_label(label: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
-    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its
-    # corner.
+    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its corner.
     return None if label is None else cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 

@@ -62,7 +62,7 @@ class Trainer:
         batches: Training data.
         run: The run folder.
         accelerator: Device, precision and gradient sync.
-        facts: What a resumed run must agree on.
+        resume_key: What a resumed run must agree on.
         hooks: Validation and pictures.
         console: Where messages go.
         validation: The last scores of the teacher, and the best mIoU so far under `best_miou`.
@@ -73,7 +73,7 @@ class Trainer:
     batches: TrainingBatches
     run: Path
     accelerator: Accelerator
-    facts: dict[str, Any]
+    resume_key: dict[str, Any]
     hooks: LoopHooks
     console: Console
     validation: dict[str, float] = field(default_factory=dict)
@@ -236,7 +236,7 @@ class Trainer:
             "validation": self.validation,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        return Contents(self.stage.modules, self.stage.optimizers, self.facts, extras, self.stage.layout)
+        return Contents(self.stage.modules, self.stage.optimizers, self.resume_key, extras, self.stage.layout)
 
     @contextlib.contextmanager
     def _explain_lost_ranks(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
-from iccld_cli.config import Config, DataConfig
+from iccld_cli.config import Config
 from iccld_cli.data.batches import Pool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
@@ -27,6 +27,7 @@ from iccld_cli.inference.model import Model, load_model
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.layout import is_sharded
+from iccld_cli.sections import DataConfig
 from iccld_cli.train.data import TrainingData
 from iccld_cli.train.lock import hold_run
 from iccld_cli.train.loop import LoopHooks, Trainer

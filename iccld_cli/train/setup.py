@@ -90,7 +90,7 @@ def check_batch_size(
         config: The configuration.
         batches: Gives the training data of a configuration.
         accelerator: Where to train.
-        console: Where the result is told.
+        console: Where the result is printed.
 
     Returns:
         The configuration with the batch size found.

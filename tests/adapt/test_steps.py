@@ -61,7 +61,7 @@ def make(world):
 
 
 def test_micro_batches_train_as_the_whole_batch_does(make):
-    confident = ("seg.confidence=threshold", "seg.confidence_threshold=0.0")  # the running gates see batches in turn
+    confident = ("pseudo.gate=threshold", "pseudo.threshold=0.0")  # the running gates see batches in turn
     whole, step_whole = make(1, "data.batch_size=4", *confident, norm=False)
     split, step_split = make(1, "data.batch_size=1", "run.accumulate=4", *confident, norm=False)
     for number in range(2):

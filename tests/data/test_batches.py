@@ -13,11 +13,11 @@ import kornia
 from training_runs import make_dataset
 
 from iccld_cli.adapt.augment import blur
-from iccld_cli.config import DataConfig
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
+from iccld_cli.sections import DataConfig
 
 CLASSES = (0, 2, 10, 13)
 
@@ -43,7 +43,7 @@ def test_ranks_and_micro_batches_together_hold_the_samples_of_one_batch(pools):
             assert part["micro"] == (micro, 2)
             parts[part["first"]] = part
     assert sorted(parts) == [0, 2, 4, 6]
-    for key in ("source", "label", "paste", "target", "trusted"):
+    for key in ("source", "label", "paste", "target", "pseudo_valid"):
         assert torch.equal(torch.cat([parts[n][key] for n in sorted(parts)]), whole[key]), key
     assert sum(p["labelled"] for p in parts.values()) == whole["labelled"] == int((whole["label"] != IGNORE).sum())
 
@@ -59,13 +59,13 @@ def test_the_trained_height_is_the_one_nearest_to_the_frames_own(pools, scales, 
 
 def test_target_crops_are_cut_out_of_what_the_teacher_sees(pools):
     alone, batch = batches(pools, 8)[3], batches(pools, 8, context=(96, 64))[3]
-    assert "context" not in alone and "places" not in alone
-    assert batch["context"].shape == (8, 3, 64, 96)
-    for crop, around, (top, left) in zip(batch["target"], batch["context"], batch["places"].tolist(), strict=True):
+    assert "surroundings" not in alone and "places" not in alone
+    assert batch["surroundings"].shape == (8, 3, 64, 96)
+    for crop, around, (top, left) in zip(batch["target"], batch["surroundings"], batch["places"].tolist(), strict=True):
         assert torch.equal(crop, around[:, top : top + 32, left : left + 64])
     assert torch.equal(batch["source"], alone["source"])  # the rest of the batch is the same as without
     assert batch["names"] == alone["names"]
-    assert batch["trusted"].shape == (8, 32, 64)
+    assert batch["pseudo_valid"].shape == (8, 32, 64)
 
 
 def test_workers_and_the_first_step_change_nothing(pools):

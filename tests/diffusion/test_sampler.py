@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from iccld_cli.config import DiffusionConfig
 from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.diffusion.schedule import build_scheduler
+from iccld_cli.sections import DiffusionConfig
 
 
 def ddim_by_hand(denoise, alpha_bar, noise, steps):

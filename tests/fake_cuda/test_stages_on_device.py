@@ -9,15 +9,15 @@ from stages import batch_on_device, build_stage, build_student, tensors_of
 EVERYTHING_DRAWN = tuple(f"augment.{kind}_probability=1" for kind in ("jitter", "blur", "style"))
 SEG = [
     (),
-    ("seg.confidence=balanced", "seg.masked_weight=1", *EVERYTHING_DRAWN),
-    ("seg.confidence=threshold", "model.detail=true", "seg.masked_weight=1"),
+    ("pseudo.gate=balanced", "seg.masked_weight=1", *EVERYTHING_DRAWN),
+    ("pseudo.gate=threshold", "model.detail=true", "seg.masked_weight=1"),
     ("model.skip_channels=0", "data.context=[96,64]", "augment.blur_probability=0"),
 ]
 ADV = [
     ("adv.align_encoder=true", *EVERYTHING_DRAWN),
     ("model.detail=true", "adv.adversary=output"),
     ("adv.generate=false", "adv.self_training=false"),
-    ("adv.adversarial_weight=0", "seg.confidence=balanced", "data.context=[96,64]"),
+    ("adv.adversarial_weight=0", "pseudo.gate=balanced", "data.context=[96,64]"),
 ]
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 import training_runs as runs
 
-from iccld_cli.config import DataConfig
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.sections import DataConfig
 
 SMALL_SHM = """
 import sys

@@ -25,7 +25,7 @@ def test_paper_presets_hold_the_published_numbers(name):
     assert ema_decay(config.seg.ema_horizon, config.seg.iterations) == pytest.approx(0.999)
     assert (config.optim.lr, config.optim.head_lr_factor, config.optim.warmup) == (6e-5, 10, 1500)
     assert (config.seg.iterations, config.data.batch_size, config.data.crop) == (40_000, 2, (512, 512))
-    assert (config.seg.confidence, config.seg.confidence_threshold) == ("threshold", 0.968)
+    assert (config.pseudo.gate, config.pseudo.threshold) == ("threshold", 0.968)
     assert config.data.rare_class_temperature == 0.01
     assert config.seg.feature_distance_weight == 0.005
     # With Cityscapes at 1024 x 512, source frames become 720 or 760 rows high.

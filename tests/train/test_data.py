@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from training_runs import make_dataset
 
-from iccld_cli.config import DataConfig, load_config
+from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES
+from iccld_cli.sections import DataConfig
 from iccld_cli.train.data import open_data
 
 ROAD, BUILDING, SKY, CAR = CITYSCAPES.ids_of(("road", "building", "sky", "car"))
