@@ -152,8 +152,11 @@ def train(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign, assignment]
     torch.float32 = torch.float64  # type: ignore[misc]
+    from iccld_cli import config
     from iccld_cli.__main__ import main as command
 
+    for old, new in getattr(config, "RENAMED", {}).items():  # of the checkout at hand
+        arguments = [text.replace(f"{old}=", f"{new}=") for text in arguments]
     sys.argv = ["iccld", *arguments]
     command()
 

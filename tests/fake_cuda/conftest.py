@@ -23,7 +23,7 @@ def loaded():
             "target": torch.zeros(count, 3, side, side, dtype=torch.uint8),
             "label": torch.zeros(shape, dtype=torch.uint8),
             "paste": torch.zeros(shape, dtype=torch.bool),
-            "trusted": torch.ones(shape, dtype=torch.bool),
+            "pseudo_valid": torch.ones(shape, dtype=torch.bool),
             "names": [["a"] * count, ["b"] * count],
             "first": 0,
             "micro": (0, 1),

@@ -52,7 +52,7 @@ def test_stage_2(small_config, loaded, settings):
 
 
 def test_the_source_alone(small_config, loaded):
-    raw = {key: value for key, value in loaded().items() if key not in ("target", "trusted")}
+    raw = {key: value for key, value in loaded().items() if key not in ("target", "pseudo_valid")}
     assert "loss_mixed" not in run_step(small_config(), "source_only", raw)
 
 

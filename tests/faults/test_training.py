@@ -115,7 +115,7 @@ def test_any_number_of_workers_gives_the_same_batches(world, workers):
     helped = list(read_steps(batches(world, workers), 2, 7, pin_memory=False))
     assert len(helped) == 5
     for (one,), (other,) in zip(alone, helped, strict=True):
-        assert all(torch.equal(one[k], other[k]) for k in ("source", "label", "paste", "target", "trusted"))
+        assert all(torch.equal(one[k], other[k]) for k in ("source", "label", "paste", "target", "pseudo_valid"))
         assert one["names"] == other["names"]
 
 
