@@ -73,8 +73,8 @@ def test_inference(small_config, settings):
     with fake_cuda() as device:
         model.to(device)
         images = torch.ones(2, 3, 100, 72).to(device)
-        plain = model.segment(images, steps=0)
-        full = model.segment(images, steps=2, samples=2, size=(50, 36), scales=(0.5,), flip=True)
-        assert plain.probabilities.shape == (2, 19, 100, 72)
-        assert full.disagreement.shape == (2, 50, 36)
-        assert devices_of([plain.probabilities, full.probabilities, full.disagreement]) == {"cuda"}
+        plain = model.probabilities(images, steps=0)
+        smaller = model.probabilities(images, steps=2, size=(50, 36))
+        logits = list(model.logits(model.fit(images), steps=2, draws=2))
+        assert plain.shape == (2, 19, 100, 72) and smaller.shape == (2, 19, 50, 36) and len(logits) == 2
+        assert devices_of([plain, smaller, *logits]) == {"cuda"}
