@@ -104,23 +104,9 @@ def test_the_height_is_the_trained_one_by_default(iccld, models, photos, tmp_pat
     model = tmp_path / "model/m.safetensors"
     save_segmenter(model, segmenter, dataclasses.replace(header, height=96))
     found = {}
-    for name, options in {
-        "default": (),
-        "96": ("--height", 96),
-        "own": ("--height", "own"),
-        "0": ("--height", 0),
-    }.items():
-        status, *_ = iccld(
-            "predict",
-            photos / "a.png",
-            "--ckpt",
-            model.parent,
-            "--out",
-            tmp_path / name,
-            "--save",
-            "confidence",
-            *options,
-        )
+    command = ("predict", photos / "a.png", "--ckpt", model.parent, "--save", "confidence")
+    for name in ("default", "96", "own", "0"):
+        status, *_ = iccld(*command, "--out", tmp_path / name, *(() if name == "default" else ("--height", name)))
         assert status == 0
         found[name] = (tmp_path / name / "confidence/a.png").read_bytes()
     assert found["default"] == found["96"] != found["own"] == found["0"]
