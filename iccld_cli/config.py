@@ -171,11 +171,13 @@ def _refuse_old_names(tree: dict[str, Any], where: str) -> None:
         raise IccldError(f"{where} has keys of an earlier version", ", ".join(changes))
 
 
-def _dotted(tree: dict[str, Any], before: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        yield before + key
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{before}{key}.")
+def _dotted(tree: dict[str, Any]) -> Iterator[str]:
+    """Sections, and keys of sections; what lies deeper is no key."""
+    for section, part in tree.items():
+        yield section
+        if isinstance(part, dict):
+            yield from (f"{section}.{key}" for key in part)
+
 
 
 def _preset_tree(name: str) -> dict[str, Any]:
