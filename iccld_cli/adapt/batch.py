@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, style_align
 from iccld_cli.adapt.classmix import classmix
 from iccld_cli.config import Config
+from iccld_cli.data.batches import Batch
 from iccld_cli.data.sampling import MODEL, sample_rng
 
 
@@ -57,7 +57,7 @@ class DeviceBatch:
 
 
 def to_device(
-    batch: dict[str, Any], config: Config, step: int, device: torch.device, labelled: float | None = None
+    batch: Batch, config: Config, step: int, device: torch.device, labelled: float | None = None
 ) -> DeviceBatch:
     """Move a loaded batch to the device and draw its random numbers.
 
@@ -71,32 +71,36 @@ def to_device(
         device: Where to.
         labelled: Labelled source pixels, the mean over the step's micro-batches; None for this one's.
     """
-    count = len(batch["source"])
-    rngs = [sample_rng(config.run.seed, step, batch["first"] + i, MODEL) for i in range(count)]
+    count = len(batch.source)
+    rngs = [sample_rng(config.run.seed, step, batch.first + i, MODEL) for i in range(count)]
     jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
 
     source, target, surroundings = (
-        images_to_device(batch[name], device) if name in batch else None
-        for name in ("source", "target", "surroundings")
+        None if pixels is None else images_to_device(pixels, device)
+        for pixels in (batch.source, batch.target, batch.surroundings)
     )
     assert source is not None
     if target is not None:
         source = style_align(source, target, jitters[0])
     return DeviceBatch(
         source=source,
-        label=batch["label"].to(device, non_blocking=True).long(),
-        paste=batch["paste"].to(device, non_blocking=True),
+        label=batch.label.to(device, non_blocking=True).long(),
+        paste=batch.paste.to(device, non_blocking=True),
         target=target,
-        pseudo_valid=batch["pseudo_valid"].to(device, non_blocking=True) if target is not None else None,
+        pseudo_valid=_moved(batch.pseudo_valid, device),
         surroundings=surroundings,
-        places=batch["places"].to(device, non_blocking=True) if surroundings is not None else None,
+        places=_moved(batch.places, device),
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],
         rngs=rngs,
-        labelled=torch.full((), float(batch["labelled"] if labelled is None else labelled), device=device),
-        names=batch["names"],
-        micro=batch["micro"],
+        labelled=torch.full((), float(batch.labelled if labelled is None else labelled), device=device),
+        names=batch.names,
+        micro=batch.micro,
     )
+
+
+def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)
 
 
 def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:

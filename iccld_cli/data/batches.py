@@ -112,15 +112,39 @@ def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
     return replace(frame, pixels=counts)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch as it is loaded.
+
+    Attributes:
+        source: uint8 (B, 3, h, w) RGB.
+        label: uint8 (B, h, w) trainIds, 255 ignored.
+        paste: bool (B, h, w), pixels that ClassMix pastes.
+        names: Names of the source frames, and of the target frames where there are any.
+        first: Number of its first sample in the step's whole batch.
+        micro: Its number in the step, and their count.
+        labelled: Source pixels with a label.
+        target: uint8 (B, 3, h, w) RGB; None without a target, as are the next three.
+        pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels: border rows and padding.
+        surroundings: uint8 (B, 3, H, W), windows around the target crops; None without `data.context`.
+        places: int64 (B, 2), top and left of the target crops in `surroundings`.
+    """
+
+    source: torch.Tensor
+    label: torch.Tensor
+    paste: torch.Tensor
+    names: list[list[str]]
+    first: int
+    micro: tuple[int, int]
+    labelled: int
+    target: torch.Tensor | None = None
+    pseudo_valid: torch.Tensor | None = None
+    surroundings: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+
+
 class TrainingBatches(Dataset):
     """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
-
-    A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
-    `target` (B, 3, h, w) uint8, `pseudo_valid` (B, h, w) bool (False on pixels without pseudo-labels: border
-    rows and padding), two lists of `names`, `first`, the number of its first sample in the step's whole batch, `micro`,
-    its number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
-    holds the `surroundings` of the target crops, (B, 3, H, W) uint8, and the `places` of the crops in them, int64
-    (B, 2), top and left. Without a target pool `names` has one list, and the entries of the target are missing.
 
     Target labels are never opened.
     """
@@ -170,7 +194,11 @@ class TrainingBatches(Dataset):
     def __len__(self) -> int:
         return 2**62
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
+    def __getitem__(self, item: int) -> Batch:
+        return Batch(**self.fields(item))
+
+    def fields(self, item: int) -> dict[str, Any]:
+        """The fields of a `Batch` by name, as loading processes hand them over."""
         step, micro = divmod(item, self.accumulate)
         first = (micro * self.world + self.rank) * self.config.batch_size
         numbers = range(first, first + self.config.batch_size)
@@ -249,9 +277,7 @@ def _stack_images(images: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def read_steps(
-    batches: TrainingBatches, start: int, stop: int, pin_memory: bool
-) -> Generator[list[dict[str, Any]], None, None]:
+def read_steps(batches: TrainingBatches, start: int, stop: int, pin_memory: bool) -> Generator[list[Batch], None, None]:
     """The micro-batches of each step from `start` to `stop`, decoded ahead by worker processes.
 
     Args:
@@ -267,10 +293,10 @@ def read_steps(
         IccldError: A frame cannot be read, or a worker died.
     """
     workers, count = batches.config.workers, batches.accumulate
-    with load_ahead(batches.__getitem__, start * count, stop * count, workers, pin_memory) as items:
-        step: list[dict[str, Any]] = []
+    with load_ahead(batches.fields, start * count, stop * count, workers, pin_memory) as items:
+        step: list[Batch] = []
         for item in items:
-            step.append(item)
+            step.append(Batch(**item))
             if len(step) == count:
                 yield step
                 step = []

@@ -19,7 +19,7 @@ from iccld_cli.adapt.adversarial_health import AdversarialHealth
 from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
-from iccld_cli.data.batches import TrainingBatches, read_steps
+from iccld_cli.data.batches import Batch, TrainingBatches, read_steps
 from iccld_cli.errors import IccldError
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.ranks import Ranks
@@ -158,8 +158,8 @@ class Trainer:
         """Where the networks are."""
         return self.accelerator.device
 
-    def _step(self, step: int, micro_batches: list[dict[str, Any]]) -> None:
-        labelled = sum(raw["labelled"] for raw in micro_batches) / len(micro_batches)
+    def _step(self, step: int, micro_batches: list[Batch]) -> None:
+        labelled = sum(raw.labelled for raw in micro_batches) / len(micro_batches)
         stats, names = [], []
         for micro, raw in enumerate(micro_batches):
             # Networks with their own randomness (stochastic depth) draw from the global generator.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -147,9 +148,9 @@ def _try_steps(
     stage: Stage | None = None
     try:
         stage = make(config)
-        batch = batches[0]
+        batch = replace(batches[0], micro=(0, 1))
         for step in (stage.iterations - 1, stage.iterations - 1):  # late enough for every loss term to count
-            stage.step(step, to_device({**batch, "micro": (0, 1)}, config, step, device))
+            stage.step(step, to_device(batch, config, step, device))
         return peak_bytes(device)
     except RuntimeError as error:
         if not is_out_of_memory(error):

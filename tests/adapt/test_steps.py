@@ -47,7 +47,7 @@ def make(world):
 
         def step(number):
             raws = [batches[number * config.run.accumulate + m] for m in range(config.run.accumulate)]
-            mean = sum(r["labelled"] for r in raws) / len(raws)
+            mean = sum(r.labelled for r in raws) / len(raws)
             rows = []
             for raw in raws:
                 torch.manual_seed(number)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from devices import fake_cuda
 
+from iccld_cli.data.batches import Batch
+
 
 @pytest.fixture
 def cuda():
@@ -30,9 +32,9 @@ def loaded():
             "labelled": count * side * side,
         }
         if context:
-            batch["context"] = torch.zeros(count, 3, *context, dtype=torch.uint8)
+            batch["surroundings"] = torch.zeros(count, 3, *context, dtype=torch.uint8)
             batch["places"] = torch.zeros(count, 2, dtype=torch.int64)
-        return batch
+        return Batch(**batch)
 
     return make
 

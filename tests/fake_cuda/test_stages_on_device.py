@@ -1,5 +1,7 @@
 """Both stages, their networks, losses, pseudo-labels and augmentation with everything on a CUDA device in name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from devices import devices_of, fake_cuda
@@ -52,7 +54,7 @@ def test_stage_2(small_config, loaded, settings):
 
 
 def test_the_source_alone(small_config, loaded):
-    raw = {key: value for key, value in loaded().items() if key not in ("target", "pseudo_valid")}
+    raw = replace(loaded(), target=None, pseudo_valid=None)
     assert "loss_mixed" not in run_step(small_config(), "source_only", raw)
 
 

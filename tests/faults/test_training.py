@@ -115,8 +115,11 @@ def test_any_number_of_workers_gives_the_same_batches(world, workers):
     helped = list(read_steps(batches(world, workers), 2, 7, pin_memory=False))
     assert len(helped) == 5
     for (one,), (other,) in zip(alone, helped, strict=True):
-        assert all(torch.equal(one[k], other[k]) for k in ("source", "label", "paste", "target", "pseudo_valid"))
-        assert one["names"] == other["names"]
+        assert all(
+            torch.equal(getattr(one, k), getattr(other, k))
+            for k in ("source", "label", "paste", "target", "pseudo_valid")
+        )
+        assert one.names == other.names
 
 
 @pytest.mark.parametrize("which", [slice(0, 1), slice(1, 2), slice(None)])
