@@ -228,7 +228,8 @@ class Stage2:
         adv = self.config.adv
         assert out.estimate is not None and out.clean is not None and out.weight is not None
         assert out.decoded is not None
-        maps = torch.cat([view.maps(part.weights) for view, part in zip(views, crops, strict=False)])  # (V, h, w)
+        labelled = zip(views[: len(crops)], crops, strict=True)
+        maps = torch.cat([view.maps(part.weights) for view, part in labelled])  # (V, h, w)
         weight = out.weight * F.adaptive_avg_pool2d(maps.unsqueeze(1), out.weight.shape[-2:])  # (V, 1, h/8, w/8)
         return [
             Term("direct", adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct)),
@@ -271,7 +272,7 @@ class Stage2:
 
     def _shares(self, views: Sequence[View], crops: Sequence[Crops]) -> Tensor:
         """Class shares of the cells of the labelled views, (V, K, h/8, w/8)."""
-        labels = torch.cat([view.maps(part.labels) for view, part in zip(views, crops, strict=False)])
+        labels = torch.cat([view.maps(part.labels) for view, part in zip(views[: len(crops)], crops, strict=True)])
         return class_shares(labels, self.classes, (labels.shape[-2] // 8, labels.shape[-1] // 8))
 
     def _prototypes(self, step: int, batch: DeviceBatch, source: View, shares: Tensor) -> tuple[Tensor, Tensor]:

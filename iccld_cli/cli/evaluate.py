@@ -59,7 +59,7 @@ def evaluate(
     file = find_model(ckpt)
     refuse_inputs({"--json": json_path, "--report": report}, files=[ckpt, file], data=[data])
     dataset = PreparedDataset(data)
-    labelled_frames(dataset, split)  # a wrong split is told before a large model is loaded
+    labelled_frames(dataset, split)  # a wrong split is reported before a large model is loaded
     model = load_model(file, device)
     check_label_space(model.header.label_space, dataset)
     known = scored_classes(model.header.classes, dataset)
@@ -70,7 +70,7 @@ def evaluate(
         _write_scores(json_path, result, model, file, dataset)
         if report is not None:
             _write_report(report, model, file, dataset, result)
-    finally:  # scores that cannot be written are still told
+    finally:  # scores that cannot be written are still printed
         _print_scores(result)
 
 

@@ -1,4 +1,4 @@
-"""`prepare --check`: what a run would do, told in under a minute and without writing anything.
+"""`prepare --check`: what a run would do, reported in under a minute and without writing anything.
 
 Every name is listed, the headers of some hundred files are read, and some twenty frames go through the very code of a
 run, spread over the whole set. What is true of all files only a run can tell.

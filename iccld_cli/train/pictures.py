@@ -1,4 +1,4 @@
-"""Overlays of the same few target frames, so that a run's progress can be leafed through."""
+"""Overlays of the same few target frames, to compare the steps of a run by eye."""
 
 from __future__ import annotations
 

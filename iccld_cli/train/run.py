@@ -170,15 +170,15 @@ def _run(
         checkpoint_activations(stage.student)
     if config.run.compile:
         compile_network(stage.network, accelerator)
-    facts = {
-        "config": _facts_of(config),
+    resume_key = {
+        "config": _settings_key(config),
         "data": data.resume_key() | start_from.resume_key(),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
     batches = _batches(config, data, accelerator, with_target=stage.name != "source_only")
     hooks = LoopHooks()
-    trainer = Trainer(stage, config, batches, run, accelerator, facts, hooks, console)
+    trainer = Trainer(stage, config, batches, run, accelerator, resume_key, hooks, console)
 
     def describe(step: int) -> ModelHeader:
         return ModelHeader(
@@ -288,7 +288,7 @@ def _validate(config: Config, data: TrainingData, held_back: PreparedDataset, mo
     return {"miou": round(found.miou, 3)}
 
 
-def _facts_of(config: Config) -> dict[str, Any]:
+def _settings_key(config: Config) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     for section, keys in _FREE_SETTINGS.items():
         for key in keys:
