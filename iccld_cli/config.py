@@ -179,7 +179,6 @@ def _dotted(tree: dict[str, Any]) -> Iterator[str]:
             yield from (f"{section}.{key}" for key in part)
 
 
-
 def _preset_tree(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise IccldError(f"unknown preset {name!r}", did_you_mean(name, preset_names()))
