@@ -39,15 +39,5 @@ def terminal_timestep(scheduler: DDIMScheduler) -> int:
 def add_noise(
     scheduler: DDIMScheduler, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """Noise clean latents.
-
-    Args:
-        scheduler: From `build_scheduler`.
-        clean: (B, C, h, w) clean latents of unit variance.
-        noise: (B, C, h, w) standard normal noise.
-        timesteps: (B,) int64 in [0, T].
-
-    Returns:
-        (B, C, h, w) z_t.
-    """
+    """z_t (B, C, h, w) of clean latents of unit variance, standard normal noise and time steps (B,) in [0, T]."""
     return scheduler.add_noise(clean, noise, timesteps)

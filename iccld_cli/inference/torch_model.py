@@ -169,7 +169,7 @@ def to_tensor(frames: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     Returns:
         float32 (B, 3, H, W) in [0, 1].
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(frames))
+    pixels = torch.from_numpy(np.require(frames, requirements=["C", "W"]))  # torch warns of arrays it could not write
     return pixels.to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)  # bytes cross the bus, not floats
 
 
