@@ -119,7 +119,7 @@ class DataConfig(_Section):
 
     crop: tuple[int, int] = (256, 128)
     context: tuple[int, int] = (0, 0)
-    batch_size: int = Field(4, ge=1)
+    batch_size: int = Field(4, ge=1, le=4096)
     source_scale: tuple[float, float] = (0.8, 1.6)
     target_scale: tuple[float, float] = (1.0, 1.5)
     workers: int = Field(2, ge=0, le=1024)
@@ -318,7 +318,7 @@ class RunConfig(_Section):
     validate_every: int = Field(1000, ge=0)
     validate_frames: int = Field(0, ge=0)
     overlay_every: int = Field(1000, ge=0)
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=65536)
     checkpointing: bool = False
     shard: bool = False
     compile: bool = False

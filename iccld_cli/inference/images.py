@@ -44,6 +44,8 @@ def read_image(path: Path | str) -> np.ndarray:
                         "scale it down first",
                     )
                 upright = ImageOps.exif_transpose(image)
+                if upright.mode == "F":  # Pillow would clip 0..1 to black
+                    raise IccldError(f"{path} holds floating-point values of no known range", "save it with 8 bits")
                 if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
                     grey = np.clip(np.asarray(upright, np.int32) >> 8, 0, 255).astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=2)

@@ -167,6 +167,8 @@ class Segmenter(nn.Module):
         for draw in range(draws):
             latents = [z_0 if steps == 0 else self.denoise(z_0, steps, seed, draw) for z_0, _ in encoded]
             logits = self.decode_views(latents, [skip for _, skip in encoded])
+            if not torch.isfinite(logits).all():  # their argmax would be one class everywhere
+                raise IccldError("the model's answers are not finite numbers", "its weights are too large; train it again")
             probabilities = resize_logits(logits, size).softmax(dim=1)
             total = probabilities if total is None else total + probabilities
             if draws > 1:

@@ -16,7 +16,6 @@ from iccld_cli.prepare.adapters.base import RawFrame
 if TYPE_CHECKING:
     import numpy as np
 
-_MISSING = "is missing, the video ends before it"
 _TIMED = {"mov", "matroska", "flv"}  # hold the time of each frame; FFmpeg guesses those of AVI and raw streams
 _HINT = "play it to check, or re-encode it with ffmpeg"
 
@@ -106,7 +105,7 @@ class Video:
         wanted = next(pending, None)
         if wanted is None:
             return
-        reached, spoilt, reason = -1, False, _MISSING
+        reached, spoilt = -1, False
         for image in self._decode():
             number = self._numbers.get(image.pts, reached + 1)
             # Frames are predicted from earlier ones: what was lost spoils all that follow up to the next whole picture.
@@ -124,7 +123,7 @@ class Video:
             reached = number
         while wanted is not None:
             known = self._numbers and _number(wanted) < len(self._numbers)
-            yield wanted, "cannot be decoded" if known else reason
+            yield wanted, "cannot be decoded" if known else "is missing, the video ends before it"
             wanted = next(pending, None)
 
     def _decode(self) -> Iterator[Any]:
