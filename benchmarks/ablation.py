@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import protocols
 
 NO_STYLE = ("augment.style_probability=0",)
-PLAIN_SELF_TRAINING = (*NO_STYLE, "seg.burn_in=0", "seg.confidence=threshold")
+PLAIN_SELF_TRAINING = (*NO_STYLE, "seg.burn_in=0", "pseudo.gate=threshold")
 NO_UNET = ("adv.generate=false",)
 
 
@@ -98,14 +98,14 @@ ROWS = (
     Row("stage1-first", "stage 1, first source alone", first_source=True),
     Row("stage1-others", "stage 1, the other sources alone", last_sources=True),
     Row("stage1-no-burn-in", "stage 1, no burn-in", ("seg.burn_in=0",)),
-    Row("stage1-quantile", "stage 1, gates that do not choose labels", ("seg.confidence=quantile",)),
-    Row("stage1-threshold", "stage 1, threshold for the whole image", ("seg.confidence=threshold",)),
+    Row("stage1-quantile", "stage 1, gates that do not choose labels", ("pseudo.gate=quantile",)),
+    Row("stage1-threshold", "stage 1, threshold for the whole image", ("pseudo.gate=threshold",)),
     Row("stage1-no-style", "stage 1, no style alignment", NO_STYLE),
     Row("stage1-no-rare", "stage 1, no rare-class sampling", ("data.rare_class_temperature=0",)),
     Row("stage1-no-fold", "stage 1, no folding of classes", ("data.fold_classes=false",)),
     Row("stage1-feature", "stage 1, with feature distance", ("seg.feature_distance_weight=0.005",)),
     Row("stage1-context", "stage 1, teacher sees more than the crop", ("data.context=[480,352]",)),
-    Row("stage1-strict", "stage 1, gates at the 70 % quantile", ("seg.confidence_quantile=0.7",)),
+    Row("stage1-strict", "stage 1, gates at the 70 % quantile", ("pseudo.quantile=0.7",)),
     Row(
         "stage1-margins",
         "stage 1, no pseudo-labels on the outer rows",
@@ -187,6 +187,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="For every training.")
     parser.add_argument("--classes", help="Score these classes only.")
+    parser.add_argument(
+        "--all-classes", action="store_true", help="Learn all that the sources know, not only what is scored."
+    )
     parser.add_argument("--test", action="store_true", help="Also score `test`.")
     parser.add_argument("--plain", action="store_true", help="Leave out the rows' further evaluations.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at once, on one device.")
@@ -223,7 +226,9 @@ def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
         sources = options.source[:1] if row.first_source else options.source[1:] if row.last_sources else options.source
         command += ["adapt-seg", "--preset", options.preset]
         command += [part for path in options.target for part in ("--target", str(path))]
-        command += [part for path in ([options.scored] if row.oracle else sources) for part in ("--source", str(path))]
+        sources = [options.scored] if row.oracle else sources
+        command += [part for path in sources for part in ("--source", str(path))]
+        command += [] if options.all_classes else _shared_classes(sources, options.scored)
         command += ["--encoder", options.encoder] if options.encoder else []
         command += ["--source-only"] if row.source_only else []
         iterations = options.seg_iterations
@@ -233,6 +238,17 @@ def training(row: Row, options: argparse.Namespace, seed: int) -> list[str]:
     command += ["--out", str(out), "--seed", str(seed), "--iterations", str(round(iterations * row.longer))]
     command += ["--device", options.device, "--precision", options.precision]
     return command + [part for setting in (*options.set, *row.settings) for part in ("--set", setting)]
+
+
+def _shared_classes(sources: list[Path], scored: Path) -> list[str]:
+    """`--classes` with what the sources and the labels that are scored know, so that every row learns the same."""
+    known = [
+        json.loads((path / "dataset.json").read_text(encoding="utf-8"))["classes_known"] for path in [*sources, scored]
+    ]
+    if known[-1] is None:
+        return []
+    names = {name for classes in known[:-1] for name in classes or ()}
+    return ["--classes", ",".join(name for name in known[-1] if name in names)]
 
 
 def _one(row: Row, seed: int, options: argparse.Namespace, orphan: bool) -> str | None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.data.prepared import PreparedDataset
-from iccld_cli.demo import FILES, RUNS, TITLES
-from iccld_cli.inference.device import pick_device
-from iccld_cli.inference.evaluate import predict_labels
+from iccld_cli.demo import RUNS, TITLES
+from iccld_cli.header import FILE_NAMES
+from iccld_cli.imagefiles import PREVIEW_QUALITY
+from iccld_cli.inference.model import load_model
 from iccld_cli.report.overlay import colorize, draw_overlay
 
 WIDTH = 320
@@ -38,7 +38,7 @@ def main() -> None:
     files = {title: Path(file) for title, _, file in (text.partition("=") for text in args.models)}
     if args.demo is not None:
         args.data = args.demo / "data" / "virtual-camera"
-        files = {TITLES[stage].lower(): args.demo / "runs" / run / FILES[stage] for stage, run in RUNS.items()}
+        files = {TITLES[stage].lower(): args.demo / "runs" / run / FILE_NAMES[stage] for stage, run in RUNS.items()}
         source = PreparedDataset(args.demo / "data" / "virtual-game")
         labelled = [source.frames("train")[i] for i in args.frames]
         columns["virtual source (labelled)"] = [
@@ -47,18 +47,16 @@ def main() -> None:
         ]
     elif args.data is None or not files:
         parser.error("give --demo, or --data and --models")
-    target, device = PreparedDataset(args.data), pick_device("auto")
+    target = PreparedDataset(args.data)
     every, space = target.frames(args.split), target.info.label_space
     frames = [every[i] for i in args.frames]
     columns["camera (no labels)"] = images = [target.read_image(f) for f in frames]
     for title, file in files.items():
-        segmenter, _ = load_segmenter(file, device)
-        columns[title] = [
-            colorize(predict_labels(segmenter, image, image.shape[:2], device, None, 0, 1), space) for image in images
-        ]
+        model = load_model(file)
+        columns[title] = [colorize(model.segment(image[None]).labels[0], space) for image in images]
     columns["ground truth"] = [colorize(target.read_label(f), space) for f in frames]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out), sheet(columns)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    cv2.imwrite(str(args.out), sheet(columns)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY])
 
 
 def sheet(columns: dict[str, list[np.ndarray]]) -> np.ndarray:

@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -85,12 +84,14 @@ def missing_packages(options: argparse.Namespace) -> dict[str, str]:
     """
     environment = {"python_version": options.python, "python_full_version": f"{options.python}.0", "extra": ""}
     has = installed_there(options.has) if options.has else dict.fromkeys(_closure("torch", environment), None)
+    wanted = {*_closure("iccld", environment), *_closure("pytest", environment)}
+    needs = [requirement for name in wanted for requirement in _requirements(name, environment)]
     return {
         name: metadata.version(name)
-        for name in sorted({*_closure("iccld", environment), *_closure("pytest", environment)})
+        for name in sorted(wanted)
         if name not in ("iccld", "torch", "triton") and not name.startswith(("nvidia-", "cuda-"))
         if name not in NOT_NEEDED or name in options.further
-        if not _is_there(name, has, environment)
+        if not _is_there(name, has, needs)
     }
 
 
@@ -104,7 +105,7 @@ def installed_there(path: Path) -> dict[str, str | None]:
     return found
 
 
-def _is_there(name: str, has: dict[str, str | None], environment: dict[str, str]) -> bool:
+def _is_there(name: str, has: dict[str, str | None], needs: list[Requirement]) -> bool:
     """Whether the other machine has a release of a package that is new enough for all that need it here."""
     there = next((n for n in (name, *STANDS_FOR.get(name, ())) if n in has), None)
     if there is None:
@@ -112,14 +113,8 @@ def _is_there(name: str, has: dict[str, str | None], environment: dict[str, str]
     version = has[there]
     if version is None:
         return True
-    return all(r.specifier.contains(Version(version), prereleases=True) for r in _wanted(name, environment))
-
-
-def _wanted(name: str, environment: dict[str, str]) -> Iterator[Requirement]:
-    for package in {*_closure("iccld", environment), *_closure("pytest", environment)}:
-        for requirement in _requirements(package, environment):
-            if canonicalize_name(requirement.name) == name:
-                yield requirement
+    asked = [requirement for requirement in needs if canonicalize_name(requirement.name) == name]
+    return all(requirement.specifier.contains(Version(version), prereleases=True) for requirement in asked)
 
 
 def _requirements(name: str, environment: dict[str, str]) -> list[Requirement]:

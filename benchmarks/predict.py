@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from iccld_cli.inference.device import load_for_inference, pick_device
-from iccld_cli.inference.images import to_tensor
 from iccld_cli.inference.inputs import collect
+from iccld_cli.inference.model import Sampling, load_model
 from iccld_cli.inference.predict import PredictOptions, predict
 from iccld_cli.inference.video import VideoReader, VideoWriter
 from iccld_cli.report.overlay import draw_overlay
@@ -33,12 +33,12 @@ def main() -> None:
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--height", type=int)
+    parser.add_argument("--height", type=int, help="rows; 0 for the video's own (default: as trained)")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
-    device = pick_device(given.device)
-    segmenter, header = load_for_inference(given.ckpt, device)
-    segmenter.segment(torch.zeros(1, 3, 64, 64, device=device))  # the first call sets things up
+    model = load_model(given.ckpt, given.device)
+    sampling = Sampling(steps=given.steps, height=given.height)
+    model.segment(np.zeros((1, 64, 64, 3), np.uint8), sampling=sampling)  # the first call sets things up
 
     started = time.perf_counter()
     with VideoReader(given.video) as reader:
@@ -47,20 +47,12 @@ def main() -> None:
     seconds = {"decode": time.perf_counter() - started}
 
     started = time.perf_counter()
-    labels = []
-    for frame in frames:
-        image = to_tensor([frame.image], device)
-        size = frame.image.shape[:2]
-        if given.height:
-            width = round(size[1] * given.height / size[0])
-            image = torch.nn.functional.interpolate(image, (given.height, width), mode="bilinear", antialias=True)
-        out = segmenter.segment(image, steps=given.steps, size=size)
-        labels.append(out.probabilities[0].argmax(0).to(torch.uint8).cpu().numpy())
+    labels = [model.segment(frame.image[None], sampling=sampling).labels[0] for frame in frames]
     seconds["network"] = time.perf_counter() - started
 
     started = time.perf_counter()
     drawn = [
-        draw_overlay(f.image, labels_, header.label_space, legend=header.classes)
+        draw_overlay(f.image, labels_, model.header.label_space, legend=model.header.classes)
         for f, labels_ in zip(frames, labels, strict=True)
     ]
     seconds["draw"] = time.perf_counter() - started
@@ -74,17 +66,18 @@ def main() -> None:
         seconds["encode"] = time.perf_counter() - started
 
         out_folder = Path(folder) / "out"
-        options = PredictOptions(out=out_folder, steps=given.steps, height=given.height, limit=given.frames)
+        options = PredictOptions(out=out_folder, sampling=sampling, limit=given.frames)
         processor = time.process_time()
         started = time.perf_counter()
-        predict(segmenter, header, collect([given.video], out_folder), options, device=device)
+        predict(model, collect([given.video], out_folder), options)
         seconds["whole"] = time.perf_counter() - started
         seconds["whole_processor"] = time.process_time() - processor
     result = {
         "frames": len(frames),
         "size": list(frames[0].image.shape[1::-1]),
-        "network_height": given.height or frames[0].image.shape[0],
-        "device": str(device),
+        "network_height": model.settle(sampling).height or frames[0].image.shape[0],
+        "backend": model.backend,
+        "device": model.device,
         "threads": torch.get_num_threads(),
         "seconds_per_frame": {name: round(value / len(frames), 4) for name, value in seconds.items()},
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

@@ -40,8 +40,8 @@ ADV = [*RUN, "adv.adversarial_weight=0.1"]
 STAGE_1 = {
     "source only": (["--source-only"], [], 1),
     "stage 1": ([], [], 1),
-    "stage 1, threshold": ([], ["seg.confidence=threshold", "seg.confidence_threshold=0.3"], 1),
-    "stage 1, balanced": ([], ["seg.confidence=balanced"], 1),
+    "stage 1, threshold": ([], ["pseudo.gate=threshold", "pseudo.threshold=0.3"], 1),
+    "stage 1, balanced": ([], ["pseudo.gate=balanced"], 1),
     "stage 1, masked": ([], ["seg.masked_weight=1", "seg.masked_block=16"], 1),
     "stage 1, context": ([], ["data.context=[96,64]"], 1),
     "stage 1, two resolutions": ([], ["model.detail=true"], 1),
@@ -152,8 +152,11 @@ def train(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign, assignment]
     torch.float32 = torch.float64  # type: ignore[misc]
+    from iccld_cli import config
     from iccld_cli.__main__ import main as command
 
+    for old, new in getattr(config, "RENAMED", {}).items():  # of the checkout at hand
+        arguments = [text.replace(f"{old}=", f"{new}=") for text in arguments]
     sys.argv = ["iccld", *arguments]
     command()
 

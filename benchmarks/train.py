@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -34,7 +35,7 @@ from iccld_cli.adapt.stage import Stage
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.config import Config, load_config
-from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.data.batches import Batch, Pool, TrainingBatches, read_steps
 from iccld_cli.losses.segmentation import pixel_cross_entropy
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.train.data import open_data
@@ -192,8 +193,8 @@ def _real(
     device = accelerator.device
     if cached:
         raw = batches[0]
-        held = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
-        steps: Iterator[list[dict[str, Any]]] = iter(lambda: [held], None)
+        tensors = {k: v.to(device) for k, v in vars(raw).items() if isinstance(v, torch.Tensor)}
+        steps: Iterator[list[Batch]] = iter(lambda: [replace(raw, **tensors)], None)
     else:
         steps = read_steps(batches, 0, 10_000, pin_memory=device.type == "cuda")
     for step, (raw,) in enumerate(steps):

@@ -21,6 +21,7 @@ from rich.console import Console
 from iccld_cli.config import Config, load_config
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
+from iccld_cli.header import FILE_NAMES
 from iccld_cli.names import shown
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 SUMMARY_NAME = "summary.json"
 _OPTIONS_NAME = "demo.json"
 RUNS = {"source_only": "source-only", "stage1": "adapted", "stage2": "adapted"}
-FILES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
 TITLES = {"source_only": "Source only", "stage1": "Stage 1", "stage2": "Stage 2"}
 _GALLERY = 6
 
@@ -59,7 +59,7 @@ class DemoOptions:
     seed: int = 0
     device: str = "auto"
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What makes two demos the same."""
         raw = asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in raw.items() if k not in ("out", "device")}
@@ -84,7 +84,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
 
     def note() -> float:
         seconds = spent + time.perf_counter() - began
-        write_json(options.out / _OPTIONS_NAME, {"options": options.facts(), "seconds": seconds})
+        write_json(options.out / _OPTIONS_NAME, {"options": options.to_json(), "seconds": seconds})
         return seconds
 
     try:
@@ -128,14 +128,14 @@ def _open_folder(options: DemoOptions) -> float:
     marker = options.out / _OPTIONS_NAME
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
-        if found["options"] != options.facts():
+        if found["options"] != options.to_json():
             raise IccldError(
                 f"{options.out} holds a demo with other options", "give the same options or choose another --out"
             )
         return float(found["seconds"])
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise IccldError(f"{options.out} exists and is no demo", "choose another --out")
-    write_json(marker, {"options": options.facts(), "seconds": 0.0})
+    write_json(marker, {"options": options.to_json(), "seconds": 0.0})
     return 0.0
 
 
@@ -143,7 +143,7 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
     from rich.progress import Progress
 
     from iccld_cli.prepare.adapters.virtual import VirtualTown
-    from iccld_cli.prepare.prepare import Options, prepare
+    from iccld_cli.prepare.prepare import PrepareOptions, prepare
 
     opened = []
     for look in ("game", "camera"):
@@ -155,7 +155,7 @@ def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, P
                 town,
                 options.out / "data",
                 name,
-                Options(),
+                PrepareOptions(),
                 functools.partial(_show, bar, task),
             )
         counts = ", ".join(f"{n} {split}" for split, n in dataset.info.splits.items())
@@ -177,43 +177,36 @@ def _train(
     from iccld_cli.train.state import list_states
 
     run = options.out / "runs" / RUNS[stage]
-    path = run / FILES[stage]
+    path = run / FILE_NAMES[stage]
     if path.is_file():
         return path
     config, data = demo_config(options), open_data([source.root], [target.root])
     started = any(s.stage == stage for s in list_states(run))
     arguments = RunOptions(run, resume=started, console=console)
     if stage == "stage2":
-        return adapt_adv(config, data, arguments, open_start(run / FILES["stage1"]))
+        return adapt_adv(config, data, arguments, open_start(run / FILE_NAMES["stage1"]))
     return adapt_seg(config, data, arguments, source_only=stage == "source_only")
 
 
 def _evaluate(path: Path, target: PreparedDataset, device: str) -> Evaluation:
-    from iccld_cli.checkpoint import load_segmenter
-    from iccld_cli.inference.device import pick_device
-    from iccld_cli.inference.evaluate import evaluate, scored_classes
+    from iccld_cli.inference.evaluate import Scope, evaluate
+    from iccld_cli.inference.model import load_model
 
-    where = pick_device(device)
-    segmenter, header = load_segmenter(path, where)
-    return evaluate(segmenter, target, "test", classes=scored_classes(header.classes, target), device=where)
+    return evaluate(load_model(path, device), target, Scope("test"))
 
 
 def _video(options: DemoOptions, console: Console) -> Path:
-    from iccld_cli.checkpoint import load_segmenter
-    from iccld_cli.inference.device import pick_device
     from iccld_cli.inference.inputs import collect
+    from iccld_cli.inference.model import load_model
     from iccld_cli.inference.predict import PredictOptions, predict
     from iccld_cli.town.drive import write_drive
 
     drive = options.out / "drive.mp4"
     if not drive.is_file():
         write_drive(drive, options.seconds, "camera", options.size, options.seed + 1)
-    where = pick_device(options.device)
-    segmenter, header = load_segmenter(options.out / "runs" / RUNS["stage2"] / FILES["stage2"], where)
     out = options.out / "predictions"
-    predict(
-        segmenter, header, collect([str(drive)], out), PredictOptions(out, overwrite=True, legend=False), device=where
-    )
+    model = load_model(options.out / "runs" / RUNS["stage2"] / FILE_NAMES["stage2"], options.device)
+    predict(model, collect([str(drive)], out), PredictOptions(out, overwrite=True, legend=False))
     console.print(shown(f"wrote the overlay video of a drive through the unseen look to {out}"))
     return next(iter(sorted(out.rglob("*.mp4"))))
 
@@ -273,21 +266,18 @@ _STORY = (
 
 def _gallery(options: DemoOptions, target: PreparedDataset) -> list[Any]:
     """Rows of input, the three predictions and ground truth."""
-    from iccld_cli.checkpoint import load_segmenter
-    from iccld_cli.inference.device import pick_device
-    from iccld_cli.inference.evaluate import predict_labels
+    from iccld_cli.inference.model import load_model
     from iccld_cli.report import page
     from iccld_cli.report.overlay import colorize
 
-    where, space = pick_device(options.device), target.info.label_space
+    space = target.info.label_space
     frames = target.frames("test")
     chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, min(_GALLERY, len(frames))).astype(int)]
     columns: dict[str, list[np.ndarray]] = {"camera image": [target.read_image(f) for f in chosen]}
     for stage, run in RUNS.items():
-        segmenter, _ = load_segmenter(options.out / "runs" / run / FILES[stage], where)
+        model = load_model(options.out / "runs" / run / FILE_NAMES[stage], options.device)
         columns[TITLES[stage]] = [
-            colorize(predict_labels(segmenter, image, image.shape[:2], where, None, 0, 1), space)
-            for image in columns["camera image"]
+            colorize(model.segment(image[None]).labels[0], space) for image in columns["camera image"]
         ]
     columns["ground truth"] = [colorize(target.read_label(f), space) for f in chosen]
     return [

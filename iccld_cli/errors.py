@@ -70,12 +70,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in text for words in _MEMORY_WORDS)
 
 
-def explain_out_of_memory(error: BaseException) -> IccldError | None:
-    """A sentence for an error of `is_out_of_memory`, None for any other."""
+def explain_out_of_memory(
+    error: BaseException,
+    what: str = "memory is not enough",
+    hint: str = "ask for less at once: a smaller crop, size, height, batch or model",
+) -> IccldError | None:
+    """A sentence for an error of `is_out_of_memory`, None for any other.
+
+    Args:
+        error: The error.
+        what: What there was not enough memory for.
+        hint: What to lower.
+    """
     if not is_out_of_memory(error):
         return None
     lines = str(error).strip().splitlines()
     reason = f" ({lines[0][:200]})" if lines else ""
-    return IccldError(
-        f"memory is not enough{reason}", "ask for less at once: a smaller crop, size, height, batch or model"
-    )
+    return IccldError(f"{what}{reason}", hint)

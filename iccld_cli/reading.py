@@ -90,7 +90,10 @@ def read_bytes(path: Path | str, limit: int = MAX_FILE, start: int | None = None
             if found.st_size > limit:
                 raise ReadError(f"is larger than {_amount(limit)}")
             with open(handle, "rb", closefd=False) as file:
-                data = file.read(limit + 1 if start is None else start)
+                # Python takes room for as much as it is asked for, however small the file is.
+                data = file.read(found.st_size + 1 if start is None else min(start, found.st_size))
+                if start is None and len(data) > found.st_size:  # it grew, or is of a kind that tells no size
+                    data += file.read(limit + 1 - len(data))
         finally:
             os.close(handle)
         if len(data) > limit:

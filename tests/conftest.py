@@ -22,13 +22,8 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Thread teams cost more than they give at these sizes, and tests should share a machine well."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# Thread teams cost more than they give at these sizes, and a process that was forked beside one waits for it for ever.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import torch
 
-from iccld_cli.checkpoint import ModelHeader, save_segmenter
+from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.config import load_config
 from iccld_cli.data.prepared import DatasetInfo, Frame
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES
 from iccld_cli.models.build import build_segmenter
 

@@ -5,9 +5,9 @@ import torch
 
 from iccld_cli.adapt.augment import draw_jitter
 from iccld_cli.adapt.batch import DeviceBatch
-from iccld_cli.config import AugmentConfig
 from iccld_cli.data.sampling import choose_classmix
 from iccld_cli.labels import IGNORE, LabelSpace
+from iccld_cli.sections import AugmentConfig
 
 SPACE = LabelSpace(
     "five",
@@ -43,8 +43,8 @@ def make_batch(seed=0, count=2, augment=None, target=True):
         label=label,
         paste=torch.from_numpy(paste),
         target=paint(blocks(count, seed + 1000), 0.15, generator) if target else None,
-        trusted=torch.ones(count, 64, 64, dtype=torch.bool) if target else None,
-        context=None,
+        pseudo_valid=torch.ones(count, 64, 64, dtype=torch.bool) if target else None,
+        surroundings=None,
         places=None,
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],

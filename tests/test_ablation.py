@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -24,10 +25,15 @@ def settings(command):
 
 
 @pytest.fixture
-def options():
+def options(tmp_path):
+    known = {"carla": ["road", "truck"], "town": ["road", "sky"], "camvid": ["sky", "road", "bicycle"]}
+    for name, classes in known.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset.json").write_text(json.dumps({"classes_known": classes}))
+    target = tmp_path / "camvid"
     return argparse.Namespace(
-        source=[Path("carla"), Path("town")], target=[Path("camvid")], scored=Path("camvid"), out=Path("runs"),
-        preset="small", encoder="folder",
+        source=[tmp_path / "carla", tmp_path / "town"], target=[target], scored=target, out=Path("runs"),
+        preset="small", encoder="folder", all_classes=False,
         seg_iterations=100, adv_iterations=50, device="cpu", precision="fp32", set=["data.workers=0"],
     )  # fmt: skip
 
@@ -41,7 +47,9 @@ def test_every_row_changes_what_it_says(row, options):
     assert command[command.index("--seed") + 1] == "3"
     if row.parent is None:
         used = [command[i + 1] for i, word in enumerate(command) if word == "--source"]
-        assert used and ("camvid" in used) == row.oracle
+        assert used and (str(options.scored) in used) == row.oracle
+        learnt = {1: "road", 2: "sky,road"}[1 if row.first_source else 2] if not row.oracle else "sky,road,bicycle"
+        assert row.last_sources or command[command.index("--classes") + 1] == learnt
     else:
         parent = ablation.BY_NAME[row.parent]
         assert parent.parent is None

@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from iccld_cli import __version__
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, read_header, save_segmenter, tensors_digest
+from iccld_cli.checkpoint import load_segmenter, save_segmenter, tensors_digest
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.backbones import BackboneSpec
 
@@ -59,7 +60,7 @@ def test_round_trip(saved, small_segmenter, header):
     for name in ("stage", "config", "label_space", "classes", "datasets", "iterations", "metrics"):
         assert getattr(read, name) == getattr(header, name)
     images = torch.rand(1, 3, 33, 65)
-    assert torch.equal(model.segment(images).probabilities, small_segmenter().segment(images).probabilities)
+    assert torch.equal(model.probabilities(images), small_segmenter().probabilities(images))
 
 
 def test_the_header_is_the_documented_one(saved):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import accuracy
 import correctness
 import machine
 import speed
-from results import Deadline, Results
+from results import Deadline, Results, stop_all
 from setting import Setting
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +45,16 @@ class Piece:
     text: str
 
 
+def _town(setting: Setting, results: Results, deadline: Deadline) -> None:
+    began = time.monotonic()
+    if not results.has("town", "town") or not (setting.work / "town/virtual-game/dataset.json").exists():
+        setting.render(deadline)
+        results.put("town", "town", {"seconds": time.monotonic() - began})
+
+
 PIECES = (
     Piece("machine", 1.0, machine.run, "the card, its matrix-product and copy ceilings, versions"),
+    Piece("town", 4.0, _town, "the virtual town, rendered here for the pieces below"),
     Piece("correctness", 8.5, correctness.run, "the CUDA part of the test suite (tests/cuda), a row a test"),
     Piece("speed", 8.5, speed.run_eager, "seconds, memory and FLOP/s of every preset beside SegFormer, eager"),
     Piece("waiting", 3.0, speed.run_waiting, "share of a training step spent waiting for data"),
@@ -62,6 +71,7 @@ def main() -> None:
         for piece in PIECES:
             print(f"{piece.name:12s} {piece.minutes:4.1f} min  {piece.text}")
         return
+    signal.signal(signal.SIGTERM, stop_all)
     results = Results(options.out)
     setting = Setting.of(options, ROOT)
     if not setting.toy and setting.device != "cuda":

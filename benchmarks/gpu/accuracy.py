@@ -45,7 +45,7 @@ def _iterations(setting: Setting, results: Results, deadline: Deadline) -> int:
     if setting.iterations is not None or setting.toy:
         found, seconds = setting.iterations or 6, None
     else:
-        _ablate(("stage1",), _PROBE, setting, deadline, setting.work / "probe", jobs=2 * len(setting.seeds), more=2)
+        _ablate(("stage1",), _PROBE, setting, deadline, setting.work / "probe", jobs=2 * len(setting.seeds), probe=True)
         seconds = max(_seconds_per_step(setting.work / "probe"))
         found = max(round(_IN_TRAINING * deadline.left() / seconds, -2), 200)
     results.put("accuracy-1", "iterations", {"stage1": int(found), "stage2": _adv(int(found)), "step_seconds": seconds})
@@ -91,12 +91,19 @@ def _rows(
 
 
 def _ablate(
-    rows: tuple[str, ...], iterations: int, setting: Setting, deadline: Deadline, out: Path, jobs: int, more: int = 1
+    rows: tuple[str, ...],
+    iterations: int,
+    setting: Setting,
+    deadline: Deadline,
+    out: Path,
+    jobs: int,
+    probe: bool = False,
 ) -> tuple[int | None, str]:
     sources, target = setting.data()
-    seeds = range(more * len(setting.seeds)) if more > 1 else setting.seeds
+    seeds = range(jobs) if probe else setting.seeds
     command = [sys.executable, "benchmarks/ablation.py", "--source", *map(str, sources), "--target", str(target)]
-    command += ["--out", str(out), "--rows", *rows, "--seeds", *map(str, seeds), "--plain", "--test"]
+    command += ["--out", str(out), "--rows", *rows, "--seeds", *map(str, seeds), "--plain"]
+    command += [] if probe else ["--test"]
     command += ["--seg-iterations", str(iterations), "--adv-iterations", str(_adv(iterations)), "--jobs", str(jobs)]
     command += ["--device", setting.device]
     command += ["--encoder", setting.encoder] if setting.encoder else []

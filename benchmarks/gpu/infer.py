@@ -65,7 +65,7 @@ def _work(options: argparse.Namespace, device: torch.device) -> Callable[[], Ten
         for part in (model.encoder, model.decoder, model.denoiser):
             assert part is not None
             part.compile(dynamic=False)
-    return lambda: model.segment(images).probabilities.argmax(dim=1)
+    return lambda: model.probabilities(images).argmax(dim=1)
 
 
 def _options() -> argparse.Namespace:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
-import torch
 from results import Deadline, Results
 from setting import Setting
+
+if TYPE_CHECKING:  # `--list` needs no torch
+    import torch
 
 
 def run(setting: Setting, results: Results, deadline: Deadline) -> None:
     """Measure what is not yet known."""
     import accelerate
     import diffusers
+    import torch
     import transformers
 
     device = torch.device(setting.device)
@@ -55,7 +60,7 @@ def ceiling(results: Results, precision: str) -> float | None:
     return row["tflops"] * 1e12 if row else None
 
 
-def time_of(work, device: torch.device, repeats: int = 20) -> float:  # type: ignore[no-untyped-def]
+def time_of(work: Callable[[], Any], device: torch.device, repeats: int = 20) -> float:
     """Median seconds of a piece of work, after three that warm up."""
     times = []
     for number in range(repeats + 3):
@@ -69,6 +74,8 @@ def time_of(work, device: torch.device, repeats: int = 20) -> float:  # type: ig
 
 
 def _matmul(name: str, side: int, device: torch.device) -> float:
+    import torch
+
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     try:
@@ -80,5 +87,7 @@ def _matmul(name: str, side: int, device: torch.device) -> float:
 
 
 def _wait(device: torch.device) -> None:
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _GRACE = 20  # seconds to save in after SIGTERM
+_running: set[int] = set()  # process groups
 
 
 class Results:
@@ -78,6 +80,7 @@ def call(command: list[str], seconds: float, log: Path, **environment: str) -> t
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
         )
+        _running.add(process.pid)
         try:
             status: int | None = process.wait(max(seconds, 1))
         except subprocess.TimeoutExpired:
@@ -89,8 +92,17 @@ def call(command: list[str], seconds: float, log: Path, **environment: str) -> t
                     process.wait(_GRACE)
                 except (ProcessLookupError, subprocess.TimeoutExpired):
                     continue
+            _running.discard(process.pid)
         file.seek(0)
         return status, file.read()
+
+
+def stop_all(number: int, frame: Any) -> None:
+    """Handler of SIGTERM: what was started does not outlive this program."""
+    for group in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+    os._exit(128 + number)
 
 
 def _short(value: Any) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from results import Deadline, call
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,27 @@ class Setting:
         folder = self.pack / "weights/mobilenet_v2" if self.pack else None
         return str(folder) if folder and folder.is_dir() else None
 
-    def town(self, look: str, count: int, size: str) -> Path:
-        """A prepared data set of the virtual town, rendered here once: it need not travel."""
-        out = self.work / "town" / f"virtual-{look}"
-        if not (out / "dataset.json").exists():
-            command = ["prepare", "--virtual", str(count), "--look", look, "--size", size, "--seed", "5"]
-            self.iccld(*command, "--out", str(out.parent))
-        return out
+    def render(self, deadline: Deadline) -> None:
+        """Render the virtual town here, so that it need not travel; an interrupted rendering goes on."""
+        count, size = (16, "96x64") if self.toy else (400, "512x384")
+        command = [sys.executable, "-m", "iccld_cli", "prepare", "--virtual", str(count), "--look", "camera"]
+        command += ["--look", "game", "--size", size, "--seed", "5", "--out", str(self.work / "town")]
+        command += ["--workers", str(os.cpu_count() or 1)]
+        status, said = call(command, deadline.left(), self.work / "town.log", OMP_NUM_THREADS="1")
+        if status != 0:
+            why = "time was up; run again to go on" if status is None else said.strip()[-300:]
+            raise RuntimeError(f"rendering the town: {why}")
 
-    def iccld(self, *arguments: str) -> None:
-        """Run a command of the program."""
-        done = subprocess.run([sys.executable, "-m", "iccld_cli", *arguments], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"iccld {' '.join(arguments)}: {done.stderr.strip()[-300:]}")
+    def town(self, look: str) -> Path:
+        """The prepared data set of a look of the town."""
+        folder = self.work / f"town/virtual-{look}"
+        if not (folder / "dataset.json").exists():
+            raise RuntimeError("the town is not rendered; run the piece `town` first")
+        return folder
 
     def data(self) -> tuple[list[Path], Path]:
         """Sources and the target: CARLA and the town to CamVid, or the town in two looks where there is no pack."""
-        count, size = (16, "96x64") if self.toy else (400, "512x384")
-        town = [self.town(look, count, size) for look in ("camera", "game")]
+        town = [self.town(look) for look in ("camera", "game")]
         if self.pack and (self.pack / "data/camvid").is_dir():
             return [self.pack / "data/carla", *town], self.pack / "data/camvid"
         return [town[1]], town[0]

@@ -1,9 +1,8 @@
-"""How the adversarial game stands, in words.
+"""The state of the adversarial training in words.
 
 A least-squares discriminator that cannot tell the domains apart is right half of the time and its loss is 1/4
-(scores of 1/2 everywhere); one that always can is right all of the time and its loss goes to 0. Both ends are a message
-to whoever trains: in the first case either the estimates are aligned or the discriminator is dead, in the second
-the UNet gets no useful gradient.
+(scores of 1/2 everywhere); one that always can is right all of the time and its loss goes to 0. In the first case the
+estimates are aligned or the discriminator gets no gradient, in the second the UNet gets no useful gradient.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ _QUIET = 1e-3
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict on the adversarial game.
+    """A diagnosis of the adversarial training.
 
     Attributes:
         state: `warming up`, `balanced`, `wins`, `guesses`, `dead` or `one-sided`.
-        text: The same in a sentence, with what to change where it is not well.
+        text: The same in a sentence; for a problem also what to change.
     """
 
     state: str
@@ -37,7 +36,7 @@ class Verdict:
 
 
 class AdversarialHealth:
-    """Judges the discriminator from the lines of the log; noisy single lines do not count."""
+    """Diagnoses the discriminator from the last lines of the log."""
 
     def __init__(self) -> None:
         self._lines: deque[Mapping[str, float]] = deque(maxlen=_MEMORY)
@@ -50,7 +49,7 @@ class AdversarialHealth:
             line: Numbers of the line; `disc_acc_*`, `disc_loss` and `disc_grad_norm` are looked at.
 
         Returns:
-            How the game stands; None where the line has no discriminator.
+            The diagnosis; None where the line has no discriminator.
         """
         if "disc_loss" not in line:
             return None
@@ -72,11 +71,11 @@ class AdversarialHealth:
         return fresh
 
     def to_json(self) -> list[dict[str, float]]:
-        """What a training state keeps of it."""
+        """Its part of a training state."""
         return [dict(line) for line in self._lines]
 
     def restore(self, lines: list[dict[str, float]]) -> None:
-        """Take back what `to_json` gave."""
+        """Restore what `to_json` returned."""
         self._lines.extend(lines)
 
     def _mean(self, key: str) -> float:
@@ -89,21 +88,21 @@ def _verdict(source: float, other: float, both: float, gradient: float, said: st
         side = "source" if source > other else "target"
         return Verdict(
             "one-sided",
-            f"the discriminator calls everything {side} ({said}): raise adv.discriminator_lr, or look whether the "
-            f"batch is too small for adv.terminal_probability",
+            f"the discriminator scores everything as {side} ({said}): raise adv.discriminator_lr, or check whether "
+            f"the batch is too small for adv.terminal_probability",
         )
     if both >= _WINS:
         return Verdict(
             "wins",
-            f"the discriminator wins ({said}), so its gradient teaches the UNet little: lower adv.discriminator_lr, "
-            f"or set adv.gradient_penalty=1",
+            f"the discriminator wins ({said}), so the UNet gets almost no gradient from it: lower "
+            f"adv.discriminator_lr, or set adv.gradient_penalty=1",
         )
     if both <= _GUESSES and gradient < _QUIET:
         return Verdict(
             "dead",
-            f"the discriminator is dead ({said}, gradient norm {gradient:.1e}): raise adv.discriminator_lr or "
+            f"the discriminator no longer learns ({said}, gradient norm {gradient:.1e}): raise adv.discriminator_lr or "
             f"model.discriminator_channels",
         )
     if both <= _GUESSES:
-        return Verdict("guesses", f"the discriminator can only guess ({said}): the estimates of all domains look alike")
+        return Verdict("guesses", f"the discriminator guesses ({said}): the estimates of all domains look alike to it")
     return Verdict("balanced", f"balanced: the discriminator is right on {said}")

@@ -1,4 +1,4 @@
-"""The adversary of stage 2: the discriminator, its optimizer, and what it learns from a step."""
+"""The adversary of stage 2: the discriminator, its optimizer and its training step."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from iccld_cli.parallel.layout import Layout
 
 
 class Adversary:
-    """Learns to tell the source from the other domains.
+    """A discriminator of the source and the other domains, and its training.
 
-    What it is given are tensors (N, C, h, w), one a domain, the source first: latents or class probabilities.
+    Its inputs are tensors (N, C, h, w), one a domain, the source first: latents or class probabilities.
 
     Attributes:
         discriminator: The network.
@@ -36,7 +36,7 @@ class Adversary:
         Args:
             config: The configuration.
             classes: K.
-            domains: Names of the domains that it is given, the source first.
+            domains: Names of the domains, the source first.
             layout: Averages gradients.
             accelerator: Device and precision.
         """
@@ -48,7 +48,7 @@ class Adversary:
         optimizer = torch.optim.Adam(
             [{"params": list(self.discriminator.parameters()), "lr": rate, "base_lr": rate}], betas=(0.9, 0.99)
         )
-        # The network is not wrapped for data parallelism, which would wait for ranks whose batch has nothing for it.
+        # The network is not wrapped for data parallelism, which would wait for ranks that have no input for it.
         self.optimizer = accelerator.prepare(optimizer)
 
     def set_learning_rate(self, step: int) -> None:
@@ -69,7 +69,7 @@ class Adversary:
         """One step of the discriminator.
 
         Args:
-            estimates: What it is given; the gradient goes no further.
+            estimates: Its inputs, one tensor per domain; they get no gradient.
             micro: Number of the micro-batch and how many make a step.
 
         Returns:
@@ -82,7 +82,7 @@ class Adversary:
         losses = [scored_as_source(scores[0]), scored_as_other(torch.cat(scores[1:]))]
         counts = pooled_counts(losses)
         on_source, on_other = divide(losses, counts)
-        # Without the source there is nothing to tell the others from.
+        # Without source rows there is nothing to compare the others with.
         loss = 0.5 * (on_source + on_other) * (counts[0] > 0)
         stats = {"disc_loss": loss.detach()}
         for domain, part in zip(self.domains, scores, strict=True):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iccld_cli.config import AugmentConfig
+from iccld_cli.sections import AugmentConfig
 
 # Rows: achromatic, yellow-blue and red-green opponent axes over log RGB (Ruderman et al. 1998, equation 4),
 # orthonormal, so the inverse is the transpose.
@@ -54,7 +54,7 @@ class Jitter:
     styles: bool
 
     def to(self, device: torch.device) -> Jitter:
-        """The same numbers on a device, in one copy that the host does not wait for."""
+        """The same numbers on a device, in one asynchronous copy."""
         columns = (self.brightness, self.contrast, self.saturation, self.hue, self.sigma, self.style)
         moved = torch.stack(columns).to(device, non_blocking=True)
         return _jitter(moved, self.blurs, self.styles)
@@ -166,13 +166,13 @@ def rotate_hue(images: Tensor, angles: Tensor) -> Tensor:
 
 
 def mask_blocks(images: Tensor, rngs: list[np.random.Generator], block: int, ratio: float) -> Tensor:
-    """Blank random square blocks (MIC, equation 4).
+    """Mask random square blocks (MIC, equation 4).
 
     Args:
         images: (B, 3, H, W).
         rngs: One generator a sample.
         block: Side of a block in pixels.
-        ratio: Share of blocks blanked.
+        ratio: Fraction of the blocks that are masked.
     """
     height, width = images.shape[-2:]
     rows, columns = -(-height // block), -(-width // block)

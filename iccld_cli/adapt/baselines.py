@@ -1,11 +1,11 @@
-"""Relatives of stage 2 to compare it with: what the field does, from the same networks, data and losses.
+"""Variants of stage 2 to compare it with: common methods with the same networks, data and losses.
 
     adv.adversary = "output"     the discriminator sees D's class probabilities (AdaptSegNet, Tsai et al. 2018)
     adv.align_encoder            the adversarial gradient reaches E through z_0 of target images
     adv.generate = false         no UNet: z̄_0 is z_0, and the adversary aligns E (and D)
-    adv.self_training = false    no mixed images: the source is all that is labelled
+    adv.self_training = false    no mixed images: only the source has labels
 
-They go together in any way. None of them is the method; `benchmarks/ablation.py` has their rows.
+They can be combined in any way. None of them is the method; `benchmarks/ablation.py` trains and scores them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from iccld_cli.adapt.batch import Crops, DeviceBatch, source_crops
 from iccld_cli.adapt.stage2 import Inputs, Outputs, Stage2
 from iccld_cli.adapt.terms import Term
-from iccld_cli.config import AdvConfig, Config
+from iccld_cli.config import Config
 from iccld_cli.diffusion.latent import clean_latent
 from iccld_cli.diffusion.schedule import add_noise
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.models.views import View, split_rows
+from iccld_cli.sections import AdvConfig
 
 
 def is_baseline(adv: AdvConfig) -> bool:
-    """Whether a configuration asks for a relative of stage 2."""
+    """Whether a configuration selects a variant of stage 2."""
     return adv.adversary != "latent" or adv.align_encoder or not adv.generate or not adv.self_training
 
 
@@ -40,12 +41,12 @@ class BaselineGenerator(nn.Module):
         self.aligns = config.adv.align_encoder or not config.adv.generate
 
     def forward(self, given: Inputs) -> Outputs:
-        """z_0, and where there is a UNet z* and z̄_0, and what is decoded of them."""
+        """z_0, with a UNet also z* and z̄_0, and the logits decoded from them."""
         model, count = self.segmenter, len(given.images)
         z_0, skip, _ = model.encoder(given.images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.aligns):
             z_target, skip_target, _ = model.encoder(given.target)
-        direct = logits = model.decoder(z_0, skip, given.keep)
+        direct = logits = model.decoder(z_0, skip, given.keep_skip)
         estimate = torch.cat([z_0, z_target])
         clean = weight = decoded = None
         if model.denoiser is not None:
@@ -53,15 +54,15 @@ class BaselineGenerator(nn.Module):
             clean, weight = clean_latent(z_0, given.shares, given.prototypes, given.known, strength)
             z_t = add_noise(model.scheduler, torch.cat([clean, z_target.float()]), given.noise, given.timesteps)
             estimate = model.denoiser(z_t.to(z_0.dtype), given.timesteps, estimate)
-            logits = decoded = model.decoder(estimate[:count], skip, given.keep)
-        judged = estimate
+            logits = decoded = model.decoder(estimate[:count], skip, given.keep_skip)
+        adversary_input = estimate
         if self.config.adv.adversary == "output":
-            judged = torch.cat([logits, model.decoder(estimate[count:], skip_target)])
-        return Outputs(z_0, direct, judged, clean, weight, estimate if decoded is not None else None, decoded)
+            adversary_input = torch.cat([logits, model.decoder(estimate[count:], skip_target)])
+        return Outputs(z_0, direct, adversary_input, clean, weight, estimate if decoded is not None else None, decoded)
 
 
 class Baseline(Stage2):
-    """A relative of stage 2, as its configuration says."""
+    """A variant of stage 2, as selected by its configuration."""
 
     def __init__(self, config: Config, *args: object) -> None:
         """See `Stage2`; the student has no UNet where `adv.generate` is off."""
@@ -85,14 +86,14 @@ class Baseline(Stage2):
         return super().labelled(step, batch)
 
     def terms(self, batch: DeviceBatch, crops: Sequence[Crops], views: Sequence[View], out: Outputs) -> list[Term]:
-        """See `Stage2.terms`; without a UNet only what D makes of z_0."""
+        """See `Stage2.terms`; without a UNet only the cross-entropy of D(z_0)."""
         if out.decoded is not None:
             return super().terms(batch, crops, views, out)
         return [Term("direct", self.config.adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct))]
 
-    def judged(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
-        """See `Stage2.judged`; class probabilities for an output adversary, and all rows where nothing is noised."""
-        parts = list(split_rows(out.judged, views))
+    def adversary_inputs(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
+        """See `Stage2.adversary_inputs`; class probabilities for an output adversary; without a UNet, all rows."""
+        parts = list(split_rows(out.adversary_input, views))
         if self.config.adv.adversary == "output":
             parts = [view.probabilities(part) for view, part in zip(views, parts, strict=True)]
         if not self.config.adv.generate:
@@ -101,5 +102,5 @@ class Baseline(Stage2):
 
 
 def stage2_class(config: Config) -> type[Stage2]:
-    """Stage 2, or the relative of it that a configuration asks for."""
+    """Stage 2, or the variant of it that a configuration selects."""
     return Baseline if is_baseline(config.adv) else Stage2

@@ -1,9 +1,8 @@
-"""A batch on the device, and what ClassMix and augmentation make of it."""
+"""A batch on the device, and its source and mixed crops after augmentation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, style_align
 from iccld_cli.adapt.classmix import classmix
 from iccld_cli.config import Config
+from iccld_cli.data.batches import Batch
 from iccld_cli.data.sampling import MODEL, sample_rng
 
 
@@ -24,9 +24,9 @@ class DeviceBatch:
         label: int64 (B, h, w).
         paste: bool (B, h, w), pixels that ClassMix pastes.
         target: float32 (B, 3, h, w), or None.
-        trusted: bool (B, h, w), where pseudo-labels may count, or None.
-        context: float32 (B, 3, H, W), windows around the target crops for the teacher, or None.
-        places: int64 (B, 2), top and left of the target crops in `context`, or None.
+        pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels; or None.
+        surroundings: float32 (B, 3, H, W), the larger boxes around the target crops that the teacher sees, or None.
+        places: int64 (B, 2), top and left of the target crops in `surroundings`, or None.
         jitter_source: Augmentation of the source images.
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
@@ -40,8 +40,8 @@ class DeviceBatch:
     label: Tensor
     paste: Tensor
     target: Tensor | None
-    trusted: Tensor | None
-    context: Tensor | None
+    pseudo_valid: Tensor | None
+    surroundings: Tensor | None
     places: Tensor | None
     jitter_source: Jitter
     jitter_mixed: Jitter
@@ -57,7 +57,7 @@ class DeviceBatch:
 
 
 def to_device(
-    batch: dict[str, Any], config: Config, step: int, device: torch.device, labelled: float | None = None
+    batch: Batch, config: Config, step: int, device: torch.device, labelled: float | None = None
 ) -> DeviceBatch:
     """Move a loaded batch to the device and draw its random numbers.
 
@@ -71,31 +71,36 @@ def to_device(
         device: Where to.
         labelled: Labelled source pixels, the mean over the step's micro-batches; None for this one's.
     """
-    count = len(batch["source"])
-    rngs = [sample_rng(config.run.seed, step, batch["first"] + i, MODEL) for i in range(count)]
+    count = len(batch.source)
+    rngs = [sample_rng(config.run.seed, step, batch.first + i, MODEL) for i in range(count)]
     jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
 
-    source, target, context = (
-        images_to_device(batch[name], device) if name in batch else None for name in ("source", "target", "context")
+    source, target, surroundings = (
+        None if pixels is None else images_to_device(pixels, device)
+        for pixels in (batch.source, batch.target, batch.surroundings)
     )
     assert source is not None
     if target is not None:
         source = style_align(source, target, jitters[0])
     return DeviceBatch(
         source=source,
-        label=batch["label"].to(device, non_blocking=True).long(),
-        paste=batch["paste"].to(device, non_blocking=True),
+        label=batch.label.to(device, non_blocking=True).long(),
+        paste=batch.paste.to(device, non_blocking=True),
         target=target,
-        trusted=batch["trusted"].to(device, non_blocking=True) if target is not None else None,
-        context=context,
-        places=batch["places"].to(device, non_blocking=True) if context is not None else None,
+        pseudo_valid=_moved(batch.pseudo_valid, device),
+        surroundings=surroundings,
+        places=_moved(batch.places, device),
         jitter_source=jitters[0],
         jitter_mixed=jitters[1],
         rngs=rngs,
-        labelled=torch.full((), float(batch["labelled"] if labelled is None else labelled), device=device),
-        names=batch["names"],
-        micro=batch["micro"],
+        labelled=torch.full((), float(batch.labelled if labelled is None else labelled), device=device),
+        names=batch.names,
+        micro=batch.micro,
     )
+
+
+def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)
 
 
 def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:
@@ -105,7 +110,7 @@ def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops:
-    """Images with labels to learn from.
+    """Images and labels that a loss is computed on.
 
     Attributes:
         images: float32 (B, 3, h, w), augmented.

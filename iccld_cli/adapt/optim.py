@@ -8,8 +8,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from iccld_cli.config import OptimConfig
 from iccld_cli.parallel.layout import Layout
+from iccld_cli.sections import OptimConfig
 
 
 def optimizer_of(groups: list[tuple[nn.Module, float]], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:

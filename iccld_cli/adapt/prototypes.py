@@ -1,4 +1,4 @@
-"""The mean latent of each class, over the source images that training has seen."""
+"""The running mean of the source latents of each class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MEMORY = 0.99
 
 
 class Prototypes(nn.Module):
-    """Fading means of the source's latents by class."""
+    """Exponential moving averages of the source latents of each class."""
 
     sums: Tensor
     counts: Tensor
@@ -30,7 +30,7 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def update(self, latent: Tensor, shares: Tensor) -> None:
-        """Take in source latents (B, C_z, h, w) and the class shares (B, K, h, w) of their cells."""
+        """Update with source latents (B, C_z, h, w) and the class shares (B, K, h, w) of their cells."""
         sums, counts = (sum_over_ranks(t) for t in prototype_sums(latent.float(), shares))
         self.sums.mul_(_MEMORY).add_(sums)
         self.counts.mul_(_MEMORY).add_(counts)

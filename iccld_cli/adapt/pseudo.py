@@ -1,4 +1,4 @@
-"""Pseudo-labels: what the teacher says of a target image, and how far to believe it."""
+"""Pseudo-labels: the teacher's labels of target images, and their weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from iccld_cli.adapt.batch import DeviceBatch
-from iccld_cli.config import SegConfig
 from iccld_cli.models.detail import cut_windows
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.ranks import sum_over_ranks
+from iccld_cli.sections import PseudoConfig
 
 _BINS = 200
 _MEMORY = 0.99
@@ -33,18 +33,18 @@ class PseudoLabels:
 
 
 class ConfidenceGate(nn.Module):
-    """Decides which pseudo-labels count.
+    """Computes the weights of pseudo-labels.
 
-    `threshold`: all pixels of an image count by the share of its pixels above a fixed threshold (DACS,
-    equation 4). `quantile`: a pixel counts where it is more confident than a running quantile of its own class, so
-    that classes the teacher is shy about are not silenced by the ones it is sure of (after class-balanced
-    self-training, Zou et al. 2018). `balanced`: the same gates also choose the label, the class whose probability is
-    largest measured by its gate (CBST, equation 7), so that rare classes are not labelled away by common ones.
+    `threshold`: all pixels of an image have the same weight, the fraction of its pixels above a fixed threshold (DACS,
+    equation 4). `quantile`: a pixel counts where its confidence is above a running quantile of its own class, so that
+    classes with low confidence are used too (after class-balanced self-training, Zou et al. 2018). `balanced`: the
+    same gates also choose the label, the class whose probability is largest relative to its gate (CBST, equation 7),
+    so that rare classes do not lose their pixels to common ones.
     """
 
     histogram: Tensor
 
-    def __init__(self, config: SegConfig, classes: int) -> None:
+    def __init__(self, config: PseudoConfig, classes: int) -> None:
         """Start without history.
 
         Args:
@@ -57,38 +57,38 @@ class ConfidenceGate(nn.Module):
 
     def gates(self) -> Tensor:
         """Least confidence that counts, per class, (K,)."""
-        low, high = self.config.confidence_range
+        low, high = self.config.limits
         total = self.histogram.sum(dim=1, keepdim=True)
-        below = (self.histogram.cumsum(dim=1) < self.config.confidence_quantile * total).sum(dim=1)
+        below = (self.histogram.cumsum(dim=1) < self.config.quantile * total).sum(dim=1)
         return (below / _BINS).clamp(low, high)
 
     @torch.no_grad()
-    def forward(self, probabilities: Tensor, trusted: Tensor) -> PseudoLabels:
-        """Label pixels, and learn from the confidence of the likeliest classes of trusted ones.
+    def forward(self, probabilities: Tensor, pseudo_valid: Tensor) -> PseudoLabels:
+        """Label pixels, and add the confidence of the valid ones to the running histograms.
 
         Args:
             probabilities: float32 (B, K, H, W).
-            trusted: bool (B, H, W), False where no label is believed.
+            pseudo_valid: bool (B, H, W), False on pixels without pseudo-labels.
         """
         confidence, labels = probabilities.max(dim=1)
-        if self.config.confidence == "threshold":
-            share = (confidence >= self.config.confidence_threshold).float().mean(dim=(1, 2), keepdim=True)
-            return PseudoLabels(labels, confidence, share * trusted)
-        self._learn(labels, confidence, trusted)
+        if self.config.gate == "threshold":
+            confident = (confidence >= self.config.threshold).float().mean(dim=(1, 2), keepdim=True)
+            return PseudoLabels(labels, confidence, confident * pseudo_valid)
+        self._update(labels, confidence, pseudo_valid)
         gates = self.gates()
-        if self.config.confidence == "balanced":
-            # A class that is never the likeliest one has no gate yet, and is not to be helped by the lowest.
+        if self.config.gate == "balanced":
+            # A class that never had the largest probability has no gate yet; the lowest gate would favour it.
             measure = torch.where(self.histogram.sum(dim=1) >= 1, gates, 1.0)
             labels = (probabilities / measure.view(-1, 1, 1)).argmax(dim=1)
             confidence = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return PseudoLabels(labels, confidence, ((confidence >= gates[labels]) & trusted).float())
+        return PseudoLabels(labels, confidence, ((confidence >= gates[labels]) & pseudo_valid).float())
 
-    def _learn(self, labels: Tensor, confidence: Tensor, trusted: Tensor) -> None:
+    def _update(self, labels: Tensor, confidence: Tensor, pseudo_valid: Tensor) -> None:
         classes = self.histogram.shape[0]
         cell = (labels * _BINS + (confidence * _BINS).long().clamp(max=_BINS - 1)).flatten()
         # bincount would make a GPU's host wait for its result's size.
         seen = torch.zeros(classes * _BINS, dtype=torch.int64, device=cell.device)
-        seen = sum_over_ranks(seen.scatter_add_(0, cell, trusted.flatten().to(cell.dtype))).view(classes, _BINS)
+        seen = sum_over_ranks(seen.scatter_add_(0, cell, pseudo_valid.flatten().to(cell.dtype))).view(classes, _BINS)
         self.histogram.mul_(_MEMORY).add_(seen.to(self.histogram.dtype), alpha=1 - _MEMORY)
 
 
@@ -96,18 +96,18 @@ class ConfidenceGate(nn.Module):
 def pseudo_label(
     teacher: Segmenter, gate: ConfidenceGate, batch: DeviceBatch, steps: int = 0, seed: int = 0
 ) -> PseudoLabels:
-    """Label the target crops of a batch with the teacher, which sees them without strong augmentation.
+    """Label the target crops of a batch with the teacher; its input has no strong augmentation.
 
     Args:
         teacher: EMA model.
-        gate: Weighs the labels.
-        batch: Its `target` and `trusted` are used, and `context` where it has one.
+        gate: Computes the weights.
+        batch: Its `target` and `pseudo_valid` are used, and `surroundings` where it has them.
         steps: Denoising steps.
         seed: Seed of the noise.
     """
-    assert batch.target is not None and batch.trusted is not None
-    seen = batch.target if batch.context is None else batch.context
-    probabilities = teacher.segment(seen, steps=steps, seed=seed).probabilities
+    assert batch.target is not None and batch.pseudo_valid is not None
+    seen = batch.target if batch.surroundings is None else batch.surroundings
+    probabilities = teacher.probabilities(seen, steps, seed)
     if batch.places is not None:
         probabilities = cut_windows(probabilities, batch.places, (batch.target.shape[-2], batch.target.shape[-1]))
-    return gate(probabilities, batch.trusted)
+    return gate(probabilities, batch.pseudo_valid)

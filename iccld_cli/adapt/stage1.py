@@ -3,13 +3,13 @@
 One step (x^s, y^s source; x^t target; x^{s+t}, y^{s+t} their ClassMix), after x^s has taken the colours of x^t
 (`batch.to_device`):
 
-    1. teacher labels x^t, and says how far to trust the labels                 `pseudo.pseudo_label`
+    1. the teacher labels x^t; the gate weighs the labels                       `pseudo.pseudo_label`
     2. ClassMix pastes half of the classes of x^s onto x^t                      `batch.mix`
-    3. E and D answer for source, mixed and, with masked consistency, masked target images
+    3. forward pass of source, mixed and, with masked consistency, masked target images
     4. L = CE(D(E(x^s)), y^s) + w CE(D(E(x^{s+t})), y^{s+t}) + options
-    5. student steps, teacher averages it
+    5. optimizer step of the student, EMA update of the teacher
 
-During the burn-in only the source term counts, so that pseudo-labels start from a teacher that knows the rare classes.
+During the burn-in there is only the source term, so that the teacher knows the rare classes before it gives labels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from iccld_cli.losses.segmentation import feature_distance
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.models.views import View, join_views, split_rows
 from iccld_cli.parallel.layout import layout_of
-from iccld_cli.parallel.ranks import share_batch_norm
+from iccld_cli.parallel.ranks import synchronise_batch_norm
 
 
 class Stage1:
@@ -63,11 +63,11 @@ class Stage1:
         self.accelerator = accelerator
         self.layout = layout_of(config, accelerator)
         self.student = student.train()
-        share_batch_norm(self.student, accelerator.device)
+        synchronise_batch_norm(self.student, accelerator.device)
         self.teacher = Teacher(self.student, ema_decay(config.seg.ema_horizon, self.iterations), self.layout)
         self.reference = None if reference is None else reference.requires_grad_(False).eval()
         self.layout.place([self.student, self.teacher.model, self.reference])
-        self.gate = ConfidenceGate(config.seg, len(space)).to(accelerator.device)
+        self.gate = ConfidenceGate(config.pseudo, len(space)).to(accelerator.device)
         self.things = torch.tensor([name in THINGS for name in space.names]).to(accelerator.device)  # (K,)
         self.burn_in = self.iterations if source_only else round(config.seg.burn_in * self.iterations)
         head_lr = config.optim.lr * config.optim.head_lr_factor
@@ -93,7 +93,7 @@ class Stage1:
         return self.teacher.whole()
 
     def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
-        """One step, as the head of this file tells it."""
+        """One step, numbered as in the head of this file."""
         seg = self.config.seg
         set_learning_rate(self.optimizer, step, self.iterations, self.config.optim.warmup)
         crops = [source_crops(batch)]  # images (B, 3, h, w), labels and weights (B, h, w)
@@ -107,10 +107,10 @@ class Stage1:
             if seg.masked_weight > 0:
                 crops.append(Crops(self._masked(batch), pseudo.labels, pseudo.weights))
         # 3. logits (V, K, h/4, w/4) of each, deepest features (V, C, h/32, w/32)
-        keep = draw_keep_skip(batch, self.config.model.skip_dropout, len(crops)).split(len(batch.label))
+        keep_skip = draw_keep_skip(batch, self.config.model.skip_dropout, len(crops)).split(len(batch.label))
         views = [self.student.view(part.images, batch.rngs) for part in crops]
-        kept = torch.cat([view.rows(rows) for view, rows in zip(views, keep, strict=True)])
-        logits, features = self.network(join_views(views), kept)
+        keep_rows = torch.cat([view.rows(rows) for view, rows in zip(views, keep_skip, strict=True)])
+        logits, features = self.network(join_views(views), keep_rows)
         losses = [
             cross_entropy(view, rows, part.labels, part.weights)
             for view, rows, part in zip(views, split_rows(logits, views), crops, strict=True)
@@ -125,7 +125,7 @@ class Stage1:
             distance = self._feature_distance(views[0], features, batch.label)
             terms.append(Term("feature", seg.feature_distance_weight, distance))
         loss, stats = total(terms)
-        # 5. the student steps, the teacher averages it
+        # 5. optimizer step and EMA update
         stats |= apply_gradients(
             self.layout, self.accelerator, loss, self.optimizer, self.network, self.config.optim.grad_clip, batch.micro
         )
@@ -136,7 +136,7 @@ class Stage1:
         return {"loss": loss.detach(), **stats}
 
     def _masked(self, batch: DeviceBatch) -> Tensor:
-        """Target images with blocks left out, (B, 3, h, w) (MIC, section 3)."""
+        """Target images with masked blocks, (B, 3, h, w) (MIC, section 3)."""
         assert batch.target is not None
         images = jitter_images(batch.target, batch.jitter_source)
         return mask_blocks(images, batch.rngs, self.config.seg.masked_block, self.config.seg.masked_ratio)

@@ -2,18 +2,17 @@
 
 One step:
 
-    1. teacher (E, UNet, D) labels x^t; ClassMix makes x^{s+t}, y^{s+t}
+    1. the teacher (E, UNet, D) labels x^t; ClassMix makes x^{s+t}, y^{s+t}
     2. z_0 = E(x) of source, mixed and target images
     3. z* = clean latent of (z_0, y) for source and mixed                        `diffusion.latent`
-    4. z_t = noised z*; for the target, and for a share of the others, t = T: pure noise
+    4. z_t = noised z*; for the target, and at random for the others, t = T: pure noise
     5. z̄_0 = UNet(z_t, t ; z_0)
     6. L = latent(z̄_0, z*) + CE(D(z̄_0), y) + CE(D(z_0), y) + w adversarial(z̄_0 of mixed and target)
-    7. UNet (and gently E and D) step, teacher averages
+    7. optimizer step of the UNet (and, at a lower rate, E and D), EMA update of the teacher
     8. the discriminator learns to tell z̄_0 of the source from the others
-    9. the class prototypes of the clean latent take in the source's z_0
+    9. the class prototypes of the clean latent are updated with the source's z_0
 
-The adversarial term sees only estimates made from pure noise, the ones that inference makes; elsewhere the noised
-clean latent would give the domain away.
+The adversarial term uses only estimates from pure noise, as in inference: a noised clean latent reveals the domain.
 
 Variants for comparison are in `adapt.baselines`.
 """
@@ -48,14 +47,14 @@ from iccld_cli.parallel.layout import layout_of
 
 
 class Inputs(NamedTuple):
-    """What passes the networks in a step. V views of labelled images (source, then mixed), V_t of target images.
+    """Input of the forward pass of a step. V views of labelled images (source, then mixed), V_t of target images.
 
     Attributes:
         images: (V, 3, h, w).
         target: (V_t, 3, h, w).
         noise: (V + V_t, C_z, h/8, w/8), standard normal.
         timesteps: int64 (V + V_t,).
-        keep: bool (V,), which keep their inter-coder features.
+        keep_skip: bool (V,), which keep their inter-coder features.
         shares: (V, K, h/8, w/8), class shares of the cells.
         prototypes: (K, C_z).
         known: bool (K,), which classes have a prototype.
@@ -65,19 +64,19 @@ class Inputs(NamedTuple):
     target: Tensor
     noise: Tensor
     timesteps: Tensor
-    keep: Tensor
+    keep_skip: Tensor
     shares: Tensor
     prototypes: Tensor
     known: Tensor
 
 
 class Outputs(NamedTuple):
-    """What the networks make of `Inputs`.
+    """Output of the forward pass.
 
     Attributes:
         latent: z_0 of the labelled views, (V, C_z, h/8, w/8).
         direct: D(z_0), logits (V, K, h/4, w/4).
-        judged: What the adversary judges, one row a view, (V + V_t, C, ...): here z̄_0.
+        adversary_input: Input of the discriminator, one row per view, (V + V_t, C, ...): here z̄_0.
         clean: z*, (V, C_z, h/8, w/8); None without a UNet, as are the next three.
         weight: Labelled share of its cells, (V, 1, h/8, w/8).
         estimate: z̄_0, (V + V_t, C_z, h/8, w/8).
@@ -86,7 +85,7 @@ class Outputs(NamedTuple):
 
     latent: Tensor
     direct: Tensor
-    judged: Tensor
+    adversary_input: Tensor
     clean: Tensor | None = None
     weight: Tensor | None = None
     estimate: Tensor | None = None
@@ -94,7 +93,7 @@ class Outputs(NamedTuple):
 
 
 class Generator(nn.Module):
-    """One call a step through everything with a gradient, as data parallelism wants it."""
+    """The whole forward pass with a gradient in one module, as data parallelism needs it."""
 
     def __init__(self, segmenter: Segmenter, config: Config) -> None:
         super().__init__()
@@ -115,7 +114,10 @@ class Generator(nn.Module):
         z_t = add_noise(model.scheduler, torch.cat([clean, z_target.float()]), given.noise, given.timesteps)
         # 5. z̄_0
         estimate = model.denoiser(z_t.to(z_0.dtype), given.timesteps, torch.cat([z_0, z_target]))
-        direct, decoded = model.decoder(z_0, skip, given.keep), model.decoder(estimate[:count], skip, given.keep)
+        direct, decoded = (
+            model.decoder(z_0, skip, given.keep_skip),
+            model.decoder(estimate[:count], skip, given.keep_skip),
+        )
         return Outputs(z_0, direct, estimate, clean, weight, estimate, decoded)
 
 
@@ -151,7 +153,7 @@ class Stage2:
         self.student = student.train()
         self.teacher = Teacher(self.student, ema_decay(adv.ema_horizon, self.iterations), self.layout)
         self.layout.place([self.student, self.teacher.model])
-        self.gate = ConfidenceGate(config.seg, self.classes).to(device)
+        self.gate = ConfidenceGate(config.pseudo, self.classes).to(device)
         self.prototypes = Prototypes(self.classes, config.model.latent_channels).to(device)
         self.adversary = Adversary(config, self.classes, self.domains, self.layout, accelerator)
         self.network, self.optimizer = self.layout.prepare(self.generator(), self._optimizer())
@@ -178,7 +180,7 @@ class Stage2:
         return self.teacher.whole()
 
     def step(self, step: int, batch: DeviceBatch) -> dict[str, Tensor]:
-        """One step, as the head of this file tells it."""
+        """One step, numbered as in the head of this file."""
         adv = self.config.adv
         set_learning_rate(self.optimizer, step, self.iterations, self.config.optim.warmup)
         self.adversary.set_learning_rate(step)
@@ -190,15 +192,15 @@ class Stage2:
         shares = self._shares(views, crops)  # (V, K, h/8, w/8)
         prototypes, known = self._prototypes(step, batch, views[0], shares)  # (K, C_z), (K,)
         noise, timesteps, pure = self.draw_noise(batch, views)
-        keep = self._keep(batch, views)
+        keep_skip = self._keep_skip(batch, views)
         out: Outputs = self.network(
-            Inputs(join_views(views[:-1]), views[-1].images, noise, timesteps, keep, shares, prototypes, known)
+            Inputs(join_views(views[:-1]), views[-1].images, noise, timesteps, keep_skip, shares, prototypes, known)
         )
         # 6. the loss
-        judged = self.judged(out, views, pure)  # one (N, C, ...) a domain
+        inputs = self.adversary_inputs(out, views, pure)  # one (N, C, ...) a domain
         terms = self.terms(batch, crops, views, out)
         if adv.adversarial_weight > 0:
-            terms.append(Term("adversarial", adv.adversarial_weight, self.adversary.fooled(judged)))
+            terms.append(Term("adversarial", adv.adversarial_weight, self.adversary.fooled(inputs)))
         loss, losses = total(terms)
         # 7. the UNet, and gently E and D
         stats |= losses | apply_gradients(
@@ -206,7 +208,7 @@ class Stage2:
         )
         # 8. the discriminator
         if adv.adversarial_weight > 0:
-            stats |= self.adversary.learn(judged, batch.micro)
+            stats |= self.adversary.learn(inputs, batch.micro)
         # 9. the prototypes
         self.prototypes.update(out.latent[: len(views[0])].detach(), shares[: len(views[0])])
         if batch.completes:
@@ -214,7 +216,7 @@ class Stage2:
         return {"loss": loss.detach(), **stats}
 
     def labelled(self, step: int, batch: DeviceBatch) -> tuple[list[Crops], dict[str, Tensor]]:
-        """Source and mixed images with their labels, and what the log says of the pseudo-labels."""
+        """Source and mixed images with their labels, and the statistics of the pseudo-labels for the log."""
         with self.accelerator.autocast():
             steps = int(self.student.denoiser is not None)
             pseudo = pseudo_label(self.teacher.model, self.gate, batch, steps, seed=step)
@@ -226,7 +228,8 @@ class Stage2:
         adv = self.config.adv
         assert out.estimate is not None and out.clean is not None and out.weight is not None
         assert out.decoded is not None
-        maps = torch.cat([view.maps(part.weights) for view, part in zip(views, crops, strict=False)])  # (V, h, w)
+        labelled = zip(views[: len(crops)], crops, strict=True)
+        maps = torch.cat([view.maps(part.weights) for view, part in labelled])  # (V, h, w)
         weight = out.weight * F.adaptive_avg_pool2d(maps.unsqueeze(1), out.weight.shape[-2:])  # (V, 1, h/8, w/8)
         return [
             Term("direct", adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct)),
@@ -248,9 +251,9 @@ class Stage2:
             source, count = source.plus(other), count + other.count
         return source.over(count)
 
-    def judged(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
-        """What the adversary judges, one tensor a domain: estimates made from pure noise."""
-        parts = split_rows(out.judged, views)
+    def adversary_inputs(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
+        """Input of the adversary, one tensor per domain: estimates from pure noise."""
+        parts = split_rows(out.adversary_input, views)
         return [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]
 
     def draw_noise(self, batch: DeviceBatch, views: Sequence[View]) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -269,7 +272,7 @@ class Stage2:
 
     def _shares(self, views: Sequence[View], crops: Sequence[Crops]) -> Tensor:
         """Class shares of the cells of the labelled views, (V, K, h/8, w/8)."""
-        labels = torch.cat([view.maps(part.labels) for view, part in zip(views, crops, strict=False)])
+        labels = torch.cat([view.maps(part.labels) for view, part in zip(views[: len(crops)], crops, strict=True)])
         return class_shares(labels, self.classes, (labels.shape[-2] // 8, labels.shape[-1] // 8))
 
     def _prototypes(self, step: int, batch: DeviceBatch, source: View, shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,7 +283,7 @@ class Stage2:
             self.prototypes.update(latent, shares[: len(source)])
         return self.prototypes.means()
 
-    def _keep(self, batch: DeviceBatch, views: Sequence[View]) -> Tensor:
+    def _keep_skip(self, batch: DeviceBatch, views: Sequence[View]) -> Tensor:
         """Which labelled views keep their inter-coder features, bool (V,)."""
         copies = sum(len(view) for view in views[:-1]) // len(batch.label)
         return draw_keep_skip(batch, self.config.model.skip_dropout, copies)

@@ -13,12 +13,12 @@ from iccld_cli.parallel.ranks import is_first
 
 
 def ema_decay(horizon: float, iterations: int) -> float:
-    """The decay whose average spans a share of the run.
+    """The decay whose average spans a fraction of the run.
 
     A fixed decay lags in short runs and follows noise in long ones.
 
     Args:
-        horizon: Share of the run.
+        horizon: Fraction of the run.
         iterations: Steps of the run.
     """
     return min(max(1 - 1 / max(horizon * iterations, 1), 0.9), 0.9999)
@@ -51,7 +51,7 @@ class Teacher:
         return self.layout.whole(self.model, wanted=is_first())
 
     def update(self, student: Segmenter, step: int) -> None:
-        """Take in the student after a step.
+        """Update with the student after a step.
 
         Args:
             student: The trained network, bare.

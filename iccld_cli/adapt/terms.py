@@ -1,4 +1,4 @@
-"""The terms of a loss, and the one place that divides, weighs and names them."""
+"""The terms of a loss; here they are divided by their counts, weighted and named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def divide(losses: Sequence[Reduced], counts: Tensor) -> list[Tensor]:
 
 
 def total(terms: Sequence[Term]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of the terms, and what the log says of them.
+    """The weighted sum of the terms, and their values for the log.
 
     Returns:
         The loss, and `loss_<name>` of every term, unweighted and without gradient.
@@ -65,13 +65,13 @@ def cross_entropy(view: View, logits: Tensor, labels: Tensor, weights: Tensor | 
     """Cross-entropy of D's output for a view of crops.
 
     Args:
-        view: How the crops passed the networks.
+        view: The view of the crops that the logits belong to.
         logits: (V, K, h/4, w/4).
         labels: Labels of the crops (B, H, W).
         weights: Weights of their pixels (B, H, W), or None for 1 everywhere.
 
     Returns:
-        The sum over all that the labels are compared with, over the number of the crops' pixels with a label.
+        The sum over all logits of the view that have labels, over the number of the crops' pixels with a label.
     """
     parts = [
         pixel_cross_entropy(part.logits, part.labels, part.weights).scaled(part.factor)

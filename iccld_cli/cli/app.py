@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from iccld_cli import __version__
-from iccld_cli.cli import adapt_adv, adapt_seg, demo, doctor, evaluate, export, inspect, predict, prepare
+from iccld_cli.cli import adapt_adv, adapt_seg, config, demo, doctor, evaluate, export, inspect, predict, prepare
 from iccld_cli.cli.options import Command
 from iccld_cli.cli.terminal import safe_streams, say
 from iccld_cli.errors import IccldError
@@ -53,6 +53,7 @@ app.command("prepare", cls=Command)(prepare.prepare)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("adapt-seg", cls=Command)(adapt_seg.adapt_seg)
 app.command("adapt-adv", cls=Command)(adapt_adv.adapt_adv)
+app.command("config", cls=Command)(config.config)
 app.command("evaluate", cls=Command)(evaluate.evaluate)
 app.command("predict", cls=Command)(predict.predict)
 app.command("demo", cls=Command)(demo.demo)
@@ -74,11 +75,11 @@ def main() -> None:
         except Exception as error:
             if os.environ.get("ICCLD_DEBUG"):
                 raise
-            say(f"error: {_told(error)}", stderr=True, style="red")
+            say(f"error: {_explained(error)}", stderr=True, style="red")
             sys.exit(EXIT_ERROR)
 
 
-def _told(error: Exception) -> IccldError:
+def _explained(error: Exception) -> IccldError:
     explained = explain(error)
     if isinstance(explained, IccldError):
         return explained

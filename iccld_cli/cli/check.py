@@ -10,14 +10,14 @@ from rich.console import Console
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
-    from iccld_cli.prepare.prepare import Options, Source
+    from iccld_cli.prepare.prepare import PrepareOptions, Source
     from iccld_cli.prepare.rehearsal import Rehearsal
 
 _SHOWN_SIZES = 6
 _SHOWN_BAD = 8
 
 
-def print_check(sources: list[tuple[str, Source]], out: Path, options: Options, stopped: list[str]) -> None:
+def print_check(sources: list[tuple[str, Source]], out: Path, options: PrepareOptions, stopped: list[str]) -> None:
     """Look at each set and print what was found.
 
     Args:

@@ -10,24 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Flip, Scales, parse_scales, refuse_inputs
+from iccld_cli.cli.options import MAX_SAMPLES, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
-    import torch
-
-    from iccld_cli.checkpoint import ModelHeader
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.inference.evaluation import Evaluation
-    from iccld_cli.models.segmenter import Segmenter
+    from iccld_cli.inference.model import Model
     from iccld_cli.report.page import Section
 
 _GALLERY = 8
 
 
 def evaluate(
-    ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file.")],
+    ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file: .safetensors, .onnx or .xml.")],
     data: Annotated[Path, typer.Option(metavar="DATA/SET", help="Prepared data set with labels.")],
     split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
     classes: Annotated[
@@ -35,9 +32,10 @@ def evaluate(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
     samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
     flip: Flip = False,
+    height: Height = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a pass (default: by device).")] = None,
     limit: Annotated[
@@ -50,71 +48,47 @@ def evaluate(
 ) -> None:
     """Score a model: mean IoU over all pixels of a split, per class, and how well calibrated it is."""
     from iccld_cli.data.prepared import PreparedDataset
-    from iccld_cli.inference.device import load_for_inference, pick_device
-    from iccld_cli.inference.evaluate import check_label_space, chosen_classes, labelled_frames, scored_classes
+    from iccld_cli.inference.evaluate import Scope, check_label_space, chosen_classes, labelled_frames, scored_classes
     from iccld_cli.inference.evaluate import evaluate as run
+    from iccld_cli.inference.model import Sampling, find_model, load_model
 
-    factors = parse_scales(scales)
+    sampling = Sampling(steps, seed, samples, parse_scales(scales), flip, parse_height(height))
     for path in (json_path, report):
         if path is not None and path.is_dir():
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
-    refuse_inputs({"--json": json_path, "--report": report}, files=[ckpt], data=[data])
+    file = find_model(ckpt)
+    refuse_inputs({"--json": json_path, "--report": report}, files=[ckpt, file], data=[data])
     dataset = PreparedDataset(data)
-    labelled_frames(dataset, split)  # a wrong split is told before a large model is loaded
-    where = pick_device(device)
-    segmenter, header = load_for_inference(ckpt, where)
-    check_label_space(header.label_space, dataset)
-    known = scored_classes(header.classes, dataset)
-    scored = known if classes is None else chosen_classes(classes, known, header.label_space)
+    labelled_frames(dataset, split)  # a wrong split is reported before a large model is loaded
+    model = load_model(file, device)
+    check_label_space(model.header.label_space, dataset)
+    known = scored_classes(model.header.classes, dataset)
+    scored = known if classes is None else chosen_classes(classes, known, model.header.label_space)
     with progress_bar(f"evaluate {dataset.info.name}/{split}", "images") as progress:
-        result = run(
-            segmenter,
-            dataset,
-            split,
-            classes=scored,
-            steps=steps,
-            seed=seed,
-            samples=samples,
-            scales=factors,
-            flip=flip,
-            limit=limit,
-            device=where,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        result = run(model, dataset, Scope(split, scored, limit, batch_size), sampling, progress)
     try:
-        _write_scores(json_path, result, header, ckpt, dataset)
+        _write_scores(json_path, result, model, file, dataset)
         if report is not None:
-            _write_report(report, segmenter, header, ckpt, dataset, result, where)
-    finally:  # scores that cannot be written are still told
+            _write_report(report, model, file, dataset, result)
+    finally:  # scores that cannot be written are still printed
         _print_scores(result)
 
 
-def _write_scores(
-    path: Path | None, result: Evaluation, header: ModelHeader, ckpt: Path, dataset: PreparedDataset
-) -> None:
+def _write_scores(path: Path | None, result: Evaluation, model: Model, ckpt: Path, dataset: PreparedDataset) -> None:
     from iccld_cli.files import remove_leftovers, write_json
 
     if path is not None:
         remove_leftovers(path)
-        model = {"file": str(ckpt), "stage": header.stage, "sha256": header.sha256}
-        write_json(path, {**result.to_json(), "model": model, "data_digest": dataset.digest})
+        facts = {"file": str(ckpt), "stage": model.header.stage, "sha256": model.header.sha256}
+        write_json(path, {**result.to_json(), "model": facts, "data_digest": dataset.digest})
 
 
-def _write_report(
-    path: Path,
-    segmenter: Segmenter,
-    header: ModelHeader,
-    ckpt: Path,
-    dataset: PreparedDataset,
-    result: Evaluation,
-    device: torch.device,
-) -> None:
+def _write_report(path: Path, model: Model, ckpt: Path, dataset: PreparedDataset, result: Evaluation) -> None:
     from iccld_cli.files import remove_leftovers
     from iccld_cli.report.page import write_page
 
     remove_leftovers(path)
-    sections = _report_sections(segmenter, header, ckpt, dataset, result, device)
+    sections = _report_sections(model, ckpt, dataset, result)
     write_page(path, f"{ckpt.stem} on {dataset.info.name}/{result.split}", sections)
 
 
@@ -146,34 +120,29 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _report_sections(
-    segmenter: Segmenter,
-    header: ModelHeader,
-    ckpt: Path,
-    dataset: PreparedDataset,
-    result: Evaluation,
-    device: torch.device,
-) -> list[Section]:
+def _report_sections(model: Model, ckpt: Path, dataset: PreparedDataset, result: Evaluation) -> list[Section]:
     """The page: scores, and pictures of the worst, a middling and the best frames."""
-    from iccld_cli.inference.evaluate import predict_labels
+    from iccld_cli.inference.model import Sampling
     from iccld_cli.report.overlay import colorize, draw_overlay
     from iccld_cli.report.scores import gallery_section, score_sections
 
+    header = model.header
     facts = {
         "model": f"{ckpt} ({header.stage}, {header.iterations} iterations)",
         "data": f"{dataset.info.name}/{result.split}, {result.images} images",
         "steps": f"{result.steps}, {result.samples} noise seed(s) from {result.seed}",
         "scales": ", ".join(f"{scale:g}" for scale in result.scales) + (", and mirrored" if result.flip else ""),
+        "height": f"{result.height} rows" if result.height else "the images' own",
+        "run by": f"{result.backend}, {result.precision}",
         "weights": header.sha256[:16],
     }
     colors = dict(zip(header.label_space.names, header.label_space.colors, strict=True))
     sections = score_sections(result.to_json(), facts, colors)
+    sampling = Sampling(result.steps, result.seed, result.samples, result.scales, result.flip, result.height)
     rows = []
     for why, score in result.gallery(_GALLERY):
         image, label = dataset.read_image(score.frame), dataset.read_label(score.frame)
-        predicted = predict_labels(
-            segmenter, image, label.shape, device, result.steps, result.seed, result.samples, result.scales, result.flip
-        )
+        predicted = model.segment(image[None], size=label.shape, sampling=sampling).labels[0]
         if image.shape[:2] == label.shape:
             shown = draw_overlay(image, predicted, header.label_space)
         else:

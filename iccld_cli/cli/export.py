@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iccld_cli.cli.options import parse_size, refuse_inputs
+from iccld_cli.cli.options import parse_height, parse_size, refuse_inputs
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError, did_you_mean
 
@@ -18,7 +18,11 @@ def export(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="File to write: .onnx, .xml for openvino, .safetensors for half.")
     ],
-    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the images it will take.")] = "1024x512",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Size of its images (default: 16:9 at the trained height)."),
+    ] = None,
+    height: Annotated[str | None, typer.Option(metavar="ROWS", help="16:9 at this height, in place of --size.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps (default: the model's).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed; the noise becomes part of the file.")] = 0,
     opset: Annotated[int, typer.Option(min=14, help="ONNX operator set.")] = 18,
@@ -26,21 +30,32 @@ def export(
 ) -> None:
     """Write a model that runs without this program: image (1, 3, H, W) in [0, 1] to probabilities (1, K, H, W).
 
+    The file says what its classes are; `predict` and `evaluate` take it as --ckpt.
+
     `--format half` writes a model file of half the size instead, to hand on: weights in fp16, and names of data
     sets and encoder without the paths of this machine.
     """
+    from iccld_cli.inference.model import find_model
+
     formats = ("onnx", "openvino", "half")
     if format_ not in formats:
         raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
-    wanted = parse_size(size)
-    assert wanted is not None
+    wanted, rows = parse_size(size), parse_height(height)
+    if rows is not None and (rows == 0 or wanted is not None):
+        raise typer.BadParameter("give rows, and no --size beside them", param_hint="--height")
+    if rows is not None:
+        wanted = (round(rows * 16 / 9), rows)
+    ckpt = find_model(ckpt)
     refuse_inputs({"--out": out}, files=[ckpt], data=[])
     if out.exists() and not overwrite:
         raise IccldError(f"{out} exists", "give another --out, or --overwrite")
 
-    from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
+    from iccld_cli.checkpoint import load_segmenter, save_segmenter
+    from iccld_cli.header import without_paths
     from iccld_cli.inference.export import export as run
 
+    if ckpt.suffix != ".safetensors":
+        raise IccldError(f"{ckpt} is an exported file already", "give the .safetensors file that it was made from")
     segmenter, header = load_segmenter(ckpt)
     if format_ == "half":
         save_segmenter(out, segmenter, without_paths(header), half=True)

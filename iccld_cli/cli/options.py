@@ -46,6 +46,13 @@ class Command(TyperCommand):
 Scales = Annotated[
     str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,1.5; the results are averaged.")
 ]
+Height = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROWS",
+        help="Height the network works at, or `own` for the frame's (default: as trained); results keep their size.",
+    ),
+]
 Flip = Annotated[bool, typer.Option("--flip", help="Average with the result of the mirrored image.")]
 
 
@@ -68,6 +75,22 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             f"{text!r} is too large: at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} million in all"
         )
     return int(found[1]), int(found[2])
+
+
+def parse_height(text: str | None) -> int | None:
+    """Read rows, or `own`.
+
+    Returns:
+        Rows; 0 for `own`, None for None.
+
+    Raises:
+        typer.BadParameter: It is neither, or no possible height.
+    """
+    if text is None or text in ("own", "0"):
+        return None if text is None else 0
+    if not text.isdecimal() or not 32 <= int(text[:6]) <= MAX_SIDE:
+        raise typer.BadParameter(f"{text!r}: write rows from 32 to {MAX_SIDE}, or own", param_hint="--height")
+    return int(text)
 
 
 def refuse_inputs(outputs: Mapping[str, Path | None], files: Sequence[Path], data: Sequence[Path]) -> None:

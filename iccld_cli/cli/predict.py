@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Flip, Scales, parse_scales
+from iccld_cli.cli.options import MAX_SAMPLES, Flip, Height, Scales, parse_height, parse_scales
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
@@ -22,12 +22,13 @@ _SHOWN_PROBLEMS = 20
 def predict(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders or quoted globs.")],
     ckpt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Model file (default: the one that is shipped).")
+        Path | None,
+        typer.Option(metavar="FILE", help="Model file: .safetensors, .onnx, .xml (default: the one that is shipped)."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path("predictions"),
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
     samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Noise seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
     flip: Flip = False,
     save: Annotated[
@@ -35,10 +36,7 @@ def predict(
     ] = "overlay",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the overlay's colours.")] = 0.5,
     legend: Annotated[bool, typer.Option(help="Name the classes at the foot of overlays.")] = True,
-    height: Annotated[
-        int | None,
-        typer.Option(min=32, max=16384, help="Height the network works at, for speed; results keep the input's size."),
-    ] = None,
+    height: Height = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a pass (default: by device).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     limit: Annotated[
@@ -52,13 +50,13 @@ def predict(
     """Segment images and videos. Results go to DIR/<kind>/<name>, with the folders of the inputs kept."""
     from iccld_cli.inference.outputs import KINDS
 
-    factors = parse_scales(scales)
+    factors, rows = parse_scales(scales), parse_height(height)
     kinds = tuple(dict.fromkeys(word.strip() for word in save.split(",") if word.strip()))
     if not kinds or not set(kinds) <= set(KINDS):
         raise typer.BadParameter(f"{save!r}: choose of {', '.join(KINDS)}", param_hint="--save")
 
-    from iccld_cli.inference.device import load_for_inference, pick_device
     from iccld_cli.inference.inputs import collect
+    from iccld_cli.inference.model import Sampling, find_model, load_model
     from iccld_cli.inference.predict import PredictOptions
     from iccld_cli.inference.predict import predict as run
 
@@ -66,19 +64,21 @@ def predict(
     jobs = collect(inputs, out, left_out)
     for path, reason in left_out.items():
         say(f"warning: {path} {reason} and is left out", stderr=True)
-    where = pick_device(device)
-    segmenter, header = load_for_inference(_checkpoint(ckpt), where)
+    file = find_model(ckpt)
+    model = load_model(file, device)
+    if ckpt is None:
+        say(
+            f"using the model that comes with iccld, {file.name}: for research, see {file.stem}.md; --ckpt takes "
+            "another",
+            stderr=True,
+        )
+    once = len(jobs) == 1 and not jobs[0].is_video
     options = PredictOptions(
         out=out,
         save=kinds,
-        steps=steps,
-        samples=samples,
-        seed=seed,
-        scales=factors,
-        flip=flip,
+        sampling=Sampling(steps, seed, samples, factors, flip, rows, once),
         alpha=alpha,
         legend=legend,
-        height=height,
         batch_size=batch_size,
         limit=limit,
         overwrite=overwrite,
@@ -87,7 +87,7 @@ def predict(
     started = time.perf_counter()
     try:
         with progress_bar("predict", "frames") as progress:
-            done = run(segmenter, header, jobs, options, device=where, progress=progress)
+            done = run(model, jobs, options, progress)
     except KeyboardInterrupt:
         say(
             f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4 (labels: "
@@ -96,23 +96,6 @@ def predict(
         )
         raise
     _tell(done, out, time.perf_counter() - started, len(jobs))
-
-
-def _checkpoint(given: Path | None) -> Path:
-    from iccld_cli.inference.shipped import default_checkpoint
-
-    if given is not None:
-        return given
-    path = default_checkpoint()
-    if path is None:
-        raise IccldError(
-            "this installation comes without a model file", "name one with --ckpt, such as RUN/stage2.safetensors"
-        )
-    say(
-        f"using the model that comes with iccld, {path.name}: for research, see {path.stem}.md; --ckpt takes another",
-        stderr=True,
-    )
-    return path
 
 
 def _tell(done: Prediction, out: Path, seconds: float, inputs: int) -> None:

@@ -20,13 +20,22 @@ from iccld_cli.prepare.adapters import ADAPTERS
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
     from iccld_cli.prepare.adapters.base import Adapter
-    from iccld_cli.prepare.prepare import BadFilesError, Options, Source
+    from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
 
 VIRTUAL_SIZE = (512, 256)
 MAX_FRAMES = 10_000_000
 MAX_NAME = 200
 """Bytes of a data set's name: its hidden folder and lock, and its files, have longer names."""
 _SHOWN_BAD = 20
+
+
+def _set_options() -> str:
+    """The options of the raw data sets and their values, for `--help`."""
+    return "; ".join(
+        f"{key}.{option} ({', '.join(choice.values or ('text',))})"
+        for key, adapter in ADAPTERS.items()
+        for option, choice in adapter.choices.items()
+    )
 
 
 def _prepare(
@@ -69,7 +78,12 @@ def _prepare(
     ] = False,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SET.OPTION=VALUE", help="Option of one data set.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SET.OPTION=VALUE",
+            help=f"Option of one raw data set, no configuration key (`iccld config` lists those): {_set_options()}.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
     check: Annotated[
@@ -80,10 +94,10 @@ def _prepare(
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
-    from iccld_cli.prepare.prepare import Options
+    from iccld_cli.prepare.prepare import PrepareOptions
 
     wanted = parse_size(size)
-    options = Options(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
+    options = PrepareOptions(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
     stopped: list[str] = []
@@ -104,7 +118,7 @@ def _prepare(
             print_check(_named(sources, name) if sources else [], out, options, stopped)
             return
         for set_name, source in _named(sources, name):
-            _run(source, out, set_name, options)
+            _prepare_one(source, out, set_name, options)
     finally:
         _remove_copies(sources)
     if virtual_drive is not None:
@@ -116,9 +130,9 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
     for pair in pairs:
         parts = re.fullmatch(r"([\w-]+)\.([\w-]+)=(.*)", pair)
         if not parts:
-            raise typer.BadParameter(f"--set {pair!r} is not of the form SET.OPTION=VALUE")
+            raise typer.BadParameter(f"--set {pair!r} is not of the form SET.OPTION=VALUE, such as acdc.condition=fog")
         if parts[1] not in ADAPTERS:
-            raise typer.BadParameter(f"--set {pair!r}: there is no data set {parts[1]!r}")
+            raise typer.BadParameter(f"--set {pair!r}: no raw data set {parts[1]!r}; options: {_set_options()}")
         found.setdefault(parts[1], {})[parts[2]] = parts[3]
     return found
 
@@ -218,7 +232,7 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
     return result
 
 
-def _run(source: Source, out: Path, name: str, options: Options) -> None:
+def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) -> None:
     from iccld_cli.prepare.prepare import BadFilesError, prepare
 
     try:
@@ -275,7 +289,10 @@ def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], s
 
 
 def _with_adapters(function: Any) -> Any:
-    """Give the command one option for each registered data set."""
+    """Give the command one option for each raw data set in `ADAPTERS`: --gta5, --synthia, --cityscapes and so on.
+
+    Typer reads the options from the signature, so they are added to it: `**folders` takes them.
+    """
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
     added = [
         inspect.Parameter(

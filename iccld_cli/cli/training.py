@@ -11,7 +11,7 @@ from iccld_cli.cli.options import parse_size
 
 SHIPPED = "shipped"
 MAX_BATCH = 4096
-"""Crops a step, as `config.DataConfig` has it; that module imports too much for `--help`."""
+"""Crops a step, as `sections.DataConfig` has it; that module imports too much for `--help`."""
 
 Preset = Annotated[str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large or xl.")]
 Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
@@ -35,7 +35,12 @@ SaveEvery = Annotated[int | None, typer.Option(min=0, help="Steps between two tr
 Compile = Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any part of a configuration.")]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One configuration value, such as optim.lr=1e-4.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One configuration value, such as optim.lr=1e-4; `iccld config` lists the keys.",
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and the model's size and memory, and stop.")
@@ -86,6 +91,6 @@ def start_file(ckpt: Path | None) -> Path | None:
     """The model file that `--ckpt` names; `shipped` is the one that comes with the program."""
     if ckpt is None or str(ckpt) != SHIPPED or ckpt.exists():
         return ckpt
-    from iccld_cli.inference.shipped import default_checkpoint
+    from iccld_cli.inference.model import find_model
 
-    return default_checkpoint()
+    return find_model(None)

@@ -1,4 +1,4 @@
-"""Training batches: step number in, crops of both domains out.
+"""Training batches: the crops of both domains for a step number.
 
 A step's whole batch is `world` ranks x `accumulate` micro-batches x `batch_size` samples. Sample n of it is drawn from
 (seed, step, n) alone, so that neither workers nor the way it is split change what a step sees.
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from iccld_cli.config import DataConfig
 from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
+from iccld_cli.sections import DataConfig
 
 _CROP_TRIES = 10
 
@@ -72,17 +72,37 @@ class Pool:
         return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
 
 
+def trained_height(config: DataConfig, target: Pool | None) -> int | None:
+    """Rows of a whole frame at the scale that a network is trained at.
+
+    Target crops come at a range of scales, source crops at those that make both equally high. Of the range it is the
+    scale nearest to the frames' own, which costs and invents nothing; within a range of 1 to 1.5 scores differ by less
+    than a point ("Height" in benchmarks/RESULTS.md).
+
+    Args:
+        config: Its scales.
+        target: Unlabelled frames, whose median height is scale 1.
+
+    Returns:
+        The height in pixels; None without a target, where every source keeps its own height.
+    """
+    if target is None:
+        return None
+    low, high = config.target_scale
+    return round(target.median_height() * min(max(1.0, low), high))
+
+
 @dataclass(frozen=True)
 class _TargetSample:
     image: np.ndarray
-    trusted: np.ndarray
-    context: np.ndarray
+    pseudo_valid: np.ndarray
+    surroundings: np.ndarray
     place: tuple[int, int]
     name: str
 
 
 def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
-    """A frame whose pixel counts stand under the classes that its labels are trained as."""
+    """A frame whose pixel counts are those of the classes that its labels are trained as."""
     if not folds or not frame.pixels or folds.keys().isdisjoint(frame.pixels):
         return frame
     counts: dict[int, int] = {}
@@ -92,15 +112,39 @@ def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
     return replace(frame, pixels=counts)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch as it is loaded.
+
+    Attributes:
+        source: uint8 (B, 3, h, w) RGB.
+        label: uint8 (B, h, w) trainIds, 255 ignored.
+        paste: bool (B, h, w), pixels that ClassMix pastes.
+        names: Names of the source frames, and of the target frames where there are any.
+        first: Number of its first sample in the step's whole batch.
+        micro: Its number in the step, and their count.
+        labelled: Source pixels with a label.
+        target: uint8 (B, 3, h, w) RGB; None without a target, as are the next three.
+        pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels: border rows and padding.
+        surroundings: uint8 (B, 3, H, W), windows around the target crops; None without `data.context`.
+        places: int64 (B, 2), top and left of the target crops in `surroundings`.
+    """
+
+    source: torch.Tensor
+    label: torch.Tensor
+    paste: torch.Tensor
+    names: list[list[str]]
+    first: int
+    micro: tuple[int, int]
+    labelled: int
+    target: torch.Tensor | None = None
+    pseudo_valid: torch.Tensor | None = None
+    surroundings: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+
+
 class TrainingBatches(Dataset):
     """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
-
-    A batch holds `source` (B, 3, h, w) uint8, `label` (B, h, w) uint8 trainIds, `paste` (B, h, w) bool of ClassMix,
-    `target` (B, 3, h, w) uint8, `trusted` (B, h, w) bool (False on border rows where pseudo-labels are not
-    believed), `names`, two lists, `first`, the number of its first sample in the step's whole batch, `micro`, its
-    number in the step and their count, and `labelled`, its source pixels with a label. With `data.context` it also
-    holds the windows around the target crops, `context` (B, 3, H, W) uint8, and the crops' `places` in them, int64
-    (B, 2), top and left. Without a target pool `names` has one list, and what is of the target is left out.
 
     Target labels are never opened.
     """
@@ -150,7 +194,11 @@ class TrainingBatches(Dataset):
     def __len__(self) -> int:
         return 2**62
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
+    def __getitem__(self, item: int) -> Batch:
+        return Batch(**self.fields(item))
+
+    def fields(self, item: int) -> dict[str, Any]:
+        """The fields of a `Batch` by name, as loading processes hand them over."""
         step, micro = divmod(item, self.accumulate)
         first = (micro * self.world + self.rank) * self.config.batch_size
         numbers = range(first, first + self.config.batch_size)
@@ -167,10 +215,10 @@ class TrainingBatches(Dataset):
         if self.target is not None:
             samples = [self._target_sample(step, n) for n in numbers]
             batch["target"] = _stack_images([s.image for s in samples])
-            batch["trusted"] = torch.from_numpy(np.stack([s.trusted for s in samples]))
+            batch["pseudo_valid"] = torch.from_numpy(np.stack([s.pseudo_valid for s in samples]))
             batch["names"].append([s.name for s in samples])
             if self.config.context != (0, 0):
-                batch["context"] = _stack_images([s.context for s in samples])
+                batch["surroundings"] = _stack_images([s.surroundings for s in samples])
                 batch["places"] = torch.tensor([s.place for s in samples])
         return batch
 
@@ -203,24 +251,24 @@ class TrainingBatches(Dataset):
         scale = _fit(
             self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
         )
-        crop, window = self.config.crop, self.config.context
+        crop, size = self.config.crop, self.config.context
         box, place = random_box((width, height), crop, scale, rng), (0, 0)
-        if window != (0, 0):
-            box, place = surrounding_box(box, (width, height), crop, window)
+        if size != (0, 0):
+            box, place = surrounding_box(box, (width, height), crop, size)
         else:
-            window = crop
-        context = cut_image(image, box, window)
-        trusted = np.zeros((height, width), np.uint8)
+            size = crop
+        surroundings = cut_image(image, box, size)
+        rows_used = np.zeros((height, width), np.uint8)
         first = round(height * self.config.ignore_rows_top)
         last = height - round(height * self.config.ignore_rows_bottom)
-        trusted[first:last] = 1
-        inside = cut_label(trusted, box, window) == 1  # beyond the border is not trusted either
+        rows_used[first:last] = 1
+        pseudo_valid = cut_label(rows_used, box, size) == 1  # padding is not valid either
         rows, columns = (slice(first, first + side) for first, side in zip(place, crop[::-1], strict=True))
-        return _TargetSample(context[rows, columns], inside[rows, columns], context, place, name)
+        return _TargetSample(surroundings[rows, columns], pseudo_valid[rows, columns], surroundings, place, name)
 
 
 def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
-    """At least the scale at which the frame covers the crop, within reason: a little padding beats a big blow-up."""
+    """At least the scale at which the frame covers the crop, but at most twice the scale: the rest is padding."""
     cover = max(crop[0] / frame[0], crop[1] / frame[1])
     return max(scale, min(cover, 2 * scale))
 
@@ -229,9 +277,7 @@ def _stack_images(images: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def read_steps(
-    batches: TrainingBatches, start: int, stop: int, pin_memory: bool
-) -> Generator[list[dict[str, Any]], None, None]:
+def read_steps(batches: TrainingBatches, start: int, stop: int, pin_memory: bool) -> Generator[list[Batch], None, None]:
     """The micro-batches of each step from `start` to `stop`, decoded ahead by worker processes.
 
     Args:
@@ -247,10 +293,10 @@ def read_steps(
         IccldError: A frame cannot be read, or a worker died.
     """
     workers, count = batches.config.workers, batches.accumulate
-    with load_ahead(batches.__getitem__, start * count, stop * count, workers, pin_memory) as items:
-        step: list[dict[str, Any]] = []
+    with load_ahead(batches.fields, start * count, stop * count, workers, pin_memory) as items:
+        step: list[Batch] = []
         for item in items:
-            step.append(item)
+            step.append(Batch(**item))
             if len(step) == count:
                 yield step
                 step = []

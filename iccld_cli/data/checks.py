@@ -42,12 +42,12 @@ def check_header(data: bytes) -> tuple[str, int, int, int]:
             image = Image.open(io.BytesIO(data))
         orientation = image.getexif().get(0x0112, 1) if image.format == "JPEG" else 1
     except Image.DecompressionBombError:
-        raise IccldError("announces a size too large to decode") from None
+        raise IccldError("has a size in its header that is too large to decode") from None
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error):
         raise IccldError("is not an image or its header is damaged") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise IccldError(f"announces {width}x{height} pixels, too large to decode")
+        raise IccldError(f"has {width}x{height} pixels by its header, too large to decode")
     return image.format or "", width, height, orientation
 
 

@@ -12,12 +12,12 @@ from iccld_cli.labels import IGNORE
 
 @dataclass(frozen=True)
 class CropBox:
-    """A window of a frame and what becomes of it.
+    """A box of a frame that becomes a crop.
 
     Attributes:
-        left: First column of the window in the frame, in pixels.
+        left: First column of the box in the frame, in pixels.
         top: First row.
-        width: Width of the window in the frame's pixels; it may reach beyond the frame's border.
+        width: Width of the box in the frame's pixels; it may reach beyond the frame's border.
         height: Height of the same.
         flip: Whether the result is mirrored.
     """
@@ -30,7 +30,7 @@ class CropBox:
 
 
 def random_box(frame_size: tuple[int, int], crop: tuple[int, int], scale: float, rng: np.random.Generator) -> CropBox:
-    """Draw a window that becomes a crop when rescaled.
+    """Draw a box that becomes a crop when rescaled.
 
     Args:
         frame_size: (width, height) of the frame.
@@ -47,16 +47,16 @@ def random_box(frame_size: tuple[int, int], crop: tuple[int, int], scale: float,
 def surrounding_box(
     box: CropBox, frame_size: tuple[int, int], crop: tuple[int, int], context: tuple[int, int]
 ) -> tuple[CropBox, tuple[int, int]]:
-    """The window around another one, at the same scale, as far inside the frame as it fits.
+    """The surroundings of a crop: a larger box at the same scale, inside the frame where it fits.
 
     Args:
-        box: Window that becomes the crop.
+        box: Box of the crop.
         frame_size: (width, height) of the frame.
         crop: (width, height) of the crop.
         context: (width, height) of what the result becomes, at least the crop's.
 
     Returns:
-        The larger window, and where the crop lies in what becomes of it: top and left, to the nearest pixel.
+        The larger box, and the top and left of the crop in its image, to the nearest pixel.
     """
     first, sides, place = [], [], []
     for start, size, limit, small, large in (
@@ -74,7 +74,7 @@ def surrounding_box(
 
 
 def cut_image(image: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
-    """Cut a window out of an image (H, W, 3) and resize it to `crop` (width, height); borders are replicated."""
+    """Cut a box out of an image (H, W, 3) and resize it to `crop` (width, height); borders are replicated."""
     part = _window(image, box)
     part = _pad(part, box, cv2.BORDER_REPLICATE, 0)
     shrinks = box.width >= crop[0]
@@ -83,7 +83,7 @@ def cut_image(image: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndar
 
 
 def cut_label(label: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
-    """Cut a window out of a label (H, W) and resize it to `crop`; what lies beyond the border is ignored."""
+    """Cut a box out of a label (H, W) and resize it to `crop`; what lies beyond the border is ignored."""
     part = _pad(_window(label, box), box, cv2.BORDER_CONSTANT, IGNORE)
     part = cv2.resize(part, crop, interpolation=cv2.INTER_NEAREST_EXACT)
     return np.ascontiguousarray(part[:, ::-1]) if box.flip else part

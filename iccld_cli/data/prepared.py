@@ -8,8 +8,8 @@
 
 A frame's `image` and `label` are paths relative to the data set's folder, with forward slashes, and do not leave it.
 
-Nothing of a set is believed: a file that is not what was prepared (its checksum, size or ids), or that lies elsewhere,
-is an error when it is read, and never trained or scored on.
+Nothing of a set is taken on trust: a file that is not what was prepared (its checksum, size or ids), or that lies
+elsewhere, is an error when it is read, and never trained or scored on.
 """
 
 from __future__ import annotations

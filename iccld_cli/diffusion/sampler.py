@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -48,6 +49,7 @@ def sample(denoise: Denoise, scheduler: DDIMScheduler, noise: torch.Tensor, step
     total = int(scheduler.config["num_train_timesteps"])
     if not 1 <= steps <= total:
         raise IccldError(f"{steps} sampling steps are not possible", f"choose 1 to {total}")
+    scheduler = copy.copy(scheduler)  # it keeps its time steps in itself, and belongs to every thread that samples
     scheduler.set_timesteps(steps)
     z_t = noise
     for t in scheduler.timesteps.tolist():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from diffusers import DDIMScheduler
 
-from iccld_cli.config import DiffusionConfig
+from iccld_cli.sections import DiffusionConfig
 
 
 def build_scheduler(config: DiffusionConfig) -> DDIMScheduler:

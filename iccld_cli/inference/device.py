@@ -1,14 +1,10 @@
-"""Which device a command runs on, and a model made ready for it."""
+"""Which device a command runs on: the one place that reads `--device`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter
 from iccld_cli.errors import IccldError
-from iccld_cli.models.segmenter import Segmenter
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,21 +31,3 @@ def pick_device(name: str) -> torch.device:
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise IccldError(f"there is no {name}", f"this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
-
-
-def load_for_inference(path: Path | str, device: torch.device) -> tuple[Segmenter, ModelHeader]:
-    """Load a model to predict with.
-
-    The weights are laid out channels-last, which takes a third off the time of MobileNetV2 on a CPU
-    (`benchmarks/predict.py`); the numbers stay the same within rounding.
-
-    Args:
-        path: A model file.
-        device: Where the model goes.
-
-    Raises:
-        IccldError: The file is missing, damaged, or not a model of this program.
-    """
-    segmenter, header = load_segmenter(path, device)
-    segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return segmenter, header

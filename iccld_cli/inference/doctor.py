@@ -121,9 +121,9 @@ def _forward(problems: list[str]) -> dict[str, Any]:
             with torch.random.fork_rng(devices=[]):
                 segmenter = build_segmenter(load_config("tiny"), 19, denoiser=True, seed=0).to(device).eval()
             image = torch.full((1, 3, 128, 256), 0.5, device=device)
-            segmenter.segment(image)
+            segmenter.probabilities(image)
             started = time.perf_counter()
-            out = segmenter.segment(image).probabilities.cpu()
+            out = segmenter.probabilities(image).cpu()
             times[device] = {"seconds": round(time.perf_counter() - started, 4)}
             if not torch.isfinite(out).all() or abs(float(out.sum(1).mean()) - 1) > 1e-3:
                 problems.append(f"a forward pass on {device} gives wrong numbers")

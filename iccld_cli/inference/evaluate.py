@@ -7,29 +7,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.inference.evaluation import Evaluation, FrameScore
-from iccld_cli.inference.images import auto_batch_size, normalised_entropy, to_tensor
+from iccld_cli.inference.model import Answer, Model, Sampling, Want
 from iccld_cli.inference.threads import group, prefetch
 from iccld_cli.labels import LabelSpace, shared_classes
 from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
 from iccld_cli.metrics.confusion import ConfusionMatrix
 
-if TYPE_CHECKING:
-    from iccld_cli.models.segmenter import Segmenter
+_WANTED: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of a data set is scored.
+
+    Attributes:
+        split: Which of its splits.
+        classes: TrainIds to score; None for all that model and labels know (`scored_classes`).
+        limit: Only this many frames, evenly spread over the split; None or 0 for all.
+        batch_size: Frames of equal size per pass; None leaves it to the model.
+    """
+
+    split: str = "val"
+    classes: Sequence[int] | None = None
+    limit: int | None = None
+    batch_size: int | None = None
 
 
 class _Scorer:
     """Accumulates everything that is scored, one frame at a time."""
 
-    def __init__(self, classes: Sequence[int], num_classes: int) -> None:
+    def __init__(self, classes: Sequence[int], num_classes: int, folds: dict[int, int]) -> None:
         self.classes = tuple(classes)
+        self.fold = np.arange(256, dtype=np.uint8)
+        self.fold[list(folds)] = list(folds.values())
         self.is_scored = np.zeros(256, bool)
         self.is_scored[list(classes)] = True
         self.matrix = ConfusionMatrix(num_classes)
@@ -38,18 +55,10 @@ class _Scorer:
         self.by_disagreement = ErrorDetection()
         self.frames: list[FrameScore] = []
 
-    def add(
-        self,
-        frame: Frame,
-        label: np.ndarray,
-        probabilities: torch.Tensor,
-        disagreement: torch.Tensor | None,
-    ) -> None:
-        """Score one frame: label uint8 (h, w), probabilities (K, h, w), disagreement (h, w)."""
-        confidence, prediction = probabilities.max(dim=0)
+    def add(self, frame: Frame, label: np.ndarray, answer: Answer, number: int) -> None:
+        """Score one frame: label uint8 (h, w), and the answer's row of that number."""
+        predicted = self.fold[answer.labels[number]]
         single = ConfusionMatrix(len(self.matrix.counts))
-        # uint8 before the copy: ids fit, and a GPU's answer crosses the bus eight times faster.
-        predicted = prediction.to(torch.uint8).cpu().numpy()
         single.update(predicted, label)
         self.matrix.counts += single.counts
         own = single.scores(self.classes)
@@ -57,14 +66,28 @@ class _Scorer:
 
         valid = self.is_scored[label]
         correct = (predicted == label)[valid]
-        self.calibration.update(confidence.cpu().numpy()[valid], correct)
-        self.by_entropy.update(normalised_entropy(probabilities).cpu().numpy()[valid], correct)
-        if disagreement is not None:
-            self.by_disagreement.update(disagreement.cpu().numpy()[valid], correct)
+        assert answer.confidence is not None and answer.uncertainty is not None
+        self.calibration.update(answer.confidence[number][valid], correct)
+        self.by_entropy.update(answer.uncertainty[number][valid], correct)
+        if answer.disagreement is not None:
+            self.by_disagreement.update(answer.disagreement[number][valid], correct)
+
+
+def folded_answers(model_classes: Sequence[int], dataset: PreparedDataset) -> dict[int, int]:
+    """TrainIds that a model knows and a data set's labels do not tell apart -> the ones that their pixels carry there.
+
+    An answer of the first kind is scored as the second: a truck is right where the labels know cars alone.
+    """
+    info = dataset.info
+    ids, known = {name: i for i, name in enumerate(info.label_space.names)}, info.known_ids()
+    pairs = ((ids[fine], ids[coarse]) for fine, coarse in info.covers.items())
+    if known is None:
+        return {}
+    return {fine: coarse for fine, coarse in pairs if fine in model_classes and fine not in known and coarse in known}
 
 
 def scored_classes(model_classes: Sequence[int], dataset: PreparedDataset) -> tuple[int, ...]:
-    """The classes on which a model can be scored on a data set: those both know.
+    """The classes on which a model can be scored on a data set: those both know, its answers folded.
 
     Args:
         model_classes: TrainIds the model was trained on.
@@ -73,7 +96,9 @@ def scored_classes(model_classes: Sequence[int], dataset: PreparedDataset) -> tu
     Raises:
         IccldError: They have no class in common.
     """
-    return shared_classes([model_classes, dataset.info.known_ids()], len(dataset.info.label_space))
+    folds = folded_answers(model_classes, dataset)
+    answered = {folds.get(train_id, train_id) for train_id in model_classes}
+    return shared_classes([answered, dataset.info.known_ids()], len(dataset.info.label_space))
 
 
 def chosen_classes(names: str, known: Sequence[int], space: LabelSpace) -> tuple[int, ...]:
@@ -114,73 +139,46 @@ def check_label_space(space: LabelSpace, dataset: PreparedDataset) -> None:
         )
 
 
-@torch.inference_mode()
 def evaluate(
-    segmenter: Segmenter,
+    model: Model,
     dataset: PreparedDataset,
-    split: str,
-    *,
-    classes: Sequence[int] | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    samples: int = 1,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    limit: int | None = None,
-    device: torch.device | str = "cpu",
-    batch_size: int | None = None,
+    scope: Scope,
+    sampling: Sampling | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score a model on a split, at the resolution of each label.
 
     Args:
-        segmenter: The model, already on `device`. Its training mode is restored afterwards.
+        model: The model.
         dataset: Where the frames come from.
-        split: Which of its splits.
-        classes: TrainIds to score; None for all that the labels tell apart.
-        steps: Sampling steps; None for the model's default, 0 decodes the latent directly.
-        seed: Noise seed.
-        samples: Noise seeds to average; 2 or more also give `auroc_disagreement`.
-        scales: Factors on the images' size to average over, see `Segmenter.segment`.
-        flip: Whether to average with the mirrored images.
-        limit: Score only this many frames, evenly spread over the split; None or 0 for all.
-        device: Where the model is.
-        batch_size: Frames of equal size per pass; None chooses 1 on a CPU and by size on a GPU.
+        scope: What of it is scored.
+        sampling: How the model answers; 2 samples or more also give `auroc_disagreement`.
         progress: Called with (frames done, frames in all) after every batch.
 
     Raises:
-        IccldError: The split is missing or has no labels, a file cannot be read, or the label space differs.
+        IccldError: The split is missing or has no labels, a file cannot be read, the label space differs, or the model
+            cannot do what is asked.
     """
-    info = dataset.info
-    frames = labelled_frames(dataset, split, limit)
-    if classes is None:
-        classes = scored_classes(range(len(info.label_space)), dataset)
-    steps = segmenter.default_steps if steps is None else steps
-    device = torch.device(device)
-    scorer, seconds, done = _Scorer(classes, len(info.label_space)), 0.0, 0
+    check_label_space(model.header.label_space, dataset)
+    sampling = model.settle(sampling or Sampling())
+    frames = labelled_frames(dataset, scope.split, scope.limit)
+    classes = scored_classes(model.header.classes, dataset) if scope.classes is None else scope.classes
+    space, folds = dataset.info.label_space, folded_answers(model.header.classes, dataset)
+    scorer, seconds, done = _Scorer(classes, len(space), folds), 0.0, 0
 
     def most(item: tuple[Frame, np.ndarray, np.ndarray]) -> int:
-        return batch_size or auto_batch_size(item[1], device)
+        return scope.batch_size or model.batch_size(item[1].shape[:2], sampling)
 
     loaded = prefetch(_read(dataset, frames), 4)
-    was_training = segmenter.training
-    segmenter.eval()
     try:
         for batch in group(loaded, lambda item: (item[1].shape, item[2].shape), most):
             started = time.perf_counter()
-            labels = [label for _, _, label in batch]
-            images = to_tensor([image for _, image, _ in batch], device)  # (B, 3, H, W)
-            out = segmenter.segment(
-                images, steps=steps, seed=seed, samples=samples, size=labels[0].shape, scales=scales, flip=flip
-            )
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            images = np.stack([image for _, image, _ in batch])  # (B, H, W, 3)
+            answer = model.segment(images, _WANTED, batch[0][2].shape, sampling)
             seconds += time.perf_counter() - started
-            _check_classes(out.probabilities, dataset)
-            for i, (frame, _, label) in enumerate(batch):
-                disagreement = None if out.disagreement is None else out.disagreement[i]
+            for number, (frame, _, label) in enumerate(batch):
                 try:
-                    scorer.add(frame, label, out.probabilities[i], disagreement)
+                    scorer.add(frame, label, answer, number)
                 except ValueError as error:
                     raise IccldError(f"{dataset.root / str(frame.label)}: {error}", "prepare it again") from None
             done += len(batch)
@@ -188,60 +186,30 @@ def evaluate(
                 progress(done, len(frames))
     finally:
         loaded.close()
-        segmenter.train(was_training)
+    assert sampling.steps is not None and sampling.seed is not None and sampling.height is not None
     return Evaluation(
-        dataset=info.name,
-        split=split,
-        label_space=info.label_space,
+        dataset=dataset.info.name,
+        split=scope.split,
+        label_space=space,
         scores=scorer.matrix.scores(classes),
         confusion=scorer.matrix.counts,
         images=len(frames),
-        steps=steps,
-        samples=samples,
-        seed=seed,
-        scales=tuple(scales),
-        flip=flip,
+        steps=sampling.steps,
+        samples=sampling.samples,
+        seed=sampling.seed,
+        scales=sampling.scales,
+        flip=sampling.flip,
+        height=sampling.height,
+        backend=model.backend,
+        precision=model.precision,
+        folded={space.names[a]: space.names[b] for a, b in folds.items()},
         ece=scorer.calibration.value(),
         auroc=scorer.by_entropy.value(),
-        auroc_disagreement=scorer.by_disagreement.value() if samples > 1 else None,
+        auroc_disagreement=scorer.by_disagreement.value() if sampling.samples > 1 else None,
         reliability=tuple(scorer.calibration.curve()),
         seconds_per_image=seconds / len(frames),
         frames=tuple(scorer.frames),
     )
-
-
-@torch.inference_mode()
-def predict_labels(
-    segmenter: Segmenter,
-    image: np.ndarray,
-    size: tuple[int, int],
-    device: torch.device | str = "cpu",
-    steps: int | None = None,
-    seed: int = 0,
-    samples: int = 1,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-) -> np.ndarray:
-    """The labels of one image, as `evaluate` scores them.
-
-    Args:
-        segmenter: The model, on `device`.
-        image: uint8 (H, W, 3), RGB.
-        size: (height, width) of the result.
-        device: Where the model is.
-        steps: Sampling steps; None for the model's default.
-        seed: Noise seed.
-        samples: Noise seeds to average.
-        scales: Factors on the image's size to average over.
-        flip: Whether to average with the mirrored image.
-
-    Returns:
-        uint8 (height, width) of trainIds.
-    """
-    out = segmenter.segment(
-        to_tensor([image], device), steps=steps, seed=seed, samples=samples, size=size, scales=scales, flip=flip
-    )
-    return out.probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = None) -> list[Frame]:
@@ -272,12 +240,3 @@ def _read(dataset: PreparedDataset, frames: list[Frame]) -> Iterator[tuple[Frame
     """(frame, image (H, W, 3), label (h, w)) of each frame."""
     for frame in frames:
         yield frame, dataset.read_image(frame), dataset.read_label(frame)
-
-
-def _check_classes(probabilities: torch.Tensor, dataset: PreparedDataset) -> None:
-    if probabilities.shape[1] != len(dataset.info.label_space):
-        raise IccldError(
-            f"the model predicts {probabilities.shape[1]} classes, the labels of {dataset.root} have "
-            f"{len(dataset.info.label_space)}",
-            "prepare the data in the model's label space",
-        )

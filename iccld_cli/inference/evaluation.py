@@ -43,6 +43,10 @@ class Evaluation:
         seed: First noise seed.
         scales: Factors on the images' size that were averaged over.
         flip: Whether mirrored images were averaged in.
+        height: Rows at which the network saw the images; 0 for their own.
+        backend: What ran the network, see `Model`.
+        precision: Type that it computed in.
+        folded: Class name -> the class as which its answers were scored.
         ece: Expected calibration error in [0, 1], 15 bins.
         auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
         auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.
@@ -62,6 +66,10 @@ class Evaluation:
     seed: int
     scales: tuple[float, ...]
     flip: bool
+    height: int
+    backend: str
+    precision: str
+    folded: dict[str, str]
     ece: float
     auroc: float
     auroc_disagreement: float | None
@@ -114,6 +122,10 @@ class Evaluation:
             "seed": self.seed,
             "scales": list(self.scales),
             "flip": self.flip,
+            "height": self.height or None,
+            "backend": self.backend,
+            "precision": self.precision,
+            "folded": self.folded,
             "ece": _rounded(self.ece, 6),
             "auroc": _rounded(self.auroc, 6),
             "auroc_disagreement": _rounded(self.auroc_disagreement, 6),

@@ -1,33 +1,37 @@
 """Models for other runtimes: an ONNX or OpenVINO file that takes an image and gives probabilities.
 
 The graph has one size and one number of steps. The noise of the sampling steps is a constant in it, the one
-that `predict` draws from the same seed, so that both give the same answer.
+that `predict` draws from the same seed, so that both give the same answer. The file carries the model's whole header,
+so that `predict` and `evaluate` take it like any other (`inference.exported`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import io
+import json
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from iccld_cli.checkpoint import ModelHeader
-from iccld_cli.diffusion.sampler import seeded_noise
+from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
-from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino
+from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, without_paths
+from iccld_cli.inference.exported import INPUT, OUTPUT, RT_INFO, ExportedModel
+from iccld_cli.inference.model import Sampling
+from iccld_cli.inference.runtimes import import_openvino
+from iccld_cli.inference.torch_model import TorchModel
 from iccld_cli.models.segmenter import Segmenter, resize_logits
 
 FORMATS = ("onnx", "openvino")
@@ -35,7 +39,8 @@ TOLERANCE = 2e-3
 """Largest difference between a probability of the exported model and of this one; another order of summation
 explains some 1e-5, a wrong graph gives far more."""
 
-INPUT, OUTPUT = "image", "probabilities"
+USUAL_SIZE = (1024, 512)
+"""(width, height) where the model does not say at which height it works."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Exported:
 
 
 class ExportGraph(nn.Module):
-    """`Segmenter.segment` for one size, with the noise as a constant."""
+    """`Segmenter.logits` and the softmax for one size, with the noise as a constant."""
 
     def __init__(self, segmenter: Segmenter, size: tuple[int, int], steps: int, seed: int) -> None:
         """Draw the noise.
@@ -71,11 +76,11 @@ class ExportGraph(nn.Module):
         """
         super().__init__()
         self.segmenter, self.size = segmenter, (size[1], size[0])
+        self.updates = linear_updates(segmenter.scheduler, steps)
         latents = [segmenter.encoder(view)[0] for view in segmenter.views(torch.zeros(1, 3, size[1], size[0]))]
         self.noise = nn.ParameterList(
             nn.Parameter(seeded_noise(tuple(latent.shape), seed), requires_grad=False) for latent in latents
         )
-        self.updates = linear_updates(segmenter.scheduler, steps)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (1, 3, H, W), RGB in [0, 1] -> probabilities (1, K, H, W)."""
@@ -90,13 +95,14 @@ class ExportGraph(nn.Module):
                 z = of_clean * clean + of_noisy * z
             latents.append(z)
             skips.append(skip)
-        return resize_logits(model.decode_views(latents, skips), self.size).softmax(dim=1)
+        return resize_logits(model.decode(latents, skips), self.size).softmax(dim=1)
 
 
 def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, float, float]]:
     """A sampler's steps as numbers: z_next = a * clean + b * z_t, since DDIM without added noise is linear.
 
-    They are asked of the scheduler itself, so there is no second formula that could differ from the first.
+    They are asked of the scheduler itself, so there is no second formula that could differ from the first, and then
+    compared with a whole run of the sampler.
 
     Args:
         scheduler: From `build_scheduler`.
@@ -104,9 +110,13 @@ def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, floa
 
     Returns:
         (t, a, b) of each step.
+
+    Raises:
+        IccldError: The scheduler's steps are not linear, or depend on the steps before.
     """
     if not steps:
         return []
+    scheduler = copy.copy(scheduler)  # it keeps its time steps in itself
     scheduler.set_timesteps(steps)
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     updates = []
@@ -115,7 +125,22 @@ def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, floa
             float(scheduler.step(clean, t, noisy, eta=0.0).prev_sample) for clean, noisy in ((one, zero), (zero, one))
         )
         updates.append((t, a, b))
+    z = noise = 3 * seeded_noise((1, 4, 8, 8), 0).double()
+    for t, a, b in updates:
+        z = a * _bent(z, t) + b * z
+    wanted = sample(lambda z_t, t: _bent(z_t, int(t[0])), scheduler, noise, steps)
+    if not torch.allclose(z, wanted, rtol=1e-4, atol=1e-4):
+        raise IccldError(
+            f"the sampler {type(scheduler).__name__} of this model is not linear with {steps} steps, and an exported "
+            "graph has linear steps",
+            "export with --steps 0, or use the .safetensors file",
+        )
     return updates
+
+
+def _bent(z: Tensor, t: int) -> Tensor:
+    """An estimate that depends on latent and time step, and not linearly."""
+    return 2 * torch.tanh(z) * (1 - t / 2000) + t / 1000
 
 
 @torch.no_grad()
@@ -123,9 +148,9 @@ def export(
     segmenter: Segmenter,
     header: ModelHeader,
     path: Path,
-    format: str,
+    kind: str,
     *,
-    size: tuple[int, int],
+    size: tuple[int, int] | None = None,
     steps: int | None = None,
     seed: int = 0,
     opset: int = 18,
@@ -134,10 +159,10 @@ def export(
 
     Args:
         segmenter: The model, on the CPU.
-        header: Its header; classes and origin are noted in the ONNX file.
+        header: Its header; it goes into the file without the paths of this machine.
         path: Where to: `.onnx`, or `.xml` for OpenVINO, whose weights go beside it as `.bin`.
-        format: One of `FORMATS`.
-        size: (width, height) of the images it will take.
+        kind: One of `FORMATS`.
+        size: (width, height) of the images it will take; None for `usual_size`.
         steps: Sampling steps; None for the model's default.
         seed: Seed of the noise.
         opset: ONNX operator set.
@@ -146,58 +171,68 @@ def export(
         IccldError: A library is missing, the model cannot do the steps, the graph cannot be translated, or the
             result differs from this program's; nothing is written then.
     """
-    _require(format, path)
-    steps = segmenter.default_steps if steps is None else steps
-    if steps and segmenter.denoiser is None:
-        raise IccldError(
-            "this model has no denoising UNet: it is of stage 1, or was trained without one", "use --steps 0"
-        )
-    image = torch.rand(1, 3, size[1], size[0], generator=torch.Generator().manual_seed(1))
-    wanted = segmenter.segment(image, steps=steps, seed=seed).probabilities.numpy()
-    graph = ExportGraph(segmenter, size, steps, seed).eval()
+    _require(kind, path)
+    facts = ExportFacts(size or usual_size(header), segmenter.steps_of(steps), seed)
+    graph = ExportGraph(segmenter, facts.size, facts.steps, facts.seed).eval()
+    header = replace(without_paths(header), export=facts)
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder) / "model.onnx"
-        _write_onnx(graph, image, onnx_path, opset)
-        _annotate(onnx_path, header, steps, seed)
-        if format == "onnx":
-            finished, run = [onnx_path], _onnx_runner(onnx_path)
-        else:
-            finished, run = _write_openvino(onnx_path)
-        got = run(image.numpy())
-        difference = float(np.abs(got - wanted).max()) if got.shape == wanted.shape else float("inf")
+        _write_onnx(graph, onnx_path, opset)
+        text = json.dumps(header.to_json())
+        finished = _annotate(onnx_path, text) if kind == "onnx" else _to_openvino(onnx_path, text)
+        difference, agreement = _compare(segmenter, finished[0], header)
         if not difference <= TOLERANCE:  # also where it is not a number
             raise IccldError(
                 f"the exported model differs from the original by up to {difference:.2g}, {path} was not written",
-                "try another --opset or --format, and report it",
+                "the sampler is not the cause, so try another --opset or --format, and report it",
             )
         for file in reversed(finished):  # the file that a user names comes last, when its weights are there
             with atomic_path(path.with_suffix(file.suffix)) as temporary:
                 shutil.copyfile(file, temporary)
-    agreement = float((got.argmax(1) == wanted.argmax(1)).mean())
-    return Exported(path, size, steps, difference, agreement)
+    return Exported(path, facts.size, facts.steps, difference, agreement)
 
 
-def _require(format: str, path: Path) -> None:
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}[format]
+def usual_size(header: ModelHeader) -> tuple[int, int]:
+    """(width, height) of a graph where nobody says: 16:9 at the height that the model works at."""
+    height = header.working_height
+    return USUAL_SIZE if height is None else (round(height * 16 / 9), height)
+
+
+def _compare(segmenter: Segmenter, path: Path, header: ModelHeader) -> tuple[float, float]:
+    """Largest difference of a probability, and share of pixels of the same class, on a frame of noise."""
+    facts = header.export
+    assert facts is not None
+    shape = (1, facts.size[1], facts.size[0], 3)
+    frame = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).numpy()
+    how = Sampling(steps=facts.steps, seed=facts.seed, height=0)
+    wanted = TorchModel(segmenter, header).segment(frame, ["probabilities"], sampling=how)
+    got = ExportedModel.open(path).segment(frame, ["probabilities"])
+    assert wanted.probabilities is not None and got.probabilities is not None
+    difference = float(np.abs(got.probabilities - wanted.probabilities).max())
+    return difference, float((got.labels == wanted.labels).mean())
+
+
+def _require(kind: str, path: Path) -> None:
+    suffix = {"onnx": ".onnx", "openvino": ".xml"}[kind]
     if path.suffix != suffix:
-        raise IccldError(f"an {format} file must end in {suffix}, not {path.name!r}", f"use --out {path.stem}{suffix}")
-    for name in ("onnx", "onnxscript", "onnxruntime" if format == "onnx" else "openvino"):
+        raise IccldError(f"an {kind} file must end in {suffix}, not {path.name!r}", f"use --out {path.stem}{suffix}")
+    for name in ("onnx", "onnxscript", "onnxruntime" if kind == "onnx" else "openvino"):
         try:
             import_openvino() if name == "openvino" else importlib.import_module(name)
         except ImportError:
             raise IccldError(
-                f"export to {format} needs the package {name}", "install it with: pip install 'iccld[export]'"
+                f"export to {kind} needs the package {name}", "install it with: pip install 'iccld[export]'"
             ) from None
 
 
-def _write_onnx(graph: ExportGraph, image: Tensor, path: Path, opset: int) -> None:
+def _write_onnx(graph: ExportGraph, path: Path, opset: int) -> None:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # about the exporter's own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         try:
             torch.onnx.export(
                 graph,
-                (image,),
+                (torch.zeros(1, 3, *graph.size),),
                 str(path),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -213,37 +248,20 @@ def _write_onnx(graph: ExportGraph, image: Tensor, path: Path, opset: int) -> No
             ) from error
 
 
-def _annotate(path: Path, header: ModelHeader, steps: int, seed: int) -> None:
-    """Note in the file what its channels mean and where it comes from."""
-    import json
-
+def _annotate(path: Path, header: str) -> list[Path]:
     import onnx
 
     model = onnx.load(path)
-    notes = {
-        "classes": json.dumps(header.label_space.names),
-        "colors": json.dumps(header.label_space.colors),
-        "stage": header.stage,
-        "steps": str(steps),
-        "seed": str(seed),
-        "sha256": header.sha256,
-        "input": "RGB in [0, 1], planar",
-    }
-    onnx.helper.set_model_props(model, notes)
+    onnx.helper.set_model_props(model, {HEADER_KEY: header})
     onnx.checker.check_model(model)
     onnx.save(model, path)
+    return [path]
 
 
-def _onnx_runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    session = import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda image: session.run([OUTPUT], {INPUT: image})[0]
-
-
-def _write_openvino(onnx_path: Path) -> tuple[list[Path], Callable[[np.ndarray], np.ndarray]]:
+def _to_openvino(onnx_path: Path, header: str) -> list[Path]:
     openvino = import_openvino()
-    core: Any = openvino.Core()
     xml = onnx_path.with_suffix(".xml")
-    openvino.save_model(openvino.convert_model(onnx_path), xml, compress_to_fp16=False)
-    # Plugins may choose bf16 on their own, which is the user's choice to make, not the parity check's.
-    compiled = core.compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return [xml, xml.with_suffix(".bin")], lambda image: compiled([image])[0]
+    model = openvino.convert_model(onnx_path)
+    model.set_rt_info(header, RT_INFO)
+    openvino.save_model(model, xml, compress_to_fp16=False)
+    return [xml, xml.with_suffix(".bin")]

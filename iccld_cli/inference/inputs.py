@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.images import IMAGE_SUFFIXES
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.inference.naming import Candidate, distinct_names
 from iccld_cli.inference.video import VIDEO_SUFFIXES
 from iccld_cli.reading import kind_problem

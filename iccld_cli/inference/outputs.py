@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
+from iccld_cli.header import ModelHeader
+from iccld_cli.imagefiles import JPEG_SUFFIXES, RESULT_QUALITY
 from iccld_cli.inference.inputs import Job
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 KINDS = ("overlay", "labels", "color", "confidence", "uncertainty")
 """What can be asked for."""
 
-JPEG = {".jpg", ".jpeg", ".jfif"}
-JPEG_QUALITY = 92
 _FRAME = re.compile(r"\d{6,}\.png")
 
 
@@ -66,7 +65,7 @@ def output_path(job: Job, kind: str, out: Path) -> Path:
     base = out / kind / job.name
     if job.is_video:
         return base if kind == "labels" else base.with_name(base.name + ".mp4")
-    suffix = ".jpg" if kind == "overlay" and job.path.suffix.lower() in JPEG else ".png"
+    suffix = ".jpg" if kind == "overlay" and job.path.suffix.lower() in JPEG_SUFFIXES else ".png"
     return base.with_name(base.name + suffix)
 
 
@@ -134,7 +133,7 @@ def encode_image(suffix: str, image: np.ndarray) -> bytes:
         image: uint8 (H, W, 3) RGB or (H, W) grey.
     """
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in JPEG else []
+    quality = [cv2.IMWRITE_JPEG_QUALITY, RESULT_QUALITY] if suffix in JPEG_SUFFIXES else []
     done, data = cv2.imencode(suffix, pixels, quality)
     assert done
     return data.tobytes()

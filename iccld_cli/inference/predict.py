@@ -11,24 +11,20 @@ OUT/disagreement/NAME.png|mp4      255 x disagreement of the noise seeds, with `
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from iccld_cli import __version__
-from iccld_cli.checkpoint import ModelHeader
-from iccld_cli.errors import IccldError, is_out_of_memory
-from iccld_cli.inference.images import MAX_PIXELS, auto_batch_size, normalised_entropy, read_image, to_tensor
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Job
 from iccld_cli.inference.journal import Journal
+from iccld_cli.inference.model import Model, Sampling, Want
 from iccld_cli.inference.outputs import (
     KINDS,
     Maps,
@@ -38,7 +34,6 @@ from iccld_cli.inference.outputs import (
 )
 from iccld_cli.inference.threads import WriteBehind, group, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader
-from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.report.overlay import DEFAULT_ALPHA
 
 
@@ -49,15 +44,10 @@ class PredictOptions:
     Attributes:
         out: Output folder.
         save: Kinds of results, out of `KINDS`.
-        steps: Sampling steps; None for the model's default.
-        samples: Noise seeds to average.
-        seed: First noise seed.
+        sampling: How the model answers.
         alpha: Opacity of the colours in overlays.
         legend: Whether overlays name the classes.
-        scales: Factors on the size that the network sees; the results of all are averaged.
-        flip: Whether to average with the result of the mirrored input.
-        height: Height at which the network sees the input; results keep the input's size. None for its own.
-        batch_size: Images per pass; None chooses 1 on a CPU and by size on a GPU.
+        batch_size: Images per pass; None leaves it to the model.
         limit: At most this many images, and frames of each video; None for all.
         overwrite: Replace results that exist.
         skip_existing: Leave out inputs whose results all exist.
@@ -65,29 +55,24 @@ class PredictOptions:
 
     out: Path
     save: tuple[str, ...] = ("overlay",)
-    steps: int | None = None
-    samples: int = 1
-    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
     alpha: float = DEFAULT_ALPHA
     legend: bool = True
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    height: int | None = None
     batch_size: int | None = None
     limit: int | None = None
     overwrite: bool = False
     skip_existing: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What results depend on, JSON-ready."""
+        """What results depend on besides the model, JSON-ready."""
         return {
             "save": list(self.kinds()),
-            "steps": self.steps,
-            "samples": self.samples,
-            "seed": self.seed,
-            "scales": list(self.scales),
-            "flip": self.flip,
-            "height": self.height,
+            "steps": self.sampling.steps,
+            "samples": self.sampling.samples,
+            "seed": self.sampling.seed,
+            "scales": list(self.sampling.scales),
+            "flip": self.sampling.flip,
+            "height": self.sampling.height,
             "alpha": self.alpha,
             "legend": self.legend,
             "limit": self.limit,
@@ -96,7 +81,13 @@ class PredictOptions:
 
     def kinds(self) -> tuple[str, ...]:
         """The kinds of results that are written, `disagreement` included."""
-        return self.save + (("disagreement",) if "uncertainty" in self.save and self.samples > 1 else ())
+        more = "uncertainty" in self.save and self.sampling.samples > 1
+        return self.save + (("disagreement",) if more else ())
+
+    def wants(self) -> tuple[Want, ...]:
+        """What the model is asked for besides labels."""
+        every: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement")
+        return tuple(name for name in every if name in self.kinds())
 
 
 @dataclass(frozen=True)
@@ -119,12 +110,9 @@ class Prediction:
 
 
 def predict(
-    segmenter: Segmenter,
-    header: ModelHeader,
+    model: Model,
     jobs: Sequence[Job],
     options: PredictOptions,
-    *,
-    device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Predict a list of inputs.
@@ -135,11 +123,9 @@ def predict(
     undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`.
 
     Args:
-        segmenter: The model, on `device`.
-        header: Its header.
+        model: The model.
         jobs: From `collect`.
         options: What to do.
-        device: Where the model is.
         progress: Called with (units done, units in all); a unit is an image or a video frame.
 
     Raises:
@@ -149,15 +135,22 @@ def predict(
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
+    options = replace(options, sampling=model.settle(options.sampling))
     images = [job for job in jobs if not job.is_video][: options.limit]
     videos = [job for job in jobs if job.is_video]
-    settings = {"version": __version__, "model": model_digest(header), "device": device.type, **options.settings()}
+    settings = {
+        "version": __version__,
+        "model": model.digest,
+        "backend": model.backend,
+        "device": model.device.partition(":")[0],
+        **options.settings(),
+    }
     with Journal(options.out, settings) as journal:
         chosen = [*images, *videos]
         left = [job for job in chosen if not journal.finished(job)]
         todo = _without_existing(left, chosen, options, journal)
         journal.claim(chosen)
-        run = _Run(segmenter, header, options, device, progress or (lambda done, total: None), journal)
+        run = _Run(model, options, progress or (lambda done, total: None), journal)
         again = set(left)
         before = [(job.path, journal.problem(job)) for job in chosen if job not in again]
         run.problems += [(path, problem) for path, problem in before if problem is not None]
@@ -172,25 +165,17 @@ def predict(
     )
 
 
-def model_digest(header: ModelHeader) -> str:
-    """sha256 of everything a model's predictions depend on."""
-    return hashlib.sha256(json.dumps(header.to_json(), sort_keys=True).encode()).hexdigest()
-
-
 class _Run:
     """The state of one call of `predict`."""
 
     def __init__(
         self,
-        segmenter: Segmenter,
-        header: ModelHeader,
+        model: Model,
         options: PredictOptions,
-        device: torch.device,
         progress: Callable[[int, int], None],
         journal: Journal,
     ) -> None:
-        self.segmenter, self.header, self.options, self.journal = segmenter, header, options, journal
-        self.device, self.progress = device, progress
+        self.model, self.options, self.progress, self.journal = model, options, progress, journal
         self.total = self.done_images = self.done_frames = 0
         self.problems: list[tuple[Path, IccldError]] = []
 
@@ -214,7 +199,7 @@ class _Run:
 
     def _save_images(self, batch: list[tuple[Job, np.ndarray]], maps: list[Maps]) -> None:
         done = [
-            (job, stage_image_outputs(self.journal, job, image, result, self.options, self.header), None)
+            (job, stage_image_outputs(self.journal, job, image, result, self.options, self.model.header), None)
             for (job, image), result in zip(batch, maps, strict=True)
         ]
         self.journal.publish(done)
@@ -228,7 +213,7 @@ class _Run:
             return
         with reader:
             before = self.done_frames
-            with VideoOutputs(job, reader, self.options, self.header, self.journal) as outputs:
+            with VideoOutputs(job, reader, self.options, self.model.header, self.journal) as outputs:
                 self._video_frames(reader, outputs)
             decoded = self.done_frames - before
             lost = 0 if self.options.limit and decoded >= self.options.limit else reader.missing()
@@ -271,48 +256,16 @@ class _Run:
 
     def _batch_size(self, item: tuple[Job, np.ndarray] | VideoFrame) -> int:
         image = item.image if isinstance(item, VideoFrame) else item[1]
-        return self.options.batch_size or auto_batch_size(image, self.device)
+        return self.options.batch_size or self.model.batch_size(image.shape[:2], self.options.sampling)
 
-    @torch.inference_mode()
     def _maps(self, images: list[np.ndarray]) -> list[Maps]:
         """Segment images of equal size and keep one byte a pixel of what is asked for."""
-        options, size = self.options, images[0].shape[:2]
-        batch = to_tensor(images, self.device)  # (B, 3, H, W)
-        if options.height and options.height != size[0]:
-            width = max(1, round(size[1] * options.height / size[0]))
-            if options.height * width > MAX_PIXELS:
-                raise IccldError(
-                    f"at --height {options.height} an input of {size[1]}x{size[0]} becomes {width} pixels wide",
-                    "give a smaller one",
-                )
-            batch = F.interpolate(batch, (options.height, width), mode="bilinear", antialias=True)
-        try:
-            out = self.segmenter.segment(
-                batch,
-                steps=options.steps,
-                seed=options.seed,
-                samples=options.samples,
-                size=size,
-                scales=options.scales,
-                flip=options.flip,
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise IccldError(
-                f"the device ran out of memory on {len(images)} image(s) of {size[1]}x{size[0]} pixels",
-                "give a smaller --batch-size or --height, or --device cpu",
-            ) from None
-        confidence, labels = out.probabilities.max(dim=1)  # (B, H, W) each
-        found: dict[str, torch.Tensor] = {"labels": labels.to(torch.uint8)}
-        if "confidence" in options.save:
-            found["confidence"] = _to_byte(confidence)
-        if "uncertainty" in options.save:
-            found["uncertainty"] = _to_byte(normalised_entropy(out.probabilities))
-            if out.disagreement is not None:
-                found["disagreement"] = _to_byte(out.disagreement)
-        arrays = {name: value.cpu().numpy() for name, value in found.items()}
-        return [Maps(**{name: value[i] for name, value in arrays.items()}) for i in range(len(images))]
+        wants = self.options.wants()
+        answer = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
+        kept = {name: _to_byte(value) for name in wants if (value := getattr(answer, name)) is not None}
+        return [
+            Maps(labels, **{name: value[i] for name, value in kept.items()}) for i, labels in enumerate(answer.labels)
+        ]
 
 
 def _without_existing(jobs: list[Job], all_jobs: list[Job], options: PredictOptions, journal: Journal) -> list[Job]:
@@ -332,6 +285,6 @@ def _without_existing(jobs: list[Job], all_jobs: list[Job], options: PredictOpti
     return todo
 
 
-def _to_byte(fraction: torch.Tensor) -> torch.Tensor:
+def _to_byte(fraction: np.ndarray) -> np.ndarray:
     """[0, 1] -> uint8 [0, 255], rounded."""
-    return (fraction * 255).round_().clamp_(0, 255).to(torch.uint8)
+    return np.clip(np.rint(fraction * np.float32(255)), 0, 255).astype(np.uint8)

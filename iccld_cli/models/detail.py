@@ -6,7 +6,7 @@ the network as one batch:
     context    the whole crop at half size
     detail     a window of half its sides, at full size
 
-D answers for both, and for the context also how far to trust the detail at each place (the attention a):
+D predicts logits for both, and for the context also the weight of the detail in each cell (the attention a):
 
     fused = (1 - a) up(context) + a detail      inside the window, up(context) outside it
 
@@ -46,7 +46,7 @@ class TwoResolutions(Segmenter):
         whole = self.fit(images)
         return [F.avg_pool2d(whole, 2), whole]
 
-    def decode_views(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
+    def decode(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
         """float32 logits (B, K, H/4, W/4), fused."""
         context, detail = (self.decoder(z, skip).float() for z, skip in zip(latents, skips, strict=True))
         return fuse_whole(context, detail)
@@ -136,30 +136,30 @@ def split_labels(labels: Tensor, windows: Tensor) -> Tensor:
     return torch.cat([labels[..., ::2, ::2], cut_windows(labels, windows)])
 
 
-def fuse(answers: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Fuse D's answers for the views of training crops.
+def fuse(logits: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Fuse D's logits for the views of training crops.
 
     Args:
-        answers: (2B, K + 1, h, w) at a quarter of the views' size, contexts first; the last channel is the attention's
+        logits: (2B, K + 1, h, w) at a quarter of the views' size, contexts first; the last channel is the attention's
             logit.
         windows: (B, 2) from `draw_windows`.
 
     Returns:
         Logits of the crops (B, K, 2h, 2w), and the detail's own (B, K, h, w).
     """
-    context, detail = answers.float().chunk(2)
+    context, detail = logits.float().chunk(2)
     detail, size = detail[:, :-1], (2 * detail.shape[-2], 2 * detail.shape[-1])
     whole, attention = _upsampled(context, size)
-    # Where each cell of the crop lies in the window's answer; logits' cells span 4 pixels.
-    places = [torch.arange(size[i], device=answers.device) - windows[:, i, None] // 4 for i in range(2)]
-    inside = [(place >= 0) & (place < side) for place, side in zip(places, detail.shape[-2:], strict=True)]
-    rows, columns = (place.clamp(0, side - 1) for place, side in zip(places, detail.shape[-2:], strict=True))
+    # Where each cell of the crop lies in the window's logits, whose cells span 4 pixels.
+    cells = [torch.arange(size[i], device=logits.device) - windows[:, i, None] // 4 for i in range(2)]
+    inside = [(cell >= 0) & (cell < side) for cell, side in zip(cells, detail.shape[-2:], strict=True)]
+    rows, columns = (cell.clamp(0, side - 1) for cell, side in zip(cells, detail.shape[-2:], strict=True))
     trust = attention * (inside[0][:, None, :, None] & inside[1][:, None, None, :])
     return torch.lerp(whole, _pick(detail, rows, columns), trust), detail
 
 
 def fuse_whole(context: Tensor, detail: Tensor) -> Tensor:
-    """Fuse D's answers for whole images at half and at full size.
+    """Fuse D's logits for whole images at half and at full size.
 
     Args:
         context: (B, K + 1, h, w).

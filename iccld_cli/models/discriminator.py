@@ -19,7 +19,7 @@ class PatchDiscriminator(nn.Sequential):
         """Build it.
 
         Args:
-            inputs: C, channels of what is judged.
+            inputs: C, channels of the input.
             channels: Width of the first two layers.
         """
         super().__init__(

@@ -126,7 +126,7 @@ class _RankBatchNorm2d(nn.BatchNorm2d):
         return normal.to(x.dtype)
 
 
-def share_batch_norm(module: nn.Module, device: torch.device) -> None:
+def synchronise_batch_norm(module: nn.Module, device: torch.device) -> None:
     """Let every batch norm of a network see the batches of all ranks; does nothing for a single process.
 
     Names and values of parameters and buffers stay as they are. Statistics of a rank's own few crops would differ from

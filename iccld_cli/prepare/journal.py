@@ -1,7 +1,6 @@
-"""The list of frames of a run and what is done of it, on disk.
+"""The list of frames of a run and their state, on disk.
 
-It keeps memory flat however many frames there are, and lets a killed run go on where it was: a frame counts
-    as done
+With it, memory does not grow with the number of frames, and a killed run continues where it stopped: a frame is done
 only when its row says so and its files have the recorded sizes.
 """
 

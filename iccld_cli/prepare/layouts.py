@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from iccld_cli.errors import IccldError
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.prepare.archives import UnionTree, ZipTree
 from iccld_cli.prepare.tree import FolderTree, Tree, join, suffix
 
@@ -100,8 +101,6 @@ def collect(tree: Tree, layouts: Sequence[Layout], place: Place, extras: str = "
     Returns:
         What was found.
     """
-    from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES  # here, because adapters are made of layouts
-
     found = Found()
     images = [(re.compile(f"(?:^|/){layout.images}$"), layout) for layout in layouts]
     patterns = [pattern for layout in layouts for pattern in layout.labels]

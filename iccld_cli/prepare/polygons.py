@@ -41,7 +41,7 @@ def draw(
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise IccldError(f"is damaged ({type(error).__name__}: {error})") from None
     if not 0 < width * height <= MAX_PIXELS:
-        raise IccldError(f"announces {width}x{height} pixels, too large to draw")
+        raise IccldError(f"declares {width}x{height} pixels, too large to draw")
     label = Image.new("L", (width, height), IGNORE)
     pen = ImageDraw.Draw(label)
     for name, corners in objects:

@@ -17,11 +17,11 @@ import cv2
 
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.base import RawFrame
-from iccld_cli.prepare.worker import Job, process
+from iccld_cli.prepare.worker import FrameJob, process
 
 _BATCH = 4
 _INLINE_BELOW = 24
-_job: Job | None = None
+_job: FrameJob | None = None
 
 Outcome = tuple[RawFrame, dict[str, Any]]
 
@@ -31,7 +31,7 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(job: Job, items: Iterable[tuple[RawFrame, Any]], count: int, workers: int) -> Iterator[Outcome]:
+def run(job: FrameJob, items: Iterable[tuple[RawFrame, Any]], count: int, workers: int) -> Iterator[Outcome]:
     """Process frames.
 
     Args:
@@ -73,7 +73,7 @@ def _feed(pool: concurrent.futures.Executor, items: Iterator[tuple[RawFrame, Any
         yield from under_way.popleft().result()
 
 
-def _start(job: Job) -> None:
+def _start(job: FrameJob) -> None:
     global _job
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone decides what an interrupt means

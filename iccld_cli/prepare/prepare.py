@@ -35,7 +35,7 @@ from iccld_cli.prepare.adapters.base import RawFrame
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.journal import BAD, TODO, Journal
 from iccld_cli.prepare.statistics import Totals, write_index
-from iccld_cli.prepare.worker import Job, Loader
+from iccld_cli.prepare.worker import FrameJob, Loader
 
 GIVE_UP_AFTER = 100
 """Bad files after which a run stops when most of what it saw was bad: the layout is wrong, not a file."""
@@ -67,7 +67,7 @@ class Source(Loader, Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """How a data set is prepared.
 
     Attributes:
@@ -103,7 +103,7 @@ Progress = Callable[[int, int], None]
 
 
 def prepare(
-    source: Source, out: Path, name: str, options: Options, progress: Progress = lambda done, total: None
+    source: Source, out: Path, name: str, options: PrepareOptions, progress: Progress = lambda done, total: None
 ) -> tuple[PreparedDataset, bool]:
     """Prepare one data set.
 
@@ -112,7 +112,7 @@ def prepare(
         out: Folder that receives the folder `name`.
         name: Name of the prepared data set.
         options: How.
-        progress: Told about every frame.
+        progress: Called after every frame.
 
     Returns:
         The prepared data set, and whether anything had to be done.
@@ -156,7 +156,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(source: Source, final: Path, options: Options, progress: Progress) -> tuple[PreparedDataset, bool]:
+def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Progress) -> tuple[PreparedDataset, bool]:
     if final.exists() and not (final / INFO_NAME).is_file():
         raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
     work = final.with_name(f".{final.name}.partial")
@@ -187,7 +187,7 @@ def _prepare(source: Source, final: Path, options: Options, progress: Progress) 
 
 
 def _close(journal: Journal) -> None:
-    """Close the journal; where an error is on its way, that one is told and not what follows from it."""
+    """Close the journal; an error inside the block is raised, not one of closing that follows from it."""
     if sys.exc_info()[0] is None:
         journal.close()
     else:
@@ -195,7 +195,7 @@ def _close(journal: Journal) -> None:
             journal.close()
 
 
-def _origin(source: Source, options: Options) -> dict[str, Any]:
+def _origin(source: Source, options: PrepareOptions) -> dict[str, Any]:
     origin = source.describe()
     origin["prepared_with"] = {"size": options.size and list(options.size), "hold_out": options.hold_out}
     return origin
@@ -211,7 +211,7 @@ def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
         write_text(marker, text)
 
 
-def _same(final: Path, origin: dict[str, Any], options: Options) -> bool:
+def _same(final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
     """Whether the finished data set is what this run would make.
 
     Raises:
@@ -225,7 +225,7 @@ def _same(final: Path, origin: dict[str, Any], options: Options) -> bool:
         return True
     if not options.force:
         raise IccldError(
-            f"{final} was prepared otherwise ({'; '.join(differs)})",
+            f"{final} was prepared with other options ({'; '.join(differs)})",
             "--force replaces it, --out puts it elsewhere",
         )
     return False
@@ -247,14 +247,14 @@ def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
     return differs + [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
 
 
-def _process(source: Source, journal: Journal, root: Path, options: Options, progress: Progress) -> None:
+def _process(source: Source, journal: Journal, root: Path, options: PrepareOptions, progress: Progress) -> None:
     root.mkdir(exist_ok=True)
     journal.forget_incomplete(root)
     total, todo = journal.count(), journal.count(TODO)
     done, bad = total - todo, 0
     progress(done, total)
     workers = options.workers or pool.default_workers()
-    job = Job(source, root, options.size)
+    job = FrameJob(source, root, options.size)
     for frame, record in pool.run(job, source.stream(journal.pending()), todo, workers):
         journal.finish(frame.split, frame.key, record)
         done, bad = done + 1, bad + ("reason" in record)
@@ -263,7 +263,7 @@ def _process(source: Source, journal: Journal, root: Path, options: Options, pro
             return
 
 
-def _refuse_bad(source: Source, journal: Journal, name: str, options: Options) -> None:
+def _refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOptions) -> None:
     count, total = journal.count(BAD), journal.count()
     if count and not options.skip_bad:
         files = list(itertools.islice(journal.bad(), 1000))
@@ -280,7 +280,7 @@ def _refuse_bad(source: Source, journal: Journal, name: str, options: Options) -
 
 
 def _write_set(
-    source: Source, journal: Journal, root: Path, name: str, origin: dict[str, Any], options: Options
+    source: Source, journal: Journal, root: Path, name: str, origin: dict[str, Any], options: PrepareOptions
 ) -> None:
     totals = Totals()
     write_index(root / INDEX_NAME, journal.records(), totals)

@@ -11,6 +11,7 @@ from jinja2 import Environment
 
 from iccld_cli.data.prepared import DatasetInfo, Frame
 from iccld_cli.files import atomic_path, write_text
+from iccld_cli.imagefiles import PREVIEW_QUALITY
 from iccld_cli.labels import IGNORE, LabelSpace
 from iccld_cli.names import shown_lines
 
@@ -107,7 +108,9 @@ def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
     blank = np.full((size[1], size[0], 3), 255, np.uint8)
     tiles += [blank] * (-len(tiles) % _COLUMNS)
     sheet = np.vstack([np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)])
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
+    )
     assert done
     with atomic_path(root / PREVIEW_NAME) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""`prepare --check`: what a run would do, told in under a minute and without writing anything.
+"""`prepare --check`: what a run would do, reported in under a minute and without writing anything.
 
 Every name is listed, the headers of some hundred files are read, and some twenty frames go through the very code of a
 run, spread over the whole set. What is true of all files only a run can tell.
@@ -23,9 +23,9 @@ from iccld_cli.prepare.adapters.base import Adapter, FileProblem, RawFrame, blam
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.peek import cut_short, peeks
 from iccld_cli.prepare.pool import default_workers
-from iccld_cli.prepare.prepare import Options, Source, differences
+from iccld_cli.prepare.prepare import PrepareOptions, Source, differences
 from iccld_cli.prepare.tree import Tree, read_start
-from iccld_cli.prepare.worker import Job, render
+from iccld_cli.prepare.worker import FrameJob, render
 
 HEADERS = 400
 """Frames whose headers are read."""
@@ -94,7 +94,7 @@ class Rehearsal:
         return [value for value, name in self.values.items() if name == "unknown"]
 
 
-def rehearse(source: Source, out: Path, name: str, options: Options) -> Rehearsal:
+def rehearse(source: Source, out: Path, name: str, options: PrepareOptions) -> Rehearsal:
     """Look at one data set.
 
     Args:
@@ -144,7 +144,7 @@ def human(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _look_at_output(look: Rehearsal, final: Path, origin: dict[str, Any], options: Options) -> None:
+def _look_at_output(look: Rehearsal, final: Path, origin: dict[str, Any], options: PrepareOptions) -> None:
     place = final
     while not place.exists():
         place = place.parent
@@ -182,7 +182,7 @@ class _Spread:
 
 
 def _list(
-    look: Rehearsal, source: Source, tree: Tree | None, options: Options
+    look: Rehearsal, source: Source, tree: Tree | None, options: PrepareOptions
 ) -> tuple[list[RawFrame], list[RawFrame]]:
     """Count all frames and choose some."""
     splits: Counter[str] = Counter()
@@ -255,11 +255,11 @@ def _size(tree: Tree, path: str) -> tuple[tuple[int, int], bool]:
     return (width, height), orientation != 1
 
 
-def _read_frames(look: Rehearsal, source: Source, frames: list[RawFrame], options: Options) -> None:
+def _read_frames(look: Rehearsal, source: Source, frames: list[RawFrame], options: PrepareOptions) -> None:
     """Send some frames through the code of a run, and reckon from them what all need."""
     if isinstance(source, Video):
         frames = list(itertools.islice(source.scan(), _FRAMES_OF_A_VIDEO))  # to reach later ones all must be decoded
-    job = Job(source, Path(), options.size)
+    job = FrameJob(source, Path(), options.size)
     pixels: Counter[int] = Counter()
     written, start = 0, time.monotonic()
     named = {entry["file"] for entry in look.bad}

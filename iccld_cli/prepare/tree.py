@@ -120,7 +120,7 @@ class FolderTree:
             yield from entries
 
     def _is_usable(self, path: str) -> bool:
-        """Whether a path may be read; a link to nothing may, so that it is told as a missing file."""
+        """Whether a path may be read; a link to nothing may, so that it is reported as a missing file."""
         problem = kind_problem(self.root / path)
         if problem is not None and len(self.left_out) < MOST_LEFT_OUT:
             self.left_out[path] = problem
@@ -169,7 +169,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself is no folder, and as a file it is told by its name
+        if error.errno == errno.ELOOP:  # a link to itself is no folder, and as a file it is reported by name
             return False
         raise
 

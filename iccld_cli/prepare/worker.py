@@ -12,9 +12,8 @@ import numpy as np
 
 from iccld_cli.data import checks
 from iccld_cli.data.labelfiles import histogram
+from iccld_cli.imagefiles import DATA_QUALITY
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
-
-JPEG_QUALITY = 95
 
 
 class Loader(Protocol):
@@ -25,7 +24,7 @@ class Loader(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class FrameJob:
     """What all frames of a run have in common.
 
     Attributes:
@@ -39,7 +38,7 @@ class Job:
     size: tuple[int, int] | None
 
 
-def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
+def process(job: FrameJob, frame: RawFrame, ready: Any) -> dict[str, Any]:
     """Prepare one frame and write its files.
 
     Args:
@@ -60,7 +59,7 @@ def process(job: Job, frame: RawFrame, ready: Any) -> dict[str, Any]:
     return record
 
 
-def render(job: Job, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+def render(job: FrameJob, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What `process` does, without writing.
 
     Returns:
@@ -82,7 +81,7 @@ def render(job: Job, frame: RawFrame, ready: Any) -> tuple[dict[str, Any], dict[
 
 
 def _render(
-    job: Job, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None
+    job: FrameJob, frame: RawFrame, raw: bytes | np.ndarray, label: np.ndarray | None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     photo = checks.decode_image(raw) if isinstance(raw, bytes) else checks.Photograph(raw, "", keep=False)
     image, form, keep = photo.pixels, photo.format, photo.keep
@@ -120,15 +119,14 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shrink_label(label: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
-    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its
-    # corner.
+    # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its corner.
     return None if label is None else cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _encode(pixels: np.ndarray, suffix: str) -> bytes:
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
+    options = [cv2.IMWRITE_JPEG_QUALITY, DATA_QUALITY] if suffix == ".jpg" else []
     done, data = cv2.imencode(suffix, pixels, options)
     assert done
     return data.tobytes()

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
+from iccld_cli.imagefiles import PREVIEW_QUALITY
 from iccld_cli.names import shown_lines
 
 if TYPE_CHECKING:
     import numpy as np
 
-JPEG_QUALITY = 86
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -173,5 +173,5 @@ def embed_picture(picture: np.ndarray | Path, width: int = 0) -> str:
             height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
             pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
         kind = "jpeg"
-        data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY])[1].tobytes()
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

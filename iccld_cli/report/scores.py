@@ -13,13 +13,13 @@ from iccld_cli.report.page import Bar, Bars, Block, Numbers, Pictures, Section, 
 
 
 def score_sections(
-    raw: dict[str, Any], facts: Mapping[str, str], colors: Mapping[str, tuple[int, int, int]]
+    raw: dict[str, Any], summary: Mapping[str, str], colors: Mapping[str, tuple[int, int, int]]
 ) -> list[Section]:
     """Summary, IoU per class, confusion matrix and calibration.
 
     Args:
         raw: An evaluation's JSON.
-        facts: What was evaluated, name to value.
+        summary: What was evaluated, name to value.
         colors: (R, G, B) of each class.
     """
     headline = [
@@ -47,7 +47,7 @@ def score_sections(
     ]
     reliability = [[f"{c:.3f}", f"{a:.3f}", f"{n:,}"] for c, a, n in raw["reliability"]]
     return [
-        Section("Summary", [Numbers(headline), Table(["", ""], [[k, v] for k, v in facts.items()])]),
+        Section("Summary", [Numbers(headline), Table(["", ""], [[k, v] for k, v in summary.items()])]),
         Section("IoU per class", [Bars(bars)]),
         Section("Confusion", confusion),
         Section("Calibration", [Table(["mean confidence", "share right", "pixels"], reliability)]),

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from iccld_cli.checkpoint import ModelHeader
 from iccld_cli.data.prepared import PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import LabelSpace
 from iccld_cli.names import shown
 

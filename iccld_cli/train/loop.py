@@ -19,7 +19,7 @@ from iccld_cli.adapt.adversarial_health import AdversarialHealth
 from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
-from iccld_cli.data.batches import TrainingBatches, read_steps
+from iccld_cli.data.batches import Batch, TrainingBatches, read_steps
 from iccld_cli.errors import IccldError
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.ranks import Ranks
@@ -62,7 +62,7 @@ class Trainer:
         batches: Training data.
         run: The run folder.
         accelerator: Device, precision and gradient sync.
-        facts: What a resumed run must agree on.
+        resume_key: What a resumed run must agree on.
         hooks: Validation and pictures.
         console: Where messages go.
         validation: The last scores of the teacher, and the best mIoU so far under `best_miou`.
@@ -73,7 +73,7 @@ class Trainer:
     batches: TrainingBatches
     run: Path
     accelerator: Accelerator
-    facts: dict[str, Any]
+    resume_key: dict[str, Any]
     hooks: LoopHooks
     console: Console
     validation: dict[str, float] = field(default_factory=dict)
@@ -158,8 +158,8 @@ class Trainer:
         """Where the networks are."""
         return self.accelerator.device
 
-    def _step(self, step: int, micro_batches: list[dict[str, Any]]) -> None:
-        labelled = sum(raw["labelled"] for raw in micro_batches) / len(micro_batches)
+    def _step(self, step: int, micro_batches: list[Batch]) -> None:
+        labelled = sum(raw.labelled for raw in micro_batches) / len(micro_batches)
         stats, names = [], []
         for micro, raw in enumerate(micro_batches):
             # Networks with their own randomness (stochastic depth) draw from the global generator.
@@ -236,7 +236,7 @@ class Trainer:
             "validation": self.validation,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        return Contents(self.stage.modules, self.stage.optimizers, self.facts, extras, self.stage.layout)
+        return Contents(self.stage.modules, self.stage.optimizers, self.resume_key, extras, self.stage.layout)
 
     @contextlib.contextmanager
     def _explain_lost_ranks(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from iccld_cli.errors import IccldError, is_out_of_memory
+from iccld_cli import errors
 
 GIB = 2**30
 
@@ -67,12 +67,12 @@ def explain_out_of_memory(what: str, device: torch.device, smaller: str) -> Iter
     try:
         yield
     except Exception as error:  # every library has its own, see `errors.is_out_of_memory`
-        if not is_out_of_memory(error):
-            raise
         place = str(device) if device.type == "cuda" else "this machine"
-        raise IccldError(
-            f"{place} ran out of memory in {what} (peak {format_bytes(peak_bytes(device))})", smaller
-        ) from None
+        peak = format_bytes(peak_bytes(device))
+        told = errors.explain_out_of_memory(error, f"{place} ran out of memory in {what}, peak {peak}", smaller)
+        if told is None:
+            raise
+        raise told from None
 
 
 def saved_for_backward(compute: Callable[[], Tensor]) -> int:

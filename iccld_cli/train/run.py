@@ -9,23 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from rich.console import Console
 
 from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
-from iccld_cli.checkpoint import ModelHeader, save_segmenter
-from iccld_cli.config import Config, DataConfig
-from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.checkpoint import save_segmenter
+from iccld_cli.config import Config
+from iccld_cli.data.batches import Pool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
-from iccld_cli.inference.evaluate import evaluate, scored_classes
+from iccld_cli.header import FILE_NAMES, ModelHeader
+from iccld_cli.inference.evaluate import Scope, evaluate, scored_classes
+from iccld_cli.inference.model import Model, load_model
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.layout import is_sharded
+from iccld_cli.sections import DataConfig
 from iccld_cli.train.data import TrainingData
 from iccld_cli.train.lock import hold_run
 from iccld_cli.train.loop import LoopHooks, Trainer
@@ -35,7 +37,6 @@ from iccld_cli.train.start import Start
 from iccld_cli.train.state import SavedState, list_states, read_record
 
 CONFIG_NAME = "config.toml"
-MODEL_NAMES = {"source_only": "stage1.safetensors", "stage1": "stage1.safetensors", "stage2": "stage2.safetensors"}
 # Settings of the surroundings, which a resumed run may change: they do not touch the numbers.
 _FREE_SETTINGS = {
     "run": (
@@ -144,7 +145,7 @@ def _begin(config: Config, options: RunOptions, stage: str) -> Iterator[Accelera
 
 def _refuse_used(options: RunOptions, stage: str) -> None:
     run = options.out
-    used = (run / MODEL_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
+    used = (run / FILE_NAMES[stage]).exists() or any(s.stage == stage for s in list_states(run))
     if used and not options.resume:
         raise IccldError(f"{run} already holds a {stage} run", "go on with --resume, or choose another --out")
 
@@ -171,18 +172,18 @@ def _run(
         checkpoint_activations(stage.student)
     if config.run.compile:
         compile_network(stage.network, accelerator)
-    facts = {
-        "config": _facts_of(config),
+    resume_key = {
+        "config": _settings_key(config),
         "data": data.resume_key() | start_from.resume_key(),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
     batches = _batches(config, data, accelerator, with_target=stage.name != "source_only")
-    hooks = LoopHooks(draw=functools.partial(draw_overlays, data, run, stage.name, device))
-    trainer = Trainer(stage, config, batches, run, accelerator, facts, hooks, console)
+    hooks = LoopHooks()
+    trainer = Trainer(stage, config, batches, run, accelerator, resume_key, hooks, console)
 
-    def write(path: Path, model: Segmenter, step: int) -> None:
-        header = ModelHeader(
+    def describe(step: int) -> ModelHeader:
+        return ModelHeader(
             stage=stage.name,  # type: ignore[arg-type]
             config=config,
             label_space=data.space,
@@ -190,13 +191,20 @@ def _run(
             datasets=data.describe(),
             iterations=step,
             metrics={"validation": dict(trainer.validation)} if trainer.validation else {},
+            height=trained_height(config.data, batches.target),
         )
-        save_segmenter(path, model, header)
 
+    def write(path: Path, model: Segmenter, step: int) -> None:
+        save_segmenter(path, model, describe(step))
+
+    def draw(model: Segmenter, step: int) -> None:
+        draw_overlays(data, run, stage.name, load_model(model, header=describe(step)), step)
+
+    hooks.draw = draw
     held_back = data.held_back()
-    path = run / MODEL_NAMES[stage.name]
+    path = run / FILE_NAMES[stage.name]
     if held_back is not None:
-        hooks.validate = functools.partial(_validate, config, data, held_back, device)
+        hooks.validate = lambda model: _validate(config, data, held_back, load_model(model, header=describe(0)))
         hooks.keep_best = functools.partial(write, path.with_suffix(".best.safetensors"))
     start = trainer.resume() if options.resume else 0
     if start == stage.iterations and path.exists():
@@ -279,16 +287,13 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
     )
 
 
-def _validate(
-    config: Config, data: TrainingData, held_back: PreparedDataset, device: torch.device, model: Segmenter
-) -> dict[str, float]:
-    limit = config.run.validate_frames or None
-    scored = scored_classes(data.classes, held_back)
-    found = evaluate(model, held_back, "val", classes=scored, limit=limit, device=device)
+def _validate(config: Config, data: TrainingData, held_back: PreparedDataset, model: Model) -> dict[str, float]:
+    scope = Scope("val", scored_classes(data.classes, held_back), config.run.validate_frames or None)
+    found = evaluate(model, held_back, scope)
     return {"miou": round(found.miou, 3)}
 
 
-def _facts_of(config: Config) -> dict[str, Any]:
+def _settings_key(config: Config) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     for section, keys in _FREE_SETTINGS.items():
         for key in keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from iccld_cli.adapt.stage import Stage
 from iccld_cli.config import Config
 from iccld_cli.data.batches import TrainingBatches
 from iccld_cli.errors import IccldError, is_out_of_memory
+from iccld_cli.inference.device import pick_device
 from iccld_cli.parallel.layout import layout_of
 from iccld_cli.parallel.ranks import refuse_launcher_sharding
 from iccld_cli.train.memory import available_bytes, format_bytes, peak_bytes
@@ -41,13 +43,9 @@ def build_accelerator(config: Config, run: Path) -> Accelerator:
     refuse_launcher_sharding()
     if config.run.compile and config.run.checkpointing:
         raise IccldError("run.compile and run.checkpointing exclude each other", "choose one of them")
-    if device.startswith("cuda"):
-        number = int(device.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-            raise IccldError(f"device {device} does not exist here", "see `iccld doctor`, or use --device cpu")
-        if ":" in device:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    on_cpu = pick_device(device).type == "cpu"
+    if device.startswith("cuda:"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
     if precision == "auto":
         precision = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and on_cpu:
@@ -93,7 +91,7 @@ def check_batch_size(
         config: The configuration.
         batches: Gives the training data of a configuration.
         accelerator: Where to train.
-        console: Where the result is told.
+        console: Where the result is printed.
 
     Returns:
         The configuration with the batch size found.
@@ -150,9 +148,9 @@ def _try_steps(
     stage: Stage | None = None
     try:
         stage = make(config)
-        batch = batches[0]
+        batch = replace(batches[0], micro=(0, 1))
         for step in (stage.iterations - 1, stage.iterations - 1):  # late enough for every loss term to count
-            stage.step(step, to_device({**batch, "micro": (0, 1)}, config, step, device))
+            stage.step(step, to_device(batch, config, step, device))
         return peak_bytes(device)
     except RuntimeError as error:
         if not is_out_of_memory(error):

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from iccld_cli.checkpoint import ModelHeader, check_segmenter, load_segmenter
+from iccld_cli.checkpoint import check_segmenter, load_segmenter
 from iccld_cli.config import Config
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.models.backbones import HuggingFaceBackbone
 from iccld_cli.models.build import TINY, build_denoiser, build_segmenter, join
 from iccld_cli.models.pretrained import load_backbone

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from iccld_cli.checkpoint import tensors_digest
+from iccld_cli.config import with_present_names
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 from iccld_cli.parallel.layout import Layout
@@ -59,14 +60,14 @@ class Contents:
     Attributes:
         modules: Networks, averages and counts with tensors, by name.
         optimizers: Every optimizer, by name; their learning rates are a function of the step.
-        facts: What a resumed run must agree on, JSON-ready.
+        resume_key: What a resumed run must agree on, JSON-ready.
         extras: Everything else, JSON-ready: numbers not yet logged, the loss scaler, the best score.
         layout: Where the tensors lie.
     """
 
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
-    facts: dict[str, Any]
+    resume_key: dict[str, Any]
     extras: dict[str, Any]
     layout: Layout
 
@@ -119,7 +120,7 @@ def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, 
     record = {
         "stage": stage,
         "step": step,
-        "facts": contents.facts,
+        "facts": contents.resume_key,
         "extras": contents.extras,
         "param_groups": groups,
         "sha256": tensors_digest(tensors),
@@ -161,7 +162,7 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
         IccldError: The state is damaged or belongs to a run with other settings.
     """
     record = read_record(saved)
-    changed = sorted(_differences(record["facts"], contents.facts))
+    changed = sorted(_differences(_with_present_names(record["facts"]), contents.resume_key))
     if changed:
         raise IccldError(
             f"cannot resume {saved.path}: what differs from the run is {', '.join(changed)}",
@@ -285,6 +286,11 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _with_present_names(saved: dict[str, Any]) -> dict[str, Any]:
+    """The resume key of a state, with the present names of configuration keys that had others when it was written."""
+    return {**saved, "config": with_present_names(saved["config"])} if "config" in saved else saved
 
 
 def _differences(old: Any, new: Any, path: str = "") -> set[str]:

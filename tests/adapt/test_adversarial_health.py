@@ -20,8 +20,8 @@ def verdict(source, target, gradient=0.5, lines=6):
         (0.5, 0.5, 1e-5, "dead", "raise adv.discriminator_lr"),
         (0.52, 0.49, 0.4, "guesses", "look alike"),
         (0.8, 0.7, 0.4, "balanced", "source 80%, target 70%"),
-        (0.0, 1.0, 0.4, "one-sided", "calls everything target"),
-        (1.0, 0.0, 0.4, "one-sided", "calls everything source"),
+        (0.0, 1.0, 0.4, "one-sided", "scores everything as target"),
+        (1.0, 0.0, 0.4, "one-sided", "scores everything as source"),
     ],
 )
 def test_each_end_has_its_words(source, target, gradient, state, advice):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, mask_blocks, rotate_hue, style_align
-from iccld_cli.config import AugmentConfig
+from iccld_cli.sections import AugmentConfig
 
 OFF = AugmentConfig(jitter_probability=0, blur_probability=0, style_probability=0)
 FULL = AugmentConfig(jitter_probability=1, jitter_strength=0.5, blur_probability=1, style_probability=1)

@@ -12,11 +12,11 @@ from stage_batches import SPACE, make_batch
 from iccld_cli.adapt.batch import draw_keep_skip, mix
 from iccld_cli.adapt.optim import optimizer_of, set_learning_rate
 from iccld_cli.adapt.stage1 import Stage1
-from iccld_cli.config import OptimConfig
 from iccld_cli.labels import IGNORE
 from iccld_cli.losses.segmentation import feature_distance
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.models.views import join_views
+from iccld_cli.sections import OptimConfig
 
 
 @pytest.fixture

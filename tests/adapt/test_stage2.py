@@ -47,11 +47,9 @@ def test_a_step_says_what_it_did_and_keeps_no_graph(make_stage):
 
 def test_the_logged_pseudo_label_weight_is_that_of_target_pixels(make_stage):
     batch = make_batch()
-    batch.trusted[:, ::2] = False
+    batch.pseudo_valid[:, ::2] = False
     batch.paste[:] = True  # pasted pixels are certain, and no pseudo-labels
-    assert (
-        0 < float(make_stage("seg.confidence_range=[0, 0]").step(0, batch)["pseudo_label_weight"]) == pytest.approx(0.5)
-    )
+    assert 0 < float(make_stage("pseudo.limits=[0, 0]").step(0, batch)["pseudo_label_weight"]) == pytest.approx(0.5)
 
 
 def test_the_loss_is_the_weighted_sum(make_stage):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from iccld_cli.checkpoint import ModelHeader, save_segmenter
+from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.cli.app import main
 from iccld_cli.config import Config
 from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES, LabelSpace
 from iccld_cli.models.build import build_segmenter
 

@@ -6,16 +6,21 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from factories import make_model
+from factories import make_dataset, make_model
 
-from iccld_cli.checkpoint import load_segmenter, save_segmenter, without_paths
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.diffusion.sampler import sample, seeded_noise
+from iccld_cli.errors import IccldError
+from iccld_cli.header import without_paths
 from iccld_cli.inference import export as export_module
+from iccld_cli.models.segmenter import resize_logits
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime", "openvino")),
@@ -44,13 +49,44 @@ def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     image = np.random.default_rng(5).random((1, 3, 35, 50), np.float32)
     segmenter, _ = load_segmenter(models["stage2"])
-    wanted = segmenter.segment(torch.from_numpy(image), steps=2, seed=3).probabilities.numpy()
-    other = segmenter.segment(torch.from_numpy(image), steps=2, seed=4).probabilities.numpy()
+    wanted = segmenter.probabilities(torch.from_numpy(image), steps=2, seed=3).numpy()
+    other = segmenter.probabilities(torch.from_numpy(image), steps=2, seed=4).numpy()
     got = session.run(None, {"image": image})[0]
     np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert np.abs(got - other).max() > 1e-4  # the seed matters, so the noise is really in the file
-    notes = session.get_modelmeta().custom_metadata_map
-    assert json.loads(notes["classes"])[:2] == ["road", "sidewalk"]
+    notes = json.loads(session.get_modelmeta().custom_metadata_map["iccld"])
+    assert notes["export"] == {"size": [50, 35], "steps": 2, "seed": 3}
+    assert notes["classes"] == ["road", "building", "vegetation", "sky", "car"]
+    assert notes["label_space"]["classes"][0] == {"name": "road", "color": [128, 64, 128]}
+
+
+@needs_onnx
+def test_predict_and_evaluate_take_an_exported_file(iccld, models, tmp_path):
+    kind, suffix = "openvino", ".xml"
+    exported, data = tmp_path / f"m{suffix}", make_dataset(tmp_path / "data/camvid")
+    assert iccld("export", "--ckpt", models["stage2"], "--format", kind, "--out", exported, "--size", "64x48")[0] == 0
+    images = sorted((data / "images/val").iterdir())
+    results = {}
+    for name, ckpt in (("original", models["stage2"]), (kind, exported)):
+        out, scores = tmp_path / name, tmp_path / f"{name}.json"
+        kinds = "overlay,labels,confidence,uncertainty"
+        status, _, err = iccld("predict", *images, "--ckpt", ckpt, "--out", out, "--save", kinds, "--batch-size", 2)
+        assert (status, err) == (0, "")
+        status, *_ = iccld(
+            "evaluate", "--ckpt", ckpt, "--data", data, "--json", scores, "--report", tmp_path / "e.html"
+        )
+        assert status == 0
+        pictures = {p.relative_to(out): cv2.imread(str(p), -1).astype(int) for p in sorted(out.rglob("*.png"))}
+        results[name] = pictures, json.loads(scores.read_text(encoding="utf-8"))
+    (ours, our_scores), (its, its_scores) = results["original"], results[kind]
+    assert ours.keys() == its.keys()
+    assert all((np.abs(ours[name] - its[name]) <= 1).mean() > 0.999 for name in ours)
+    assert its_scores["subset"] == our_scores["subset"]
+    assert its_scores["miou"] == pytest.approx(our_scores["miou"], abs=0.2)
+    assert (our_scores["backend"], its_scores["backend"]) == ("torch", kind)
+    status, _, err = iccld("predict", *images, "--ckpt", exported, "--out", tmp_path / "no", "--steps", 3)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "its steps is 1: leave --steps out" in err
 
 
 @needs_onnx
@@ -76,7 +112,7 @@ def test_openvino_of_a_stage_1_model(iccld, models, tmp_path):
     image = np.random.default_rng(5).random((1, 3, 35, 50), np.float32)
     segmenter, _ = load_segmenter(models["stage1"])
     np.testing.assert_allclose(
-        compiled([image])[0], segmenter.segment(torch.from_numpy(image)).probabilities.numpy(), atol=1e-4
+        compiled([image])[0], segmenter.probabilities(torch.from_numpy(image)).numpy(), atol=1e-4
     )
 
 
@@ -108,7 +144,7 @@ def test_half_is_small_answers_alike_and_tells_no_paths(iccld, models, tmp_path)
     saved = (tmp_path / "full.safetensors").stat().st_size - (tmp_path / "m.safetensors").stat().st_size
     assert saved == pytest.approx(weights / 2, rel=0.05)
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    ours, its = (s.segment(image, steps=1, seed=0).probabilities for s in (segmenter, small))
+    ours, its = (s.probabilities(image, steps=1, seed=0) for s in (segmenter, small))
     torch.testing.assert_close(its, ours, rtol=0, atol=0.02)
 
 
@@ -144,13 +180,22 @@ def test_a_missing_library_is_named(iccld, models, tmp_path, monkeypatch):
 
 
 @needs_onnx
+def test_a_sampler_that_is_not_linear_is_told_apart_from_an_opset(models, tmp_path):
+    segmenter, header = load_segmenter(models["stage2"])
+    segmenter.scheduler = DDIMScheduler.from_config(segmenter.scheduler.config, clip_sample=True, clip_sample_range=1.0)
+    with pytest.raises(IccldError, match="sampler DDIMScheduler of this model is not linear with 2 steps") as raised:
+        export_module.export(segmenter, header, tmp_path / "m.onnx", "onnx", size=(50, 35), steps=2)
+    assert "opset" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_onnx
 def test_a_file_that_answers_otherwise_is_not_left(iccld, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "_write_onnx", lambda graph, image, path, opset: path.touch())
-    monkeypatch.setattr(export_module, "_annotate", lambda *_: None)
-    monkeypatch.setattr(export_module, "_onnx_runner", lambda path: lambda image: np.zeros((1, 19, 35, 50), np.float32))
+    monkeypatch.setattr(export_module, "resize_logits", lambda logits, size: resize_logits(2 * logits, size))
     status, _, err = iccld(
         "export", "--ckpt", models["stage1"], "--format", "onnx", "--out", tmp_path / "m.onnx", "--size", "50x35"
     )
     assert status == 1
     assert "differs from the original" in err
+    assert "--opset" in err
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "av", "matplotlib", "jinja2")
-COMMANDS = ("prepare", "adapt-seg", "adapt-adv", "evaluate", "predict", "export", "doctor")
+COMMANDS = ("prepare", "adapt-seg", "adapt-adv", "config", "evaluate", "predict", "export", "doctor")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"]])

@@ -1,5 +1,6 @@
 """`iccld predict` through the command itself: what it leaves on disk and what it says."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from iccld_cli.checkpoint import load_segmenter
-from iccld_cli.inference import shipped
-from iccld_cli.inference.evaluate import predict_labels
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
+from iccld_cli.inference import model as model_module
 from iccld_cli.inference.images import read_image
+from iccld_cli.inference.model import load_model
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model, make_video, scene
@@ -58,8 +59,7 @@ def test_folder_tree_and_names_are_kept(iccld, models, photos, tmp_path):
         "overlay/sub/c.jpg",
     ]
     labels = cv2.imread(str(out / "labels/sub/b.png"), cv2.IMREAD_UNCHANGED)
-    segmenter, _ = load_segmenter(models["stage2"])
-    assert (labels == predict_labels(segmenter, read_image(photos / "sub/b.jpg"), (45, 61))).all()
+    assert (labels == load_model(models["stage2"]).segment(read_image(photos / "sub/b.jpg")[None]).labels[0]).all()
 
 
 def test_every_kind(iccld, models, photos, tmp_path):
@@ -97,6 +97,21 @@ def test_height_changes_the_work_but_not_the_size(iccld, models, photos, tmp_pat
     )
     assert status == 0
     assert cv2.imread(str(out / "labels/a.png"), -1).shape == (48, 64)
+
+
+def test_the_height_is_the_trained_one_by_default(iccld, models, photos, tmp_path):
+    segmenter, header = load_segmenter(models["stage2"])
+    model = tmp_path / "model/m.safetensors"
+    save_segmenter(model, segmenter, dataclasses.replace(header, height=96))
+    found = {}
+    command = ("predict", photos / "a.png", "--ckpt", model.parent, "--save", "confidence")
+    for name in ("default", "96", "own", "0"):
+        status, *_ = iccld(*command, "--out", tmp_path / name, *(() if name == "default" else ("--height", name)))
+        assert status == 0
+        found[name] = (tmp_path / name / "confidence/a.png").read_bytes()
+    assert found["default"] == found["96"] != found["own"] == found["0"]
+    for wrong in ("31", "tall", "-5", "99999999"):
+        assert iccld("predict", photos, "--ckpt", model, f"--height={wrong}")[0] == 2
 
 
 def test_existing_results_are_kept_unless_told(iccld, models, photos, tmp_path):
@@ -170,14 +185,14 @@ def test_an_unknown_kind_is_wrong_usage(iccld, models, photos, tmp_path):
 
 
 def test_without_a_model_the_option_is_named(iccld, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "ASSETS", (tmp_path,))
+    monkeypatch.setattr(model_module, "ASSETS", (tmp_path,))
     status, _, err = iccld("predict", photos, "--out", tmp_path / "out")
     assert status == 1
     assert "--ckpt" in err
 
 
 def test_without_a_name_the_shipped_model_is_used_and_named(iccld, models, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "ASSETS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(model_module, "ASSETS", (tmp_path / "none", tmp_path))
     shutil.copy(models["stage2"], tmp_path / "iccld-small.safetensors")
     for name, options in {"shipped": [], "named": ["--ckpt", models["stage2"]]}.items():
         status, _, err = iccld("predict", photos, "--out", tmp_path / name, "--save", "color", *options)

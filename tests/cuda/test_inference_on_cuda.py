@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from runs import iccld, read
 
-from iccld_cli.inference.shipped import default_checkpoint
+from iccld_cli.inference.model import find_model
 
 REAL = os.environ.get("ICCLD_REAL_DATA")
 LIKE_THE_CPU = 0.995
@@ -42,7 +42,7 @@ def test_scores_are_those_of_the_cpu(device, world, record_property):
     scores = []
     for where in ("cpu", device):
         out = world / f"scores-{where}{len(scores)}.json"
-        model = ("--ckpt", default_checkpoint(), "--data", world / "target", "--split", "val")
+        model = ("--ckpt", find_model(None), "--data", world / "target", "--split", "val")
         iccld("evaluate", *model, "--json", out, "--device", where)
         scores.append(read(out))
     record_property("miou_cpu", scores[0]["miou"])

@@ -13,11 +13,11 @@ import kornia
 from training_runs import make_dataset
 
 from iccld_cli.adapt.augment import blur
-from iccld_cli.config import DataConfig
-from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.data.batches import Pool, TrainingBatches, read_steps, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
+from iccld_cli.sections import DataConfig
 
 CLASSES = (0, 2, 10, 13)
 
@@ -40,23 +40,32 @@ def test_ranks_and_micro_batches_together_hold_the_samples_of_one_batch(pools):
     for rank in range(2):
         for micro in range(2):
             part = batches(pools, 2, rank=rank, world=2, accumulate=2)[3 * 2 + micro]
-            assert part["micro"] == (micro, 2)
-            parts[part["first"]] = part
+            assert part.micro == (micro, 2)
+            parts[part.first] = part
     assert sorted(parts) == [0, 2, 4, 6]
-    for key in ("source", "label", "paste", "target", "trusted"):
-        assert torch.equal(torch.cat([parts[n][key] for n in sorted(parts)]), whole[key]), key
-    assert sum(p["labelled"] for p in parts.values()) == whole["labelled"] == int((whole["label"] != IGNORE).sum())
+    for key in ("source", "label", "paste", "target", "pseudo_valid"):
+        assert torch.equal(torch.cat([getattr(parts[n], key) for n in sorted(parts)]), getattr(whole, key)), key
+    assert sum(p.labelled for p in parts.values()) == whole.labelled == int((whole.label != IGNORE).sum())
+
+
+@pytest.mark.parametrize(
+    ("scales", "rows"), [((1.0, 1.5), 1.0), ((0.5, 0.5), 0.5), ((0.8, 1.6), 1.0), ((1.25, 2.0), 1.25)]
+)
+def test_the_trained_height_is_the_one_nearest_to_the_frames_own(pools, scales, rows):
+    config = DataConfig(target_scale=scales)
+    assert trained_height(config, pools[1]) == round(rows * pools[1].median_height())
+    assert trained_height(config, None) is None
 
 
 def test_target_crops_are_cut_out_of_what_the_teacher_sees(pools):
     alone, batch = batches(pools, 8)[3], batches(pools, 8, context=(96, 64))[3]
-    assert "context" not in alone and "places" not in alone
-    assert batch["context"].shape == (8, 3, 64, 96)
-    for crop, around, (top, left) in zip(batch["target"], batch["context"], batch["places"].tolist(), strict=True):
+    assert alone.surroundings is None and alone.places is None
+    assert batch.surroundings.shape == (8, 3, 64, 96)
+    for crop, around, (top, left) in zip(batch.target, batch.surroundings, batch.places.tolist(), strict=True):
         assert torch.equal(crop, around[:, top : top + 32, left : left + 64])
-    assert torch.equal(batch["source"], alone["source"])  # the rest of the batch is the same as without
-    assert batch["names"] == alone["names"]
-    assert batch["trusted"].shape == (8, 32, 64)
+    assert torch.equal(batch.source, alone.source)  # the rest of the batch is the same as without
+    assert batch.names == alone.names
+    assert batch.pseudo_valid.shape == (8, 32, 64)
 
 
 def test_workers_and_the_first_step_change_nothing(pools):
@@ -65,8 +74,8 @@ def test_workers_and_the_first_step_change_nothing(pools):
     assert [len(step) for step in alone] == [2] * 4
     for a, b in zip(alone[2:], helped, strict=True):
         for x, y in zip(a, b, strict=True):
-            assert torch.equal(x["source"], y["source"])
-            assert x["names"] == y["names"]
+            assert torch.equal(x.source, y.source)
+            assert x.names == y.names
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -85,7 +94,7 @@ def test_target_labels_are_never_opened(tmp_path, pools):
     for path in (root / "labels").iterdir():
         path.unlink()
     batch = batches((pools[0], Pool.of([PreparedDataset(root)])), 2)[0]
-    assert batch["target"].shape == (2, 3, 32, 64)
+    assert batch.target.shape == (2, 3, 32, 64)
 
 
 def test_blur_agrees_with_kornia_and_leaves_an_image_without_sigma_alone():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from iccld_cli.config import DiffusionConfig
 from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.diffusion.schedule import build_scheduler
+from iccld_cli.sections import DiffusionConfig
 
 
 def ddim_by_hand(denoise, alpha_bar, noise, steps):
@@ -72,6 +72,18 @@ def test_a_scheduler_serves_one_run_after_another():
     first = sample(lambda z, t: z.tanh(), scheduler, noise, 4)
     sample(lambda z, t: z.tanh(), scheduler, noise, 9)
     assert torch.equal(sample(lambda z, t: z.tanh(), scheduler, noise, 4), first)
+
+
+def test_a_scheduler_serves_two_runs_at_once():
+    scheduler = build_scheduler(DiffusionConfig())
+    noise = torch.randn(1, 2, 3, 3)
+    first = sample(lambda z, t: z.tanh(), scheduler, noise, 4)
+
+    def interrupted(z, t):
+        sample(lambda z, t: z.tanh(), scheduler, noise, 9)
+        return z.tanh()
+
+    assert torch.equal(sample(interrupted, scheduler, noise, 4), first)
 
 
 def test_noise_is_a_function_of_seed_and_index():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from iccld_cli.config import DiffusionConfig
 from iccld_cli.diffusion.schedule import add_noise, build_scheduler, terminal_timestep
+from iccld_cli.sections import DiffusionConfig
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 

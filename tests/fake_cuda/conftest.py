@@ -4,6 +4,8 @@ import pytest
 import torch
 from devices import fake_cuda
 
+from iccld_cli.data.batches import Batch
+
 
 @pytest.fixture
 def cuda():
@@ -23,16 +25,16 @@ def loaded():
             "target": torch.zeros(count, 3, side, side, dtype=torch.uint8),
             "label": torch.zeros(shape, dtype=torch.uint8),
             "paste": torch.zeros(shape, dtype=torch.bool),
-            "trusted": torch.ones(shape, dtype=torch.bool),
+            "pseudo_valid": torch.ones(shape, dtype=torch.bool),
             "names": [["a"] * count, ["b"] * count],
             "first": 0,
             "micro": (0, 1),
             "labelled": count * side * side,
         }
         if context:
-            batch["context"] = torch.zeros(count, 3, *context, dtype=torch.uint8)
+            batch["surroundings"] = torch.zeros(count, 3, *context, dtype=torch.uint8)
             batch["places"] = torch.zeros(count, 2, dtype=torch.int64)
-        return batch
+        return Batch(**batch)
 
     return make
 

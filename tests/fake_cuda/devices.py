@@ -48,6 +48,11 @@ class _FakeCuda(TorchFunctionMode):
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if function is Tensor.__deepcopy__:  # its other argument holds everything copied so far
+            if not isinstance(args[0], FakeTensor):
+                return function(*args, **kwargs)
+            with self.fake:
+                return args[1].setdefault(id(args[0]), args[0].clone())
         if not _asks_for_cuda(args, kwargs):
             return function(*args, **kwargs)
         name = getattr(function, "__name__", "")
@@ -56,8 +61,6 @@ class _FakeCuda(TorchFunctionMode):
         with self.fake:
             if function in (Tensor.to, Tensor.cuda):
                 return _move(args[0], *((CUDA,) if function is Tensor.cuda else args[1:]), **kwargs)
-            if function is Tensor.__deepcopy__:
-                return args[1].setdefault(id(args[0]), args[0].clone())
             try:
                 return function(*args, **kwargs)
             except RuntimeError as error:

@@ -20,7 +20,7 @@ from iccld_cli.prepare.archives import open_tree
 from iccld_cli.prepare.labelmap import read_label_map
 from iccld_cli.prepare.own import own_images
 from iccld_cli.prepare.polygons import draw
-from iccld_cli.prepare.prepare import Options, prepare
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree, GlobTree
 
 
@@ -94,8 +94,8 @@ def test_a11_a_mask_that_is_a_pipe_is_a_bad_file_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "seg" / "1.png")
     source = Images(FolderTree(tmp_path), "rgb", "seg")
     with pytest.raises(IccldError, match=r"seg/1\.png is a named pipe"):
-        prepare(source, tmp_path / "d", "mine", Options(workers=1))
-    data, _ = prepare(source, tmp_path / "d", "mine", Options(workers=1, skip_bad=True))
+        prepare(source, tmp_path / "d", "mine", PrepareOptions(workers=1))
+    data, _ = prepare(source, tmp_path / "d", "mine", PrepareOptions(workers=1, skip_bad=True))
     assert data.info.splits == {"train": 1}
 
 
@@ -103,7 +103,7 @@ def test_a_link_to_nothing_is_still_a_missing_file(tmp_path):
     photo(tmp_path / "a" / "0.png")
     (tmp_path / "a" / "1.png").symlink_to("nowhere.png")
     with pytest.raises(IccldError, match=r"1\.png is missing"):
-        prepare(Images(FolderTree(tmp_path / "a")), tmp_path / "d", "a", Options(workers=1))
+        prepare(Images(FolderTree(tmp_path / "a")), tmp_path / "d", "a", PrepareOptions(workers=1))
 
 
 # A10: our own output
@@ -117,10 +117,10 @@ def test_a10_prepare_never_takes_its_own_output(tmp_path, below, pattern):
     out = tmp_path / "trip" / below
     for force in (False, True):
         _, source = own_images(f"{tmp_path / 'trip'}{pattern}", None, None, out)
-        data, fresh = prepare(source, out, "trip", Options(workers=1, force=force))
+        data, fresh = prepare(source, out, "trip", PrepareOptions(workers=1, force=force))
         assert data.info.splits == {"train": 3} and fresh is not force
     photo(tmp_path / "trip" / "3.png", 3)
-    assert prepare(source, out, "trip", Options(workers=1, force=True))[0].info.splits == {"train": 4}
+    assert prepare(source, out, "trip", PrepareOptions(workers=1, force=True))[0].info.splits == {"train": 4}
 
 
 def test_a10_predict_says_why_a_folder_that_is_its_own_output_holds_nothing(tmp_path):

@@ -19,15 +19,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from iccld_cli.checkpoint import (
-    ModelHeader,
-    check_segmenter,
-    load_segmenter,
-    read_header,
-    save_segmenter,
-    tensors_digest,
-)
+from iccld_cli.checkpoint import check_segmenter, load_segmenter, save_segmenter, tensors_digest
 from iccld_cli.errors import IccldError, explain_out_of_memory
+from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.build import build_segmenter
 
@@ -133,7 +127,7 @@ def test_what_a_header_names_is_not_followed(craft, originals, tmp_path, what):
     wanted, _ = load_segmenter(originals / "dino.safetensors")
     model, _ = load_segmenter(path)
     images = torch.rand(1, 3, 40, 60)
-    assert torch.equal(model.segment(images).probabilities, wanted.segment(images).probabilities)
+    assert torch.equal(model.probabilities(images), wanted.probabilities(images))
     assert not (tmp_path / "ran").exists()
 
 

@@ -120,8 +120,8 @@ def test_what_an_interrupt_leaves_says_so_and_goes_when_the_video_is_done(run, i
     ("options", "words"),
     [
         (("--seed", 1), "seed was 0, now 1"),
-        (("--steps", 0), "steps was None, now 0"),
-        (("--height", 32), "height was None, now 32"),
+        (("--steps", 0), "steps was 1, now 0"),
+        (("--height", 32), "height was 0, now 32"),
         (("--flip",), "flip was False, now True"),
         (("--no-legend",), "legend was True, now False"),
         (("--limit", 3), "limit was None, now 3"),

@@ -14,7 +14,7 @@ from iccld_cli.data.batches import Pool
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.images import Images
-from iccld_cli.prepare.prepare import Options, prepare
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 
 
@@ -30,7 +30,7 @@ def prepared(tmp_path_factory):
             (root / name).mkdir(exist_ok=True)
             cv2.imwrite(str(root / name / f"{number}.{suffix}"), pixels)
     source = Images(FolderTree(root), "rgb", "seg")
-    return prepare(source, root / "out", "mine", Options(workers=1))[0].root
+    return prepare(source, root / "out", "mine", PrepareOptions(workers=1))[0].root
 
 
 @pytest.fixture

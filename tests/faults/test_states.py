@@ -7,12 +7,15 @@ import shutil
 import pytest
 import torch
 import training_runs as runs
+from accelerate import Accelerator
 from torch import nn
 
 from iccld_cli.errors import IccldError
+from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.loop import _extras_problem
 from iccld_cli.train.state import Contents, list_states, load_state, save_state
 
+WHOLE = Replicated(Accelerator(cpu=True))
 EXTRAS = {"window": [{"loss": 0.5}], "health": [], "validation": {"miou": 3.0}, "scaler": None}
 
 
@@ -23,7 +26,7 @@ def contents():
     network(torch.rand(2, 3, 8, 8)).square().mean().backward()
     optimizer.step()
     facts = {"seed": 1, "sizes": (3, 4), "classes": {0: "road", 10: "sky", 2: "car"}}
-    return Contents({"net": network}, {"adam": optimizer}, json.loads(json.dumps(facts)), EXTRAS)
+    return Contents({"net": network}, {"adam": optimizer}, json.loads(json.dumps(facts)), EXTRAS, WHOLE)
 
 
 @pytest.fixture

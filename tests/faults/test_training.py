@@ -14,11 +14,11 @@ import pytest
 import torch
 import training_runs as runs
 
-from iccld_cli.config import DataConfig
 from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.sections import DataConfig
 
 SMALL_SHM = """
 import sys
@@ -115,8 +115,11 @@ def test_any_number_of_workers_gives_the_same_batches(world, workers):
     helped = list(read_steps(batches(world, workers), 2, 7, pin_memory=False))
     assert len(helped) == 5
     for (one,), (other,) in zip(alone, helped, strict=True):
-        assert all(torch.equal(one[k], other[k]) for k in ("source", "label", "paste", "target", "trusted"))
-        assert one["names"] == other["names"]
+        assert all(
+            torch.equal(getattr(one, k), getattr(other, k))
+            for k in ("source", "label", "paste", "target", "pseudo_valid")
+        )
+        assert one.names == other.names
 
 
 @pytest.mark.parametrize("which", [slice(0, 1), slice(1, 2), slice(None)])

@@ -1,16 +1,14 @@
 """Reading images: upright, whole, of a sane size; and the small tensors around the network."""
 
-import math
 import struct
 import zlib
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.images import normalised_entropy, read_image, to_tensor
+from iccld_cli.inference.images import read_image
 
 
 def test_exif_rotation(tmp_path):
@@ -68,17 +66,3 @@ def test_no_image_is_one_error(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(IccldError, match=r"x\.jpg"):
         read_image(tmp_path / "x.jpg")
-
-
-def test_to_tensor():
-    tensor = to_tensor([np.full((2, 3, 3), (0, 51, 255), np.uint8)])
-    assert tensor.shape == (1, 3, 2, 3)
-    assert tensor[0, :, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
-
-
-def test_normalised_entropy():
-    uniform, certain = torch.full((1, 4, 1, 1), 0.25), torch.tensor([1.0, 0, 0, 0]).view(1, 4, 1, 1)
-    half = torch.tensor([0.5, 0.5, 0, 0]).view(1, 4, 1, 1)
-    assert normalised_entropy(uniform).item() == pytest.approx(1)
-    assert normalised_entropy(certain).item() == 0
-    assert normalised_entropy(half).item() == pytest.approx(math.log(2) / math.log(4))

@@ -9,8 +9,9 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, save_segmenter
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.architectures import ARCHITECTURES, LITE, REFUSED, config_class, config_fields, plain_config
 from iccld_cli.models.backbones import BackboneSpec, choose_out_indices, model_class, rebuild_backbone
@@ -169,7 +170,7 @@ def test_an_encoder_of_the_list(model_type, tmp_path, small_config):
     (tmp_path / "encoder").rename(tmp_path / "gone")
     loaded, _ = load_segmenter(tmp_path / "m.safetensors")
     images = torch.rand(1, 3, 50, 70)
-    torch.testing.assert_close(loaded.segment(images).probabilities, segmenter.segment(images).probabilities)
+    torch.testing.assert_close(loaded.probabilities(images), segmenter.probabilities(images))
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers as hf
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, save_segmenter
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import LabelSpace
 from iccld_cli.models.backbones import rebuild_backbone
 from iccld_cli.models.build import build_segmenter
@@ -103,7 +104,7 @@ def test_a_model_file_rebuilds_the_encoder_without_its_folder(folders, name, tmp
         hidden.rename(folders[name])
     assert header.config == config
     images = torch.rand(1, 3, 50, 70)
-    assert torch.equal(loaded.segment(images).probabilities, segmenter.segment(images).probabilities)
+    assert torch.equal(loaded.probabilities(images), segmenter.probabilities(images))
 
 
 def test_rebuilding_needs_the_json_description_only(folders):

@@ -79,11 +79,11 @@ def test_a_model_with_two_resolutions_segments_any_size(small_segmenter, steps):
     model = small_segmenter("model.detail=true")
     assert model.multiple == 64
     image = torch.rand(2, 3, 50, 70)
-    out = model.segment(image, steps=steps, samples=2)
-    assert out.probabilities.shape == (2, 5, 50, 70)
-    torch.testing.assert_close(out.probabilities.sum(1), torch.ones(2, 50, 70))
-    alone = model.segment(image[1:], steps=steps, samples=2).probabilities
-    torch.testing.assert_close(out.probabilities[1:], alone, rtol=1e-4, atol=1e-5)
+    out = model.probabilities(image, steps=steps)
+    assert out.shape == (2, 5, 50, 70)
+    torch.testing.assert_close(out.sum(1), torch.ones(2, 50, 70))
+    alone = model.probabilities(image[1:], steps=steps)
+    torch.testing.assert_close(out[1:], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_training_pass(small_segmenter):

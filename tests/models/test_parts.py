@@ -30,7 +30,7 @@ def test_prediction_far_from_a_change_stays(small_segmenter):
     images = torch.rand(1, 3, 64, 768, generator=torch.Generator().manual_seed(0))
     other = images.clone()
     other[..., 704:] = 1 - other[..., 704:]
-    here, there = model(images)["logits"], model(other)["logits"]
+    here, there = model(images)[0], model(other)[0]
     assert torch.equal(here[..., :16], there[..., :16])
     assert not torch.allclose(here[..., -16:], there[..., -16:])
 
@@ -41,8 +41,8 @@ def test_no_skip_channels_cut_the_connection(small_segmenter, images):
     assert skip is None
     assert model.decoder(z_0, None).shape == (2, 5, 16, 24)
     keep = torch.tensor([True, False])
-    assert torch.equal(model(images, keep)["logits"], model(images)["logits"])
-    assert model.segment(images, steps=1).probabilities.shape == (2, 5, 64, 96)
+    assert torch.equal(model(images, keep)[0], model(images)[0])
+    assert model.probabilities(images, steps=1).shape == (2, 5, 64, 96)
 
 
 def test_dropping_the_skip_is_per_image_and_complete(small_segmenter, images):
@@ -92,7 +92,7 @@ def test_every_part_of_the_denoiser_learns(small_segmenter):
 
 def test_every_part_of_encoder_and_decoder_learns(small_segmenter, images):
     model = small_segmenter(denoiser=False).train()
-    model(images)["logits"].square().mean().backward()
+    model(images)[0].square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 

@@ -14,11 +14,14 @@ from torch.distributed.tensor import DTensor
 
 from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage1 import Stage1
-from iccld_cli.checkpoint import load_segmenter, read_header
+from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.evaluate import evaluate
+from iccld_cli.header import read_header
+from iccld_cli.inference.evaluate import Scope, evaluate, scored_classes
+from iccld_cli.inference.model import Sampling, load_model
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
 from iccld_cli.parallel.layout import layout_of
@@ -47,9 +50,10 @@ def adapt(world, out, encoder, *more):
 
 def scores(out):
     """mIoU of the run's model, read and scored by this process alone."""
-    model, header = load_segmenter(out / "stage1.safetensors")
-    world = open_data([out.parent / "source"], [out.parent / "target"])
-    return evaluate(model, world.targets[0], "val", classes=header.classes).miou
+    model = load_model(out / "stage1.safetensors")
+    target = PreparedDataset(out.parent / "target")
+    scope = Scope("val", scored_classes(model.header.classes, target))
+    return evaluate(model, target, scope, Sampling(height=0)).miou  # the frames' own height, as while training
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def test_stage_1_in_shards_trains_as_whole_networks_do(world, encoder, shards):
         # Not their weights: a bias before a norm has no true gradient, and Adam makes steps of its rounding.
         one, other = (load_segmenter(out / name)[0] for out in (whole, shards))
         images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        a, b = (model.segment(images).probabilities.numpy() for model in (one, other))
+        a, b = (model.probabilities(images).numpy() for model in (one, other))
         assert b == pytest.approx(a, abs=1e-3)
     assert sorted(p.name for p in (shards / "overlays").iterdir()) == sorted(
         p.name for p in (whole / "overlays").iterdir()

@@ -15,7 +15,7 @@ from iccld_cli.prepare.adapters import ADAPTERS
 from iccld_cli.prepare.adapters.base import Adapter
 from iccld_cli.prepare.adapters.camvid import segnet_split
 from iccld_cli.prepare.adapters.mapillary import class_of
-from iccld_cli.prepare.prepare import Options, prepare
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 
 I = 255  # noqa: E741 - one letter keeps the golden rows readable
@@ -29,7 +29,7 @@ TRAIN_IDS = list(range(19))
 def run(name: str, root: Path, out: Path, **options: str) -> PreparedDataset:
     """Prepare a tree with an adapter, in this process."""
     adapter: Adapter = ADAPTERS[name](FolderTree(root), options)
-    return prepare(adapter, out, name, Options(workers=1))[0]
+    return prepare(adapter, out, name, PrepareOptions(workers=1))[0]
 
 
 def labels(data: PreparedDataset) -> dict[str, list[int] | None]:
@@ -392,7 +392,7 @@ def test_carla_colours_instead_of_tags(tmp_path):
 def test_a_wrong_folder_is_named(tmp_path, name):
     photo(tmp_path / "holiday/beach.jpg")
     with pytest.raises(IccldError, match="expected") as caught:
-        prepare(ADAPTERS[name](FolderTree(tmp_path)), tmp_path / "out", name, Options(workers=1))
+        prepare(ADAPTERS[name](FolderTree(tmp_path)), tmp_path / "out", name, PrepareOptions(workers=1))
     assert str(tmp_path) in str(caught.value)
     assert not (tmp_path / "out").exists()
 

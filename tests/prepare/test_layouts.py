@@ -19,13 +19,13 @@ from iccld_cli.prepare.adapters import ADAPTERS
 from iccld_cli.prepare.adapters.mapillary import field_class_of
 from iccld_cli.prepare.archives import open_tree
 from iccld_cli.prepare.inspect import own_warnings
-from iccld_cli.prepare.prepare import BadFilesError, Options, prepare
+from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, prepare
 
 
 def run(name: str, root: Path, out: Path, labelled: bool = True, **options: str) -> PreparedDataset:
     """Prepare what lies at a path, as the command does."""
     tree = open_tree(root, out)
-    return prepare(ADAPTERS[name](tree, options, labelled), out, name, Options(workers=1))[0]
+    return prepare(ADAPTERS[name](tree, options, labelled), out, name, PrepareOptions(workers=1))[0]
 
 
 def cityscapes(parts: Path) -> None:

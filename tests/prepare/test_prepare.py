@@ -24,7 +24,7 @@ from iccld_cli.prepare.adapters.camvid import CamVid
 from iccld_cli.prepare.adapters.images import Images
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.pool import default_workers
-from iccld_cli.prepare.prepare import BadFilesError, Options, prepare
+from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -42,7 +42,7 @@ def camvid(root: Path, frames: int = 4, shape: tuple[int, int] = (24, 40)) -> Pa
 
 def run(root: Path, out: Path, **options) -> PreparedDataset:
     """Prepare a CamVid folder in this process."""
-    return prepare(CamVid(FolderTree(root)), out, "camvid", Options(**{"workers": 1, **options}))[0]
+    return prepare(CamVid(FolderTree(root)), out, "camvid", PrepareOptions(**{"workers": 1, **options}))[0]
 
 
 def same(one: Path, other: Path) -> bool:
@@ -105,7 +105,7 @@ def test_again_does_nothing_and_other_options_are_refused(tmp_path):
     root, out = camvid(tmp_path / "raw"), tmp_path / "out"
     run(root, out)
     before = {p: p.stat().st_mtime_ns for p in (out / "camvid").rglob("*")}
-    assert prepare(CamVid(FolderTree(root)), out, "camvid", Options(workers=1))[1] is False
+    assert prepare(CamVid(FolderTree(root)), out, "camvid", PrepareOptions(workers=1))[1] is False
     assert {p: p.stat().st_mtime_ns for p in (out / "camvid").rglob("*")} == before
     with pytest.raises(IccldError, match=r"size was None, now \[20, 12\].*--force"):
         run(root, out, size=(20, 12))
@@ -222,18 +222,18 @@ def test_hold_out_takes_the_end_of_the_drive(tmp_path):
     for number in range(10):
         photo(tmp_path / f"raw/{number:03d}.jpg", number)
     tree = FolderTree(tmp_path / "raw")
-    data, _ = prepare(Images(tree), tmp_path / "out", "raw", Options(workers=1, hold_out=0.2))
+    data, _ = prepare(Images(tree), tmp_path / "out", "raw", PrepareOptions(workers=1, hold_out=0.2))
     assert [frame.image for frame in data.frames("val")] == ["images/val/008.jpg", "images/val/009.jpg"]
     assert data.info.splits == {"train": 8, "val": 2}
     with pytest.raises(IccldError, match=r"hold_out was 0\.2, now 0\.5"):
-        prepare(Images(tree), tmp_path / "out", "raw", Options(workers=1, hold_out=0.5))
+        prepare(Images(tree), tmp_path / "out", "raw", PrepareOptions(workers=1, hold_out=0.5))
 
 
 def test_two_images_of_one_name(tmp_path):
     photo(tmp_path / "raw/a.jpg")
     photo(tmp_path / "raw/a.png", 1)
     with pytest.raises(IccldError, match="would both become train/a"):
-        prepare(Images(FolderTree(tmp_path / "raw")), tmp_path / "out", "raw", Options(workers=1))
+        prepare(Images(FolderTree(tmp_path / "raw")), tmp_path / "out", "raw", PrepareOptions(workers=1))
     assert not (tmp_path / "out").exists()
 
 
@@ -302,7 +302,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
     (out / ".camvid.partial/data/labels/val/f002.png").write_bytes(b"half")
     photo(root / "train/f001.png", 50, (24, 40))
     seen: list[tuple[int, int]] = []
-    data, _ = prepare(CamVid(FolderTree(root)), out, "camvid", Options(workers=1), lambda *p: seen.append(p))
+    data, _ = prepare(CamVid(FolderTree(root)), out, "camvid", PrepareOptions(workers=1), lambda *p: seen.append(p))
     assert seen == [(2, 4), (3, 4), (4, 4)]
     assert (data.root / "images/train/f000.png").stat().st_mtime_ns == stamp
     assert data.read_label(data.frames("val")[0]).shape == (24, 40)

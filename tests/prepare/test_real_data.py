@@ -11,7 +11,7 @@ import pytest
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.prepare.adapters import ADAPTERS
 from iccld_cli.prepare.inspect import inspect
-from iccld_cli.prepare.prepare import Options, prepare
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 
 ROOT = Path(os.environ.get("ICCLD_REAL_DATA", ""))
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 def prepared(tmp_path_factory) -> dict[str, PreparedDataset]:
     """Both data sets at their own size."""
     out = tmp_path_factory.mktemp("data")
-    return {n: prepare(ADAPTERS[n](FolderTree(ROOT / n)), out, n, Options())[0] for n in ("carla", "camvid")}
+    return {n: prepare(ADAPTERS[n](FolderTree(ROOT / n)), out, n, PrepareOptions())[0] for n in ("carla", "camvid")}
 
 
 def test_camvid(prepared):

@@ -21,7 +21,7 @@ from iccld_cli.prepare import peek
 from iccld_cli.prepare.adapters import ADAPTERS
 from iccld_cli.prepare.archives import open_tree
 from iccld_cli.prepare.own import own_images
-from iccld_cli.prepare.prepare import Options, prepare
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.rehearsal import FRAMES, HEADERS, Rehearsal, human, rehearse
 
 
@@ -37,7 +37,9 @@ def gta(root: Path, frames: int) -> Path:
 
 def look(name: str, root: Path, out: Path, **options) -> Rehearsal:
     """Look at a set as the command does."""
-    return rehearse(ADAPTERS[name](open_tree(root, out, peek=True)), out, name, Options(**{"workers": 1, **options}))
+    return rehearse(
+        ADAPTERS[name](open_tree(root, out, peek=True)), out, name, PrepareOptions(**{"workers": 1, **options})
+    )
 
 
 def snapshot(root: Path) -> dict[str, int]:
@@ -59,7 +61,7 @@ def test_it_says_what_would_be_taken_and_writes_nothing(tmp_path):
     assert "sizes in 400 headers: 40x8 (400)" in text
     assert "3,000 of 24,966 frames: are 03_images.zip to 10_images.zip missing?" in text
     one = prepare(
-        ADAPTERS["gta5"](open_tree(gta(tmp_path / "few", 5), tmp_path)), tmp_path / "few-out", "gta5", Options()
+        ADAPTERS["gta5"](open_tree(gta(tmp_path / "few", 5), tmp_path)), tmp_path / "few-out", "gta5", PrepareOptions()
     )
     written = sum(path.stat().st_size for path in one[0].root.glob("*/train/*"))
     assert found.bytes == pytest.approx(600 * written, rel=0.01)
@@ -83,7 +85,7 @@ def test_what_would_stop_the_run_is_found_in_headers_and_in_the_sample(tmp_path)
 
 def test_an_output_that_is_in_the_way(tmp_path):
     root, out = gta(tmp_path / "raw", 3), tmp_path / "out"
-    prepare(ADAPTERS["gta5"](open_tree(root, out)), out, "gta5", Options(workers=1))
+    prepare(ADAPTERS["gta5"](open_tree(root, out)), out, "gta5", PrepareOptions(workers=1))
     assert look("gta5", root, out).problems == []
     assert "size was None, now [20, 4]" in look("gta5", root, out, size=(20, 4)).problems[0]
     assert look("gta5", root, out, size=(20, 4), force=True).problems == []
@@ -126,12 +128,12 @@ def test_own_images_and_templates(tmp_path):
     photo(tmp_path / "rgb/a.jpg")
     grey(tmp_path / "seg/a.png", all_ids([0, 255]))
     _, source = own_images(str(tmp_path / "rgb"), str(tmp_path / "seg"), None, tmp_path)
-    found = rehearse(source, tmp_path / "out", "mine", Options(workers=1))
+    found = rehearse(source, tmp_path / "out", "mine", PrepareOptions(workers=1))
     assert (found.splits, found.values) == ({"train": 1}, {"0": "road", "255": None})
     (tmp_path / "empty").mkdir()
     _, source = own_images(str(tmp_path / "empty"), None, None, tmp_path)
     with pytest.raises(IccldError, match="no images found"):
-        rehearse(source, tmp_path / "out", "mine", Options())
+        rehearse(source, tmp_path / "out", "mine", PrepareOptions())
 
 
 def test_the_command_reports_every_set_and_its_exit_status(tmp_path):

@@ -21,13 +21,13 @@ from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.archives import open_tree, plain_copies
 from iccld_cli.prepare.labelmap import parse_label_map
 from iccld_cli.prepare.own import own_images
-from iccld_cli.prepare.prepare import BadFilesError, Options, prepare
+from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, prepare
 from iccld_cli.town.drive import write_drive
 
 
 def run(source, out: Path, **options) -> PreparedDataset:
     """Prepare in this process."""
-    return prepare(source, out, "set", Options(**{"workers": 1, **options}))[0]
+    return prepare(source, out, "set", PrepareOptions(**{"workers": 1, **options}))[0]
 
 
 def zip_of(path: Path, folder: Path) -> Path:
@@ -246,7 +246,7 @@ def test_a_video_with_workers_and_again(tmp_path):
     movie(tmp_path / "drive.mp4", 40)
     data = run(Video(tmp_path / "drive.mp4", 25), tmp_path / "out", workers=2)
     assert data.info.splits == {"train": 40}
-    assert prepare(Video(tmp_path / "drive.mp4", 25), tmp_path / "out", "set", Options(workers=2))[1] is False
+    assert prepare(Video(tmp_path / "drive.mp4", 25), tmp_path / "out", "set", PrepareOptions(workers=2))[1] is False
 
 
 def test_a_video_that_ends_early(tmp_path):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from training_runs import make_dataset
 
-from iccld_cli.checkpoint import ModelHeader
-from iccld_cli.config import DataConfig, load_config
+from iccld_cli.config import load_config
 from iccld_cli.data.batches import Pool, TrainingBatches
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES
+from iccld_cli.sections import DataConfig
 from iccld_cli.train.data import open_data
 
 ROAD, BUILDING, SKY, CAR = CITYSCAPES.ids_of(("road", "building", "sky", "car"))
@@ -91,9 +92,9 @@ def test_folded_pixels_are_trained_and_drawn_as_the_class_that_takes_them_in(dat
     drawn = folded.sampler.probabilities
     assert drawn[1] / drawn[0] == pytest.approx(sky / road)
     assert drawn[1] < plain.sampler.probabilities[1]
-    labels = {name: np.unique(b[0]["label"]).tolist() for name, b in (("folded", folded), ("plain", plain))}
+    labels = {name: np.unique(b[0].label).tolist() for name, b in (("folded", folded), ("plain", plain))}
     assert labels == {"folded": [ROAD, SKY, CAR, 255], "plain": [ROAD, SKY, CAR, 255]}
-    assert folded[0]["labelled"] > plain[0]["labelled"]
+    assert folded[0].labelled > plain[0].labelled
 
 
 def _share(frames, *wanted):

@@ -22,7 +22,7 @@ def wait_for_lines(out, count, processes=()):
 
 def same_tensors(one, other):
     """The same weights to the bit: the headers name the same digest."""
-    from iccld_cli.checkpoint import read_header
+    from iccld_cli.header import read_header
 
     assert read_header(one).sha256 == read_header(other).sha256
 

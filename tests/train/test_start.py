@@ -7,8 +7,9 @@ import torch
 import training_runs as runs
 import transformers
 
-from iccld_cli.checkpoint import ModelHeader, load_segmenter, save_segmenter
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES
 from iccld_cli.train.start import open_start
 

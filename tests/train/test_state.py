@@ -14,7 +14,7 @@ from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, save_state
 
 
-def contents(seed=0, facts=None, extras=None, steps=0):
+def contents(seed=0, resume_key=None, extras=None, steps=0):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)).to(
         memory_format=torch.channels_last
@@ -25,7 +25,11 @@ def contents(seed=0, facts=None, extras=None, steps=0):
         optimizer.step()
         optimizer.zero_grad()
     return Contents(
-        {"net": network}, {"adam": optimizer}, facts or {"seed": 1}, extras or {}, Replicated(Accelerator(cpu=True))
+        {"net": network},
+        {"adam": optimizer},
+        resume_key or {"seed": 1},
+        extras or {},
+        Replicated(Accelerator(cpu=True)),
     )
 
 
@@ -61,12 +65,23 @@ def test_only_the_newest_states_of_a_stage_are_kept(tmp_path):
 
 
 def test_what_changed_is_refused_by_name(tmp_path):
-    facts = {"config": {"optim": {"lr": 0.1}}, "data": {"source 0 (carla)": "ab"}, "processes": 2}
-    save_state(tmp_path, "stage1", 1, contents(facts=facts), keep=1)
+    key = {"config": {"optim": {"lr": 0.1}}, "data": {"source 0 (carla)": "ab"}, "processes": 2}
+    save_state(tmp_path, "stage1", 1, contents(resume_key=key), keep=1)
     other = {"config": {"optim": {"lr": 0.2}}, "data": {"source 0 (carla)": "cd"}, "processes": 1}
     with pytest.raises(IccldError) as error:
-        load_state(list_states(tmp_path)[0], contents(facts=other))
+        load_state(list_states(tmp_path)[0], contents(resume_key=other))
     assert "config.optim.lr (0.1 -> 0.2), data.source 0 (carla), processes (2 -> 1)" in str(error.value)
+
+
+def test_a_state_from_before_a_key_was_renamed_goes_on(tmp_path):
+    key = {"config": {"seg": {"confidence": "quantile", "burn_in": 0.3}, "run": {"seed": 1}}}
+    save_state(tmp_path, "stage1", 3, contents(resume_key=key), keep=1)
+    saved = list_states(tmp_path)[0]
+    now = {"config": {"seg": {"burn_in": 0.3}, "pseudo": {"gate": "quantile"}, "run": {"seed": 1}}}
+    assert load_state(saved, contents(resume_key=now))[0] == 3
+    now["config"]["pseudo"]["gate"] = "balanced"
+    with pytest.raises(IccldError, match=r"differs from the run is config\.pseudo\.gate"):
+        load_state(saved, contents(resume_key=now))
 
 
 def test_a_damaged_state_is_named_and_the_older_one_still_loads(tmp_path):

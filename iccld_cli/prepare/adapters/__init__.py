@@ -36,4 +36,8 @@ ADAPTERS: dict[str, type[Adapter]] = {
         Kitti,
     )
 }
-"""Raw data sets by the name of their option, sources first."""
+"""Raw data sets by name, sources first.
+
+`iccld prepare` gets one option for each, `--<name> DIR` with the class's `help`: `cli.prepare._with_adapters` adds them
+to the command's signature. `choices` of a class are its `--set <name>.<option>=<value>`.
+"""

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from iccld_cli.prepare.tree import Tree
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Image files that are looked for, in lower case."""
-
 
 @dataclass(frozen=True)
 class RawFrame:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from iccld_cli.errors import IccldError
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.labels import IGNORE
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, Choice, RawFrame, blame
+from iccld_cli.prepare.adapters.base import Adapter, Choice, RawFrame, blame
 from iccld_cli.prepare.tree import Tree, join, stem, suffix
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iccld_cli.errors import IccldError
+from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.labels import CITYSCAPES
-from iccld_cli.prepare.adapters.base import IMAGE_SUFFIXES, Adapter, RawFrame, train_ids
+from iccld_cli.prepare.adapters.base import Adapter, RawFrame, train_ids
 from iccld_cli.prepare.labelmap import LabelMap
 from iccld_cli.prepare.tree import Tree, join, suffix
 

@@ -1,0 +1,3 @@
+from iccld_cli.inference.api import load as load
+
+__version__: str

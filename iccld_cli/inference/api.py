@@ -1,0 +1,170 @@
+"""The program's models from Python: `from iccld_cli import load`.
+
+    >>> from iccld_cli import load
+    >>> model = load()  # the model that is shipped; or load("stage2.safetensors"), load("model.onnx")
+    >>> result = model.predict("frame.jpg")
+    >>> result.labels.shape
+    (360, 480)
+    >>> result.names[result.labels[300, 240]]
+    'road'
+    >>> result.overlay().shape
+    (360, 480, 3)
+
+A loaded model may be used by several threads at once; a stream belongs to the thread that reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
+from iccld_cli.inference.images import image_of, read_image
+from iccld_cli.inference.model import Answer, Model, Sampling, Want, load_model
+from iccld_cli.inference.video import VideoReader
+from iccld_cli.report.overlay import DEFAULT_ALPHA, draw_overlay
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Result:
+    """What a model says of one image.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB, upright.
+        labels: uint8 (H, W) trainIds: indices of `names`.
+        names: Class names of the label space; the position is the trainId.
+        classes: TrainIds that the model was trained on, a part of `names`.
+    """
+
+    def __init__(self, model: Predictor, image: np.ndarray, answer: Answer) -> None:
+        """Keep an answer (B = 1); the model computes what was not asked for when it is read."""
+        self._model, self._answer = model, answer
+        self.image = image
+        self.labels: np.ndarray = answer.labels[0]
+        self.names: tuple[str, ...] = model.header.label_space.names
+        self.classes: tuple[int, ...] = model.header.classes
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float32 (H, W) in [0, 1]: probability of each label. Computed when it is first read."""
+        return self._maps("confidence")
+
+    @property
+    def uncertainty(self) -> np.ndarray:
+        """float32 (H, W) in [0, 1]: entropy of the probabilities / log K. Computed when it is first read."""
+        return self._maps("uncertainty")
+
+    def overlay(self, alpha: float = DEFAULT_ALPHA, legend: bool = False) -> np.ndarray:
+        """The image in the colours of its classes.
+
+        Args:
+            alpha: Opacity of the colours in [0, 1].
+            legend: Whether the classes are named at the foot.
+
+        Returns:
+            uint8 (H, W, 3), RGB.
+        """
+        shown = self.classes if legend else None
+        return draw_overlay(self.image, self.labels, self._model.header.label_space, alpha=alpha, legend=shown)
+
+    def _maps(self, name: Literal["confidence", "uncertainty"]) -> np.ndarray:
+        found: np.ndarray | None = getattr(
+            self._answer if getattr(self._answer, name) is not None else self._more, name
+        )
+        assert found is not None
+        return found[0]
+
+    @functools.cached_property
+    def _more(self) -> Answer:
+        return self._model._segment(self.image, ("confidence", "uncertainty"))
+
+
+class Predictor:
+    """A loaded model, for use from Python.
+
+    Attributes:
+        model: What runs it, for batches and for everything else a `Model` can be asked.
+        sampling: How it answers.
+    """
+
+    def __init__(self, model: Model, sampling: Sampling | None = None) -> None:
+        """Take a model.
+
+        Args:
+            model: From `load_model`.
+            sampling: How it answers; None for the model's own choice.
+
+        Raises:
+            IccldError: The model cannot do that.
+        """
+        self.model = model
+        self.sampling = model.settle(sampling or Sampling())
+
+    @property
+    def header(self) -> ModelHeader:
+        """What the model's file says: label space, classes, configuration."""
+        return self.model.header
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names; the position is the trainId."""
+        return self.header.label_space.names
+
+    def predict(self, image: np.ndarray | Path | str | Image, confidence: bool = False) -> Result:
+        """Segment one image.
+
+        Args:
+            image: uint8 (H, W, 3), RGB; the path of an image file; or a PIL image.
+            confidence: Compute confidence and uncertainty at once, where they are wanted for certain; the labels are
+                the same.
+
+        Raises:
+            IccldError: It is no such image, a file cannot be read, or memory is not enough.
+        """
+        pixels = read_image(image) if isinstance(image, Path | str) else image_of(image)
+        want: tuple[Want, ...] = ("confidence", "uncertainty") if confidence else ()
+        return Result(self, pixels, self._segment(pixels, want))
+
+    def stream(self, video: Path | str, confidence: bool = False) -> Iterator[Result]:
+        """Segment a video frame by frame, in constant memory.
+
+        Args:
+            video: Its path.
+            confidence: See `predict`.
+
+        Yields:
+            One result a frame that can be decoded, in order.
+
+        Raises:
+            IccldError: The file is no video, or it ends before the number of frames it announces; what could be
+                decoded has been given out by then.
+        """
+        with VideoReader(video) as reader:
+            for frame in reader.frames():
+                yield self.predict(frame.image, confidence)
+            if reader.missing():
+                raise IccldError(f"{video} is damaged or cut off, {reader.decoded} frames could be decoded")
+
+    def _segment(self, image: np.ndarray, want: tuple[Want, ...]) -> Answer:
+        return self.model.segment(image[None], want, sampling=self.sampling)
+
+
+def load(path: Path | str | None = None, device: str = "auto", sampling: Sampling | None = None) -> Predictor:
+    """Load a model.
+
+    Args:
+        path: A `.safetensors`, `.onnx` or `.xml` file or a folder with one; None for the model that is shipped.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        sampling: How it answers: steps, seed, averages, height. None for the model's own choice.
+
+    Raises:
+        IccldError: There is no such file, it is damaged or not a model of this program, or the device is not there.
+    """
+    return Predictor(load_model(path, device), sampling)

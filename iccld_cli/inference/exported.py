@@ -1,0 +1,260 @@
+"""Models that `iccld export` wrote, run by ONNX Runtime or OpenVINO, without torch.
+
+A graph has one size and one number of steps. A file is data, whoever wrote it: an `.onnx` file must be whole in itself,
+and beside an `.xml` file nothing but the `.bin` of its name is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from iccld_cli.errors import IccldError
+from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
+from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, memory_explained, not_finite
+from iccld_cli.inference.onnxfile import read_notes
+from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino
+
+INPUT, OUTPUT = "image", "probabilities"
+RT_INFO = ["iccld", "header"]
+"""Where an OpenVINO file keeps the header."""
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""float32 (1, 3, H, W) in [0, 1] -> probabilities float32 (1, K, H, W)."""
+
+
+class ExportedModel:
+    """An exported graph behind the door of `inference.model.Model`. Frames are resized to the one size it takes."""
+
+    precision = "fp32"
+
+    def __init__(self, path: Path, header: ModelHeader, backend: str, run: Run, digest: str) -> None:
+        """Take a graph that is loaded.
+
+        Args:
+            path: Its file, for messages.
+            header: What the file says, `export` included.
+            backend: `onnx` or `openvino`.
+            run: The graph.
+            digest: sha256 of the file or files.
+        """
+        assert header.export is not None
+        self.path, self.header, self.backend = path, header, backend
+        self.facts: ExportFacts = header.export
+        self._run, self._digest = run, digest
+
+    @classmethod
+    def open(cls, path: Path, device: str = "auto") -> ExportedModel:
+        """Load an `.onnx` or `.xml` file.
+
+        Raises:
+            IccldError: The runtime is not installed, the file is damaged or not one that `iccld export` wrote, or
+                another device than the CPU is asked for.
+        """
+        if device not in ("auto", "cpu"):
+            raise IccldError(f"{path} runs on the CPU, not on {device!r}", "use --device cpu, or the .safetensors file")
+        return _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path)
+
+    @property
+    def device(self) -> str:
+        """See `Model`."""
+        return "cpu"
+
+    @property
+    def digest(self) -> str:
+        """See `Model`."""
+        return self._digest
+
+    def settle(self, sampling: Sampling) -> Sampling:
+        """See `Model`: what the graph fixes can be asked for, and nothing else."""
+        width, height = self.facts.size
+        for name, asked, has in (
+            ("steps", sampling.steps, self.facts.steps),
+            ("seed", sampling.seed, self.facts.seed),
+            ("height", sampling.height, height),
+            ("samples", sampling.samples, 1),
+            ("scales", ",".join(f"{scale:g}" for scale in sampling.scales), "1"),
+            ("flip", sampling.flip, False),
+        ):
+            if asked is not None and asked != has:
+                its = f"its {name} is {has}" if name in ("steps", "seed", "height") else f"it cannot do {name}"
+                raise IccldError(
+                    f"{self.path} is an exported model of {width}x{height} pixels; {its}",
+                    f"leave --{name} out, export it again, or use the .safetensors file",
+                )
+        return replace(sampling, steps=self.facts.steps, seed=self.facts.seed, height=height)
+
+    def batch_size(self, size: tuple[int, int], sampling: Sampling) -> int:
+        """See `Model`: the graph takes one frame."""
+        return 1
+
+    def segment(
+        self,
+        frames: np.ndarray,
+        want: Collection[Want] = (),
+        size: tuple[int, int] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Answer:
+        """See `Model`."""
+        self.settle(sampling or Sampling())
+        size = (frames.shape[1], frames.shape[2]) if size is None else size
+        with memory_explained(frames):
+            parts = [self._one(frame, want, size) for frame in frames]
+        stacked = {
+            name: np.stack([getattr(part, name) for part in parts])
+            for name in ("labels", "confidence", "uncertainty", "probabilities")
+            if getattr(parts[0], name) is not None
+        }
+        return Answer(**stacked)
+
+    def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Answer:
+        found = self._run(to_input(frame, self.facts.size))[0]  # (K, h, w)
+        if not np.isfinite(found).all():
+            raise not_finite()
+        if found.shape[1:] != size:
+            found = _resized(found, size)  # (K, H, W)
+        return Answer(
+            labels=found.argmax(axis=0).astype(np.uint8),
+            confidence=found.max(axis=0) if "confidence" in want else None,
+            uncertainty=entropy_share(found[None])[0] if "uncertainty" in want else None,
+            probabilities=found if "probabilities" in want else None,
+        )
+
+
+def _resized(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities (K, h, w) at (height, width): (K, H, W).
+
+    They are logits but for a constant a pixel, so their logarithms are resized, as logits are.
+    """
+    scores = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).transpose(1, 2, 0)
+    scores = cv2.resize(np.ascontiguousarray(scores), size[::-1], interpolation=cv2.INTER_LINEAR)
+    scores = scores.reshape(*size, -1).transpose(2, 0, 1)  # OpenCV drops the axis of a single class
+    scores = np.exp(scores - scores.max(axis=0))
+    return np.ascontiguousarray(scores / scores.sum(axis=0))
+
+
+def to_input(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame as the graph takes it.
+
+    Args:
+        frame: uint8 (H, W, 3), RGB.
+        size: (width, height) of the graph.
+
+    Returns:
+        float32 (1, 3, height, width) in [0, 1].
+    """
+    if frame.shape[1::-1] != size:
+        smaller = size[0] * size[1] < frame.shape[0] * frame.shape[1]
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(frame.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
+
+
+def onnx_session(model: bytes | str) -> Run:
+    """A graph for ONNX Runtime on the CPU, from a file's bytes or its path."""
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = _threads()  # a number also keeps it from pinning threads to cores
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda image: session.run([OUTPUT], {INPUT: image})[0]
+
+
+def openvino_graph(model: Any) -> Run:
+    """A graph for OpenVINO on the CPU, from its model."""
+    # Plugins may choose bf16 on their own, which is the user's choice to make.
+    compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    lock = threading.Lock()  # a compiled model called as a function has one request for all
+
+    def run(image: np.ndarray) -> np.ndarray:
+        with lock:
+            return np.array(compiled([image])[0])
+
+    return run
+
+
+def _threads() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _open_onnx(path: Path) -> ExportedModel:
+    try:
+        data = path.read_bytes()
+        notes = read_notes(data)
+    except (OSError, ValueError) as error:
+        raise IccldError(f"{path} is not an ONNX file to read ({error})", "export it again") from None
+    header = _header(path, notes.get(HEADER_KEY))
+    _needs("onnxruntime", import_onnxruntime)
+    try:
+        run = onnx_session(data)
+    except Exception as error:  # the runtime's own kinds
+        raise _unreadable(path, error) from None
+    return _checked(ExportedModel(path, header, "onnx", run, hashlib.sha256(data).hexdigest()))
+
+
+def _open_openvino(path: Path) -> ExportedModel:
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise IccldError(f"the weights {weights} of {path} are missing", "keep both files together")
+    openvino = _needs("openvino", import_openvino)
+    try:
+        model = openvino.Core().read_model(str(path), str(weights))
+        text = model.get_rt_info(RT_INFO).astype(str) if model.has_rt_info(RT_INFO) else None
+    except Exception as error:  # the runtime's own kinds
+        raise _unreadable(path, error) from None
+    header = _header(path, text)
+    try:
+        run = openvino_graph(model)
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update(weights.read_bytes())
+    return _checked(ExportedModel(path, header, "openvino", run, digest.hexdigest()))
+
+
+def _header(path: Path, text: str | None) -> ModelHeader:
+    if text is None:
+        raise IccldError(f"{path} does not say what its classes are", "export it again with this version of iccld")
+    header = parse_header(text, path)
+    if header.export is None:
+        raise IccldError(f"{path} does not say which size it takes", "export it again with this version of iccld")
+    return header
+
+
+def _checked(model: ExportedModel) -> ExportedModel:
+    """A model that answers once in the form that its header says."""
+    width, height = model.facts.size
+    wanted = (1, len(model.header.label_space), height, width)
+    try:
+        shape = tuple(model._run(np.zeros((1, 3, height, width), np.float32)).shape)
+    except Exception as error:  # the runtime's own kinds
+        raise _unreadable(model.path, error) from None
+    if shape != wanted:
+        raise IccldError(f"{model.path} answers in the shape {shape}, its header says {wanted}", "export it again")
+    return model
+
+
+def _needs(name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except ImportError:
+        raise IccldError(
+            f"this model file needs the package {name}", "install it with: pip install 'iccld[export]'"
+        ) from None
+
+
+def _unreadable(path: Path, error: Exception) -> IccldError:
+    if isinstance(error, IccldError):
+        return error
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return IccldError(f"{path} cannot be run ({reason[:200]})", "export it again")

@@ -1,0 +1,268 @@
+"""One `Model` for everything that uses one, whatever file it comes from.
+
+    load_model(None | path | Segmenter)  ->  TorchModel      a .safetensors file, the shipped one, a live network
+                                             ExportedModel   a .onnx or .xml file that `iccld export` wrote
+
+`predict`, `evaluate`, the check of `export`, validation and pictures while training, the demo and the Python interface
+give frames as bytes and say what they want to know, so that a fast backend need not make what nobody asked for.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from iccld_cli.errors import IccldError, explain_out_of_memory
+from iccld_cli.header import ModelHeader
+
+if TYPE_CHECKING:
+    from iccld_cli.models.segmenter import Segmenter
+
+Want = Literal["confidence", "uncertainty", "disagreement", "probabilities"]
+"""What can be asked for besides labels."""
+
+ASSETS = (Path(__file__).parents[1] / "assets", Path(__file__).parents[2] / "assets")
+"""Where shipped model files lie: in an installed package, and beside the package in a checkout."""
+
+SUFFIXES = (".safetensors", ".onnx", ".xml")
+"""Of model files."""
+
+MAX_PIXELS = 100_000_000
+"""Most pixels of an image that a network is given."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model answers. What is None is the model's own choice, see `Model.settle`.
+
+    Attributes:
+        steps: Denoising steps; 0 decodes the latent directly.
+        seed: Seed of the noise.
+        samples: Number of noises to average over.
+        scales: Factors on the size that the network sees; the results of all are averaged.
+        flip: Whether to average with the result of the mirrored frame.
+        height: Rows of a frame as the network sees it; 0 for the frame's own. None for the height the network was
+            trained at. Results keep the frame's size.
+        once: Whether a single frame is all there is, so that a backend that is slow to start does not pay.
+    """
+
+    steps: int | None = None
+    seed: int | None = None
+    samples: int = 1
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    height: int | None = None
+    once: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise IccldError(f"{self.samples} noise samples are not possible", "take at least 1")
+        if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
+            raise IccldError(f"scales {list(self.scales)} are not possible", "each must lie between 0.1 and 8")
+        if self.height is not None and self.height < 0:
+            raise IccldError(f"a height of {self.height} rows is not possible", "give 0 for the frame's own")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `Model.segment` returns; what was not asked for is None.
+
+    Attributes:
+        labels: uint8 (B, H, W) trainIds.
+        confidence: float32 (B, H, W) in [0, 1], probability of the label.
+        uncertainty: float32 (B, H, W) in [0, 1], entropy of the probabilities / log K.
+        disagreement: float32 (B, H, W) in [0, 1]: mutual information between prediction and noise seed, divided by
+            log K, mean over scales and mirrored frames; None with a single sample.
+        probabilities: float32 (B, K, H, W).
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+
+class Model(Protocol):
+    """A model ready to answer. Several threads may use one at the same time.
+
+    Attributes:
+        header: What its file says: label space, classes, configuration.
+        backend: `torch`, `onnx` or `openvino`.
+        precision: Type that it computes in, such as `fp32`.
+    """
+
+    header: ModelHeader
+    backend: str
+    precision: str
+
+    @property
+    def device(self) -> str:
+        """Where it computes, such as `cpu` or `cuda:0`."""
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, of everything that its answers depend on."""
+
+    def settle(self, sampling: Sampling) -> Sampling:
+        """Fill in what is left open, and refuse what the model cannot do.
+
+        Returns:
+            The same with steps, seed and height as numbers.
+
+        Raises:
+            IccldError: The model has no such steps, samples, scales or height; the message names them.
+        """
+
+    def batch_size(self, size: tuple[int, int], sampling: Sampling) -> int:
+        """Frames of (height, width) that go through at once where nobody says."""
+
+    def segment(
+        self,
+        frames: np.ndarray,
+        want: Collection[Want] = (),
+        size: tuple[int, int] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Answer:
+        """Segment frames of equal size.
+
+        Args:
+            frames: uint8 (B, H, W, 3), RGB.
+            want: What is wanted besides labels.
+            size: (height, width) of the result; None for the frames' own.
+            sampling: How; None for the model's own choice.
+
+        Raises:
+            IccldError: See `settle`; or memory is not enough.
+        """
+
+
+def load_model(
+    source: Path | str | Segmenter | None = None, device: str = "auto", *, header: ModelHeader | None = None
+) -> Model:
+    """Open a model.
+
+    Args:
+        source: A `.safetensors`, `.onnx` or `.xml` file, a folder that holds one of them, None for the model that is
+            shipped, or a live network, which stays where it is.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; exported files run on the CPU.
+        header: Of a live network.
+
+    Raises:
+        IccldError: There is no such file, it is damaged or not a model of this program, a runtime is not installed,
+            or the device is not there.
+    """
+    if source is None or isinstance(source, Path | str):
+        path = find_model(source)
+        if path.suffix in (".onnx", ".xml"):
+            from iccld_cli.inference.exported import ExportedModel
+
+            return ExportedModel.open(path, device)
+        from iccld_cli.inference.torch_model import TorchModel
+
+        return TorchModel.open(path, device)
+    from iccld_cli.inference.torch_model import TorchModel
+
+    if header is None:
+        raise IccldError("a live network does not know the names of its classes", "give its header as well")
+    return TorchModel(source, header)
+
+
+def find_model(given: Path | str | None) -> Path:
+    """The model file that is meant.
+
+    Args:
+        given: A file, a folder that holds one model file, or None for the one that is shipped.
+
+    Raises:
+        IccldError: There is none, or several.
+    """
+    if given is None:
+        shipped = next((path for folder in ASSETS for path in sorted(folder.glob("iccld-*.safetensors"))), None)
+        if shipped is None:
+            raise IccldError(
+                "this installation comes without a model file", "name one with --ckpt, such as RUN/stage2.safetensors"
+            )
+        return shipped
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file() and p.name[0] != ".")
+        if len(found) != 1:
+            names = ", ".join(p.name for p in found) or "no .safetensors, .onnx or .xml file"
+            raise IccldError(f"the folder {path} holds {names}", "name the model file itself")
+        return found[0]
+    if not path.is_file():
+        raise IccldError(f"no model file at {path}", "give a .safetensors, .onnx or .xml file, or a folder with one")
+    return path
+
+
+def settle_height(sampling: Sampling, header: ModelHeader) -> Sampling:
+    """A sampling whose height is a number: the one asked for, else the trained one, else 0 for the frame's own."""
+    return replace(sampling, height=header.working_height or 0) if sampling.height is None else sampling
+
+
+def network_size(size: tuple[int, int], height: int | None, scale: float = 1.0) -> tuple[int, int]:
+    """The size at which a network is to see a frame, before its sides are fitted to the network.
+
+    Args:
+        size: (height, width) of the frame.
+        height: Rows to bring it to; 0 or None for its own.
+        scale: Factor on that.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        IccldError: That is more than `MAX_PIXELS`.
+    """
+    factor = scale * (height / size[0] if height else 1)
+    rows = max(1, round((height or size[0]) * scale))
+    columns = max(1, round(size[1] * factor))
+    if rows * columns > MAX_PIXELS:
+        raise IccldError(
+            f"at --height {rows} a frame of {size[1]}x{size[0]} becomes {columns} pixels wide", "give a smaller one"
+        )
+    return rows, columns
+
+
+@contextlib.contextmanager
+def memory_explained(frames: np.ndarray) -> Iterator[None]:
+    """Turn running out of memory over frames (B, H, W, 3) into an error that names what to lower."""
+    try:
+        yield
+    except Exception as error:
+        count, height, width = frames.shape[:3]
+        told = explain_out_of_memory(
+            error,
+            f"memory ran out on {count} frame(s) of {width}x{height} pixels",
+            "give a smaller --batch-size or --height, or another --device",
+        )
+        if told is None:
+            raise
+        raise told from None
+
+
+def not_finite() -> IccldError:
+    """What is said of a model whose sums overflow: the largest of its answers would be one class everywhere."""
+    return IccldError("the model's answers are not finite numbers", "its weights are too large; train it again")
+
+
+def entropy_share(probabilities: np.ndarray) -> np.ndarray:
+    """How undecided a prediction is.
+
+    Args:
+        probabilities: float32 (B, K, H, W), summing to 1 over K.
+
+    Returns:
+        float32 (B, H, W) in [0, 1]: entropy / log K; 0 = certain, 1 = all classes equally likely.
+    """
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    share = -(probabilities * logs).sum(axis=1) / math.log(max(probabilities.shape[1], 2))
+    return np.clip(share, 0, 1).astype(np.float32)

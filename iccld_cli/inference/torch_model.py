@@ -1,0 +1,233 @@
+"""A model that torch runs: any encoder, any size, any number of steps, on any device."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iccld_cli.checkpoint import load_segmenter
+from iccld_cli.header import ModelHeader
+from iccld_cli.inference.device import pick_device
+from iccld_cli.inference.model import (
+    Answer,
+    Sampling,
+    Want,
+    memory_explained,
+    network_size,
+    not_finite,
+    settle_height,
+)
+from iccld_cli.models.segmenter import Segmenter, resize_logits
+
+BATCH_PIXELS = 4_000_000
+"""On a GPU, a batch of this many pixels keeps it busy and fits into 8 GB."""
+
+
+@dataclass(frozen=True)
+class _Segmentation:
+    """Probabilities (B, K, h, w), a mean over noises; disagreement (B, h, w) of the noises, None with one."""
+
+    probabilities: Tensor
+    disagreement: Tensor | None
+
+
+class TorchModel:
+    """A live network behind the door of `inference.model.Model`."""
+
+    backend = "torch"
+    precision = "fp32"
+
+    def __init__(self, segmenter: Segmenter, header: ModelHeader) -> None:
+        """Take a network as it is, where it is; its mode is restored after each answer.
+
+        Args:
+            segmenter: The network.
+            header: What it is.
+        """
+        self.segmenter = segmenter
+        self.header = header
+
+    @classmethod
+    def open(cls, path: Path, device: str = "auto") -> TorchModel:
+        """Load a `.safetensors` file.
+
+        The weights are laid out channels-last, which takes a third off the time of MobileNetV2 on a CPU
+        (`benchmarks/predict.py`); the numbers stay the same within rounding.
+
+        Args:
+            path: The file.
+            device: See `load_model`.
+
+        Raises:
+            IccldError: The device is not there; the file is missing, damaged, or not a model of this program.
+        """
+        segmenter, header = load_segmenter(path, pick_device(device))
+        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(segmenter, header)
+
+    @property
+    def device(self) -> str:
+        """See `Model`."""
+        return str(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.segmenter.parameters()).device
+
+    @property
+    def digest(self) -> str:
+        """See `Model`."""
+        return hashlib.sha256(json.dumps(self.header.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def settle(self, sampling: Sampling) -> Sampling:
+        """See `Model`."""
+        steps = self.segmenter.steps_of(sampling.steps)
+        return replace(settle_height(sampling, self.header), steps=steps, seed=sampling.seed or 0)
+
+    def batch_size(self, size: tuple[int, int], sampling: Sampling) -> int:
+        """See `Model`: 1 on a CPU, by the number of pixels on a GPU."""
+        rows, columns = network_size(size, self.settle(sampling).height)
+        pixels = max(rows * columns, size[0] * size[1])  # what goes in, and what comes out
+        return max(1, min(32, BATCH_PIXELS // pixels)) if self._device.type == "cuda" else 1
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        frames: np.ndarray,
+        want: Collection[Want] = (),
+        size: tuple[int, int] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Answer:
+        """See `Model`."""
+        sampling = self.settle(sampling or Sampling())
+        size = (frames.shape[1], frames.shape[2]) if size is None else size
+        with memory_explained(frames), _evaluating(self.segmenter):
+            images = to_tensor(frames, self._device)  # (B, 3, H, W)
+            if not want and sampling.samples == len(sampling.scales) == 1 and not sampling.flip:
+                # The largest logit has the largest probability.
+                (logits,) = self._logits(images, sampling, sampling.scales[0], 1)
+                return Answer(_bytes(resize_logits(logits, size).argmax(dim=1)))
+            return _answer(self._averaged(images, size, sampling), want)
+
+    def _averaged(self, images: Tensor, size: tuple[int, int], sampling: Sampling) -> _Segmentation:
+        """Mean over scales, mirrored images and noises."""
+        found = []
+        for scale in sampling.scales:
+            found.append(self._once(images, size, sampling, scale))
+            if sampling.flip:
+                mirrored = self._once(images.flip(-1), size, sampling, scale)
+                gap = None if mirrored.disagreement is None else mirrored.disagreement.flip(-1)
+                found.append(_Segmentation(mirrored.probabilities.flip(-1), gap))
+        if len(found) == 1:
+            return found[0]
+        gaps = [one.disagreement for one in found if one.disagreement is not None]
+        mean = torch.stack([one.probabilities for one in found]).mean(dim=0)
+        return _Segmentation(mean, torch.stack(gaps).mean(dim=0) if gaps else None)
+
+    def _once(self, images: Tensor, size: tuple[int, int], sampling: Sampling, scale: float) -> _Segmentation:
+        """Mean over noises at one scale."""
+        draws = sampling.samples if sampling.steps else 1  # without noise all draws are the same
+        total: Tensor | None = None
+        entropy = torch.zeros(())
+        for logits in self._logits(images, sampling, scale, draws):
+            probabilities = resize_logits(logits, size).softmax(dim=1)
+            total = probabilities if total is None else total + probabilities
+            if draws > 1:
+                entropy = entropy + _entropy(probabilities)
+        assert total is not None
+        mean = total / draws
+        if draws == 1:
+            return _Segmentation(mean, None if sampling.samples == 1 else torch.zeros_like(mean[:, 0]))
+        gap = (_entropy(mean) - entropy / draws).clamp_(min=0) / math.log(mean.shape[1])
+        return _Segmentation(mean, gap)
+
+    def _logits(self, images: Tensor, sampling: Sampling, scale: float, draws: int) -> Iterator[Tensor]:
+        assert sampling.steps is not None and sampling.seed is not None
+        images = self._resized(images, sampling, scale)
+        for logits in self.segmenter.logits(images, sampling.steps, sampling.seed, draws):
+            if not torch.isfinite(logits).all():
+                raise not_finite()
+            yield logits
+
+    def _resized(self, images: Tensor, sampling: Sampling, scale: float) -> Tensor:
+        """Images at the size the network works at: height, scale and fit are one step of resampling."""
+        size = images.shape[-2], images.shape[-1]
+        wanted = network_size(size, sampling.height, scale)
+        fitted = self.segmenter.fitting_size(*wanted)
+        if fitted == size:
+            return images
+        # The last few pixels of the fit alone are not worth a filter.
+        smaller = wanted[0] < size[0]
+        return F.interpolate(images, fitted, mode="bilinear", align_corners=False, antialias=smaller)
+
+
+def to_tensor(frames: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Frames for the network.
+
+    Args:
+        frames: uint8 (B, H, W, 3), RGB, in [0, 255].
+        device: Where the tensor shall be.
+
+    Returns:
+        float32 (B, 3, H, W) in [0, 1].
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(frames))
+    return pixels.to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)  # bytes cross the bus, not floats
+
+
+def normalised_entropy(probabilities: Tensor) -> Tensor:
+    """How undecided a prediction is.
+
+    Args:
+        probabilities: Float (..., K, H, W), summing to 1 over K.
+
+    Returns:
+        (..., H, W) in [0, 1]: entropy / log K; 0 = certain, 1 = all classes equally likely.
+    """
+    classes = probabilities.shape[-3]
+    return torch.special.entr(probabilities).sum(dim=-3).div_(math.log(max(classes, 2))).clamp_(0, 1)
+
+
+def _answer(found: _Segmentation, want: Collection[Want]) -> Answer:
+    confidence, labels = found.probabilities.max(dim=1)  # (B, H, W) each
+    gap = found.disagreement
+    return Answer(
+        labels=_bytes(labels),
+        confidence=confidence.cpu().numpy() if "confidence" in want else None,
+        uncertainty=normalised_entropy(found.probabilities).cpu().numpy() if "uncertainty" in want else None,
+        disagreement=gap.cpu().numpy() if "disagreement" in want and gap is not None else None,
+        probabilities=found.probabilities.cpu().numpy() if "probabilities" in want else None,
+    )
+
+
+def _bytes(labels: Tensor) -> np.ndarray:
+    # uint8 before the copy: ids fit, and a GPU's answer crosses the bus eight times faster.
+    return labels.to(torch.uint8).cpu().numpy()
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(dim=1)
+
+
+@contextlib.contextmanager
+def _evaluating(segmenter: Segmenter) -> Iterator[None]:
+    """A network in evaluation mode; one that trains goes on training afterwards."""
+    training = segmenter.training
+    if not training:
+        yield
+        return
+    segmenter.eval()
+    try:
+        yield
+    finally:
+        segmenter.train()
