@@ -142,7 +142,7 @@ class DataConfig(Section):
         "labels the crop; 0, 0 for the crop alone.",
     )
     batch_size: int = Field(
-        4, ge=1, description="Source crops per step, process and micro-batch, and as many target crops."
+        4, ge=1, le=4096, description="Source crops per step, process and micro-batch, and as many target crops."
     )
     source_scale: Annotated[_Range, _rising(0.1, 8)] = Field(
         (0.8, 1.6),
@@ -314,7 +314,9 @@ class RunConfig(Section):
     overlay_every: int = Field(
         1000, ge=0, description="Steps between two pictures of the same target frames; 0 for none."
     )
-    accumulate: int = Field(1, ge=1, description="Micro-batches of data.batch_size that make one optimizer step.")
+    accumulate: int = Field(
+        1, ge=1, le=65536, description="Micro-batches of data.batch_size that make one optimizer step."
+    )
     checkpointing: bool = Field(
         False,
         description="Whether activations are computed again in the backward pass instead of being kept: less memory, "

@@ -68,7 +68,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     found = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if not found or not all(int(n) > 0 for n in found.groups()):
+    if not found or not all(n.strip("0") for n in found.groups()):
         raise typer.BadParameter(f"{text!r} is not a size; write width x height, such as 512x256")
     if any(len(n) > 6 or int(n) > MAX_SIDE for n in found.groups()) or int(found[1]) * int(found[2]) > MAX_PIXELS:
         raise typer.BadParameter(

@@ -10,6 +10,8 @@ import typer
 from iccld_cli.cli.options import parse_size
 
 SHIPPED = "shipped"
+MAX_BATCH = 4096
+"""Crops a step, as `sections.DataConfig` has it; that module imports too much for `--help`."""
 
 Preset = Annotated[str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large or xl.")]
 Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
@@ -73,8 +75,10 @@ def wants_auto(batch_size: str | None) -> bool:
 def _batch_size(text: str | None) -> int | None:
     if text is None or wants_auto(text):
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"--batch-size {text!r} is not a number above 0 and not `auto`")
+    if not text.isdecimal() or not text.strip("0"):
+        raise typer.BadParameter(f"--batch-size {text[:40]!r} is not a number above 0 and not `auto`")
+    if len(text) > 4 or int(text) > MAX_BATCH:
+        raise typer.BadParameter(f"--batch-size {text[:40]} is too large: at most {MAX_BATCH}")
     return int(text)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from iccld_cli.errors import IccldError
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
-from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, memory_explained
+from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, memory_explained, not_finite
 from iccld_cli.inference.onnxfile import read_notes
 from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino
 
@@ -117,6 +117,8 @@ class ExportedModel:
 
     def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Answer:
         found = self._run(to_input(frame, self.facts.size))[0]  # (K, h, w)
+        if not np.isfinite(found).all():
+            raise not_finite()
         if found.shape[1:] != size:
             found = _resized(found, size)  # (K, H, W)
         return Answer(

@@ -14,6 +14,9 @@ MAX_PIXELS = 100_000_000
 """A file may hold a few kilobytes and claim gigabytes; larger images are refused before decoding."""
 
 
+_FLOATS = "its pixels are floating-point numbers of no known range", "save it with 8 bits a channel"
+
+
 def read_image(path: Path | str) -> np.ndarray:
     """Decode an image, upright (EXIF rotation applied).
 
@@ -35,6 +38,8 @@ def read_image(path: Path | str) -> np.ndarray:
                         f"{path} claims {width}x{height} pixels, more than {MAX_PIXELS // 1_000_000} million",
                         "scale it down first",
                     )
+                if image.mode == "F":
+                    raise IccldError(f"cannot read image {path}, {_FLOATS[0]}", _FLOATS[1])
                 return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise IccldError(f"no image at {path}") from None
@@ -70,6 +75,8 @@ def image_of(pixels: np.ndarray | Image.Image) -> np.ndarray:
 
 
 def _rgb(upright: Image.Image) -> np.ndarray:
+    if upright.mode == "F":  # Pillow would clip 0..1 to black
+        raise IccldError(*_FLOATS)
     if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
         grey = np.clip(np.asarray(upright, np.int32) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

@@ -249,6 +249,11 @@ def memory_explained(frames: np.ndarray) -> Iterator[None]:
         raise told from None
 
 
+def not_finite() -> IccldError:
+    """What is said of a model whose sums overflow: the largest of its answers would be one class everywhere."""
+    return IccldError("the model's answers are not finite numbers", "its weights are too large; train it again")
+
+
 def entropy_share(probabilities: np.ndarray) -> np.ndarray:
     """How undecided a prediction is.
 

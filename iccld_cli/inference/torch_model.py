@@ -18,7 +18,15 @@ from torch import Tensor
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.device import pick_device
-from iccld_cli.inference.model import Answer, Sampling, Want, memory_explained, network_size, settle_height
+from iccld_cli.inference.model import (
+    Answer,
+    Sampling,
+    Want,
+    memory_explained,
+    network_size,
+    not_finite,
+    settle_height,
+)
 from iccld_cli.models.segmenter import Segmenter, resize_logits
 
 BATCH_PIXELS = 4_000_000
@@ -145,7 +153,11 @@ class TorchModel:
 
     def _logits(self, images: Tensor, sampling: Sampling, scale: float, draws: int) -> Iterator[Tensor]:
         assert sampling.steps is not None and sampling.seed is not None
-        return self.segmenter.logits(self._resized(images, sampling, scale), sampling.steps, sampling.seed, draws)
+        images = self._resized(images, sampling, scale)
+        for logits in self.segmenter.logits(images, sampling.steps, sampling.seed, draws):
+            if not torch.isfinite(logits).all():
+                raise not_finite()
+            yield logits
 
     def _resized(self, images: Tensor, sampling: Sampling, scale: float) -> Tensor:
         """Images at the size the network works at: height, scale and fit are one step of resampling."""

@@ -11,6 +11,7 @@ from iccld_cli.data.prepared import PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader
 from iccld_cli.labels import LabelSpace
+from iccld_cli.names import shown
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ class TrainingData:
         if self.val is not None:
             return self.val
         return next((dataset for dataset in self.targets if _has_labelled_val(dataset, self.classes)), None)
+
+    def warnings(self) -> list[str]:
+        """What is possible and most likely not meant, a sentence each."""
+        found, sources = [], {d.root.resolve(): d for d in self.sources}
+        for dataset in self.targets:
+            same = sources.get(dataset.root.resolve())
+            same = same or next((d for d in self.sources if d.digest == dataset.digest), None)
+            if same is not None:
+                found.append(shown(f"target {dataset.root} is also a source: there is nothing to adapt to"))
+        for role, dataset in self._with_roles():
+            if dataset.info.splits.get("train") == 1:
+                found.append(shown(f"{role} {dataset.root} has a single frame to train on"))
+        return found
 
     def with_recorded_classes(self, recorded: list[str]) -> TrainingData:
         """The same data with the classes of a training state, whatever rule they came from.

@@ -164,6 +164,8 @@ def _run(
     data = _with_recorded_classes(data, options, stage_name)
     for note in data.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
+    for warning in data.warnings():
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     config = _with_batch_size(make, config, data, options, accelerator)
     stage = make(config)
     if config.run.checkpointing:
@@ -235,8 +237,11 @@ def _with_recorded_classes(data: TrainingData, options: RunOptions, stage: str) 
     states = [s for s in list_states(options.out) if s.stage == stage] if options.resume else []
     if not states:
         return data
-    recorded = read_record(states[-1])["facts"].get("data", {}).get("classes")
-    return data if recorded is None else data.with_recorded_classes(recorded)
+    facts = read_record(states[-1])["facts"].get("data")
+    recorded = facts.get("classes") if isinstance(facts, dict) else None
+    if not isinstance(recorded, list) or not all(isinstance(name, str) for name in recorded):
+        return data  # of an older version, which named none; what is damaged differs from this run's and is told so
+    return data.with_recorded_classes(recorded)
 
 
 def _with_batch_size(
