@@ -68,7 +68,7 @@ class Case:
     status: int = 0
 
 
-# ---- what is worked on -----------------------------------------------------------------------------------------------
+# ---- what is worked on ----
 
 
 def picture(seed: int, width: int = 80, height: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +129,7 @@ def predict_words(root: Path, out: Path) -> list[str]:
     return ["predict", str(root / "inputs"), "--ckpt", str(model), "--save", save, "--device", "cpu", "--out", str(out)]
 
 
-# ---- what is left ------------------------------------------------------------------------------------------------------
+# ---- what is left ----
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
-# ---- processes ---------------------------------------------------------------------------------------------------------
+# ---- processes ----
 
 
 def call(words: Sequence[str]) -> int:
@@ -247,7 +247,7 @@ def finish(process: int, kill_after: float | None = None) -> tuple[int, float]:
     return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
 
 
-# ---- the trial -----------------------------------------------------------------------------------------------------------
+# ---- the trial ----
 
 
 class Trial:
