@@ -35,7 +35,7 @@ from iccld_cli.adapt.stage import Stage
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.config import Config, load_config
-from iccld_cli.data.batches import Batch, Pool, TrainingBatches, read_steps
+from iccld_cli.data.batches import Batch, FramePool, TrainingBatches, read_steps
 from iccld_cli.losses.segmentation import pixel_cross_entropy
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.train.data import open_data
@@ -183,7 +183,7 @@ def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelera
         return _bare(stage, config, len(data.space), accelerator)
     if config.run.compile:
         compile_network(stage.network, accelerator)
-    batches = TrainingBatches(config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes)
+    batches = TrainingBatches(config.data, 0, FramePool.of(data.sources), FramePool.of(data.targets), data.classes)
     return _real(stage, config, batches, accelerator, cached=kind == "cached")
 
 

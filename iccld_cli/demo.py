@@ -238,7 +238,7 @@ def _page(
     ]
     sections = [
         page.Section("Result", [page.Bars(bars), page.Text(_STORY.format(frames=options.frames))]),
-        page.Section("On the road", [page.Video(video.relative_to(options.out).as_posix(), "Stage 2 on a drive")]),
+        page.Section("On the road", [page.Clip(video.relative_to(options.out).as_posix(), "Stage 2 on a drive")]),
         page.Section("Same frames, three models", _gallery(options, target)),
         page.Section("The classes, their colours, and their IoU after stage 2 (%)", [page.Bars(colors)]),
         page.Section("IoU per class, stage by stage (%)", [page.Table(["class", *(TITLES[s] for s in scores)], rows)]),

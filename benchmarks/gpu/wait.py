@@ -23,7 +23,7 @@ import train  # benchmarks/train.py
 from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.config import load_config
-from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.data.batches import FramePool, TrainingBatches, read_steps
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.train.data import open_data
 from iccld_cli.train.setup import build_accelerator
@@ -52,7 +52,7 @@ def main() -> None:
         data = open_data(options.source, [options.target])
         student = build_segmenter(config, len(data.space), denoiser=False, seed=0)
         stage = Stage1(config, data.space, student, accelerator)
-        pools = Pool.of(data.sources), Pool.of(data.targets)
+        pools = FramePool.of(data.sources), FramePool.of(data.targets)
         batches = TrainingBatches(config.data, 0, *pools, data.classes)
         loaded = read_steps(batches, 0, _WARM_UP + options.steps, pin_memory=device.type == "cuda")
         waited, raw = 0.0, None

@@ -26,7 +26,7 @@ _CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
-class Pool:
+class FramePool:
     """Frames of one domain, from one or more data sets.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pool:
     frames: tuple[tuple[int, Frame], ...]
 
     @classmethod
-    def of(cls, datasets: list[PreparedDataset], split: str = "train") -> Pool:
+    def of(cls, datasets: list[PreparedDataset], split: str = "train") -> FramePool:
         """All frames of a split of several data sets."""
         frames = tuple((i, f) for i, d in enumerate(datasets) for f in d.frames(split))
         return cls(tuple(datasets), frames)
@@ -72,7 +72,7 @@ class Pool:
         return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
 
 
-def trained_height(config: DataConfig, target: Pool | None) -> int | None:
+def trained_height(config: DataConfig, target: FramePool | None) -> int | None:
     """Rows of a whole frame at the scale that a network is trained at.
 
     Target crops come at a range of scales, source crops at those that make both equally high. Of the range it is the
@@ -153,8 +153,8 @@ class TrainingBatches(Dataset):
         self,
         config: DataConfig,
         seed: int,
-        source: Pool,
-        target: Pool | None,
+        source: FramePool,
+        target: FramePool | None,
         classes: tuple[int, ...],
         rank: int = 0,
         world: int = 1,

@@ -75,7 +75,7 @@ def surrounding_box(
 
 def cut_image(image: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
     """Cut a box out of an image (H, W, 3) and resize it to `crop` (width, height); borders are replicated."""
-    part = _window(image, box)
+    part = _inside(image, box)
     part = _pad(part, box, cv2.BORDER_REPLICATE, 0)
     shrinks = box.width >= crop[0]
     part = cv2.resize(part, crop, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -84,12 +84,12 @@ def cut_image(image: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndar
 
 def cut_label(label: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
     """Cut a box out of a label (H, W) and resize it to `crop`; what lies beyond the border is ignored."""
-    part = _pad(_window(label, box), box, cv2.BORDER_CONSTANT, IGNORE)
+    part = _pad(_inside(label, box), box, cv2.BORDER_CONSTANT, IGNORE)
     part = cv2.resize(part, crop, interpolation=cv2.INTER_NEAREST_EXACT)
     return np.ascontiguousarray(part[:, ::-1]) if box.flip else part
 
 
-def _window(array: np.ndarray, box: CropBox) -> np.ndarray:
+def _inside(array: np.ndarray, box: CropBox) -> np.ndarray:
     return array[box.top : box.top + box.height, box.left : box.left + box.width]
 
 

@@ -30,7 +30,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_failure, write_json, write_text
 from iccld_cli.labels import LabelSpace
 from iccld_cli.names import json_safe
-from iccld_cli.prepare import duplicates, pool, preview
+from iccld_cli.prepare import duplicates, preview, processes
 from iccld_cli.prepare.adapters.base import RawFrame
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.journal import BAD, TODO, Journal
@@ -253,9 +253,9 @@ def _process(source: Source, journal: Journal, root: Path, options: PrepareOptio
     total, todo = journal.count(), journal.count(TODO)
     done, bad = total - todo, 0
     progress(done, total)
-    workers = options.workers or pool.default_workers()
+    workers = options.workers or processes.default_workers()
     job = FrameJob(source, root, options.size)
-    for frame, record in pool.run(job, source.stream(journal.pending()), todo, workers):
+    for frame, record in processes.run(job, source.stream(journal.pending()), todo, workers):
         journal.finish(frame.split, frame.key, record)
         done, bad = done + 1, bad + ("reason" in record)
         progress(done, total)

@@ -22,8 +22,8 @@ from iccld_cli.labels import IGNORE
 from iccld_cli.prepare.adapters.base import Adapter, FileProblem, RawFrame, blame
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.peek import cut_short, peeks
-from iccld_cli.prepare.pool import default_workers
 from iccld_cli.prepare.prepare import PrepareOptions, Source, differences
+from iccld_cli.prepare.processes import default_workers
 from iccld_cli.prepare.tree import Tree, read_start
 from iccld_cli.prepare.worker import FrameJob, render
 

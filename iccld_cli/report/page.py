@@ -93,7 +93,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Video:
+class Clip:
     """A video that lies beside the page.
 
     Attributes:
@@ -106,7 +106,7 @@ class Video:
     caption: str = ""
 
 
-Block = Text | Numbers | Table | Bars | Pictures | Video
+Block = Text | Numbers | Table | Bars | Pictures | Clip
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _SHOWN_FRAMES = 8
 
 
 @dataclass
-class LogWindow:
+class LogMeans:
     """Collects the numbers of steps and averages them for a line of the log.
 
     Numbers stay on the device until `collect`: looking at each step's would make the host wait for every step.

@@ -23,7 +23,7 @@ from iccld_cli.data.batches import Batch, TrainingBatches, read_steps
 from iccld_cli.errors import IccldError
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.ranks import Ranks
-from iccld_cli.train.log_means import LogWindow
+from iccld_cli.train.log_means import LogMeans
 from iccld_cli.train.memory import GIB, explain_out_of_memory, format_bytes, peak_bytes
 from iccld_cli.train.progress import TrainingProgress
 from iccld_cli.train.runlog import RunLog
@@ -81,7 +81,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self._ranks = Ranks()
         self._main = self.accelerator.is_main_process
-        self._window = LogWindow(self._ranks, overflows=self.accelerator.mixed_precision == "fp16")
+        self._means = LogMeans(self._ranks, overflows=self.accelerator.mixed_precision == "fp16")
         self._health = AdversarialHealth()
         self._log: RunLog | None = None
         self._trackers: Trackers | None = None
@@ -110,7 +110,7 @@ class Trainer:
                 f"cannot resume {states[-1].path}: {problem}",
                 "remove that folder to fall back to an older state, or start anew in another --out",
             )
-        self._window.rows = extras["window"]
+        self._means.rows = extras["window"]
         self._health.restore(extras["health"])
         self.validation |= extras["validation"]
         if self.accelerator.scaler is not None:
@@ -170,7 +170,7 @@ class Trainer:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.stage.network):
                 stats.append(self.stage.step(step, batch))
             names += [name for group in batch.names for name in group]
-        self._window.add(step, stats, names)
+        self._means.add(step, stats, names)
 
     def _after(self, done: int, stop: bool, bar: TrainingProgress) -> None:
         """Log, validate, draw and save where it is time to; every rank comes to the same decisions."""
@@ -180,7 +180,7 @@ class Trainer:
         validate = (final or (_due(done, settings.validate_every) and not stop)) and self.hooks.validate is not None
         draw = (final or _due(done, settings.overlay_every)) and self.hooks.draw is not None
         if log or save:
-            self._window.collect()
+            self._means.collect()
         teacher = self.stage.result() if validate or draw else None
         if log:
             self._write_line(done, teacher if validate else None, bar)
@@ -204,7 +204,7 @@ class Trainer:
         """Write a line of the log, with scores of the teacher where one is given."""
         row: dict[str, Any] = {
             "step": done,
-            **self._window.close(),
+            **self._means.close(),
             "lr": float(self.stage.optimizers["student"].param_groups[0]["lr"]),
             "step_seconds": (time.perf_counter() - self._began) / max(self._timed, 1),
             "memory_gib": round(peak_bytes(self.device) / GIB, 3),
@@ -231,7 +231,7 @@ class Trainer:
     def _contents(self) -> Contents:
         scaler = self.accelerator.scaler
         extras = {
-            "window": self._window.rows,
+            "window": self._means.rows,
             "health": self._health.to_json(),
             "validation": self.validation,
             "scaler": None if scaler is None else scaler.state_dict(),

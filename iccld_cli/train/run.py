@@ -17,7 +17,7 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.config import Config
-from iccld_cli.data.batches import Pool, TrainingBatches, trained_height
+from iccld_cli.data.batches import FramePool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
@@ -272,13 +272,13 @@ def _batch_size_of(state: SavedState) -> int:
 
 
 def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_target: bool) -> TrainingBatches:
-    source = Pool.of(data.sources)
+    source = FramePool.of(data.sources)
     source.check_labelled([*data.classes, *(data.folds if config.data.fold_classes else ())])
     return TrainingBatches(
         config.data,
         config.run.seed,
         source,
-        Pool.of(data.targets) if data.targets and with_target else None,
+        FramePool.of(data.targets) if data.targets and with_target else None,
         data.classes,
         accelerator.process_index,
         accelerator.num_processes,

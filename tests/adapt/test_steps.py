@@ -15,7 +15,7 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.adapt.teacher import Teacher
 from iccld_cli.config import load_config
-from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.data.batches import FramePool, TrainingBatches
 from iccld_cli.errors import is_out_of_memory
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
@@ -42,7 +42,12 @@ def make(world):
         torch.manual_seed(1)
         made = (Stage2 if stage == 2 else Stage1)(config, data.space, student, accelerator)
         batches = TrainingBatches(
-            config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes, accumulate=config.run.accumulate
+            config.data,
+            0,
+            FramePool.of(data.sources),
+            FramePool.of(data.targets),
+            data.classes,
+            accumulate=config.run.accumulate,
         )
 
         def step(number):

@@ -13,7 +13,7 @@ import kornia
 from training_runs import make_dataset
 
 from iccld_cli.adapt.augment import blur
-from iccld_cli.data.batches import Pool, TrainingBatches, read_steps, trained_height
+from iccld_cli.data.batches import FramePool, TrainingBatches, read_steps, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
@@ -24,8 +24,8 @@ CLASSES = (0, 2, 10, 13)
 
 @pytest.fixture
 def pools(tmp_path):
-    source = Pool.of([PreparedDataset(make_dataset(tmp_path / "source"))])
-    return source, Pool.of([PreparedDataset(make_dataset(tmp_path / "target", labelled=False, seed=5))])
+    source = FramePool.of([PreparedDataset(make_dataset(tmp_path / "source"))])
+    return source, FramePool.of([PreparedDataset(make_dataset(tmp_path / "target", labelled=False, seed=5))])
 
 
 def batches(pools, size, **options):
@@ -93,7 +93,7 @@ def test_target_labels_are_never_opened(tmp_path, pools):
     root = make_dataset(tmp_path / "labelled", seed=5)
     for path in (root / "labels").iterdir():
         path.unlink()
-    batch = batches((pools[0], Pool.of([PreparedDataset(root)])), 2)[0]
+    batch = batches((pools[0], FramePool.of([PreparedDataset(root)])), 2)[0]
     assert batch.target.shape == (2, 3, 32, 64)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import training_runs as runs
 
-from iccld_cli.data.batches import Pool
+from iccld_cli.data.batches import FramePool
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.images import Images
@@ -322,4 +322,4 @@ def test_a_description_that_is_no_object_is_one_clear_line(old, text):
 
 def test_frames_of_a_whole_set_still_load(old, mine):
     for root in (old, mine):
-        assert len(Pool.of([PreparedDataset(root)]).frames) >= 4
+        assert len(FramePool.of([PreparedDataset(root)]).frames) >= 4

@@ -14,7 +14,7 @@ import pytest
 import torch
 import training_runs as runs
 
-from iccld_cli.data.batches import Pool, TrainingBatches, read_steps
+from iccld_cli.data.batches import FramePool, TrainingBatches, read_steps
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
@@ -42,7 +42,7 @@ def world(tmp_path):
 
 
 def batches(world, workers, batch=2):
-    pools = [Pool.of([PreparedDataset(world / name)]) for name in ("source", "target")]
+    pools = [FramePool.of([PreparedDataset(world / name)]) for name in ("source", "target")]
     return TrainingBatches(
         DataConfig(crop=(64, 32), batch_size=batch, workers=workers), 7, pools[0], pools[1], (0, 2, 10, 13)
     )
@@ -289,7 +289,7 @@ def test_a_source_without_a_labelled_pixel_of_the_trained_classes_is_refused(wor
 
 def test_one_of_two_sources_without_a_labelled_pixel_is_refused_by_name(world):
     void(runs.make_dataset(world / "empty", seed=3))
-    pool = Pool.of([PreparedDataset(world / name) for name in ("source", "empty")])
+    pool = FramePool.of([PreparedDataset(world / name) for name in ("source", "empty")])
     with pytest.raises(IccldError, match=r"source \S+/empty has no labelled pixel"):
         pool.check_labelled([0, 2, 10, 13])
 

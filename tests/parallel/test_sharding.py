@@ -16,7 +16,7 @@ from iccld_cli.adapt.batch import to_device
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.config import load_config
-from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.data.batches import FramePool, TrainingBatches
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.header import read_header
@@ -141,7 +141,9 @@ def train_both_ways(out, rank, world, encoder):
             config, data.space, build_segmenter(config, len(data.space), denoiser=False, seed=0), accelerator
         )
         checkpoint_activations(stage.student)
-        batches = TrainingBatches(config.data, 0, Pool.of(data.sources), Pool.of(data.targets), data.classes, rank, 2)
+        batches = TrainingBatches(
+            config.data, 0, FramePool.of(data.sources), FramePool.of(data.targets), data.classes, rank, 2
+        )
         for step in range(2):
             batch = to_device(batches[step], config, step, torch.device("cpu"))
             losses.setdefault(shard, []).append(float(stage.step(step, batch)["loss"]))

@@ -23,8 +23,8 @@ from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.camvid import CamVid
 from iccld_cli.prepare.adapters.images import Images
 from iccld_cli.prepare.inspect import own_warnings
-from iccld_cli.prepare.pool import default_workers
 from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, prepare
+from iccld_cli.prepare.processes import default_workers
 from iccld_cli.prepare.tree import FolderTree
 
 LUMA = np.array([0.299, 0.587, 0.114])

@@ -9,7 +9,18 @@ import pytest
 from PIL import Image
 
 from iccld_cli.errors import IccldError
-from iccld_cli.report.page import Bar, Bars, Numbers, Pictures, Section, Table, Text, Video, embed_picture, write_page
+from iccld_cli.report.page import (
+    Bar,
+    Bars,
+    Clip,
+    Numbers,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    embed_picture,
+    write_page,
+)
 from iccld_cli.report.scores import confusion_picture, gallery_section, score_sections
 
 RED = np.full((20, 40, 3), (200, 10, 10), np.uint8)
@@ -26,7 +37,7 @@ def test_every_block_is_on_the_page(tmp_path):
         Table(["class", "IoU"], [["road", "90"]]),
         Bars([Bar("sky", 0.25, "25 %", (1, 2, 3)), Bar("rider", None, "–")]),
         Pictures([RED, RED], "two reds", ["left", "right"]),
-        Video("overlay/drive.mp4", "the drive"),
+        Clip("overlay/drive.mp4", "the drive"),
     ]
     write_page(tmp_path / "p.html", "A title", [Section("A section", blocks)], "a subtitle")
     page = (tmp_path / "p.html").read_text(encoding="utf-8")

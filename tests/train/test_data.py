@@ -7,7 +7,7 @@ import pytest
 from training_runs import make_dataset
 
 from iccld_cli.config import load_config
-from iccld_cli.data.batches import Pool, TrainingBatches
+from iccld_cli.data.batches import FramePool, TrainingBatches
 from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader
 from iccld_cli.labels import CITYSCAPES
@@ -83,7 +83,7 @@ def test_a_resumed_run_keeps_the_classes_of_its_state(folders):
 
 def test_folded_pixels_are_trained_and_drawn_as_the_class_that_takes_them_in(data):
     config = DataConfig(crop=(64, 64), batch_size=4, workers=0, source_scale=(1.0, 1.0))
-    pools = Pool.of(data.sources), Pool.of(data.targets)
+    pools = FramePool.of(data.sources), FramePool.of(data.targets)
     folded = TrainingBatches(config, 0, *pools, data.classes, folds=data.folds)
     plain = TrainingBatches(config, 0, *pools, data.classes)
     frames = [f.pixels for _, f in pools[0].frames]

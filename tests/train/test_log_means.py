@@ -8,7 +8,7 @@ import torch
 from iccld_cli.errors import IccldError
 from iccld_cli.parallel.ranks import Ranks
 from iccld_cli.report.curves import read_log
-from iccld_cli.train.log_means import LogWindow
+from iccld_cli.train.log_means import LogMeans
 from iccld_cli.train.runlog import RunLog
 
 
@@ -17,14 +17,14 @@ def add(window, step, **numbers):
 
 
 def test_a_line_is_the_mean_of_its_steps_whether_or_not_it_was_collected_in_between():
-    whole, stopped = LogWindow(Ranks()), LogWindow(Ranks())
+    whole, stopped = LogMeans(Ranks()), LogMeans(Ranks())
     for step in range(3):
         add(whole, step, loss=0.1 * step, **({"loss_mixed": 1.0 + step} if step else {}))
         add(stopped, step, loss=0.1 * step, **({"loss_mixed": 1.0 + step} if step else {}))
         if step == 1:
             stopped.collect()
             rows = json.loads(json.dumps(stopped.rows))  # as a training state keeps them
-            stopped = LogWindow(Ranks(), rows=rows)
+            stopped = LogMeans(Ranks(), rows=rows)
     whole.collect()
     stopped.collect()
     line = whole.close()
@@ -35,7 +35,7 @@ def test_a_line_is_the_mean_of_its_steps_whether_or_not_it_was_collected_in_betw
 
 
 def test_micro_batches_of_a_step_are_averaged():
-    window = LogWindow(Ranks())
+    window = LogMeans(Ranks())
     window.add(0, [{"loss": torch.tensor(1.0)}, {"loss": torch.tensor(3.0), "grad_norm": torch.tensor(7.0)}], [])
     window.collect()
     assert window.close() == {"loss": 2.0, "grad_norm": 7.0}
@@ -43,7 +43,7 @@ def test_micro_batches_of_a_step_are_averaged():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_names_step_term_and_frames(value):
-    window = LogWindow(Ranks())
+    window = LogMeans(Ranks())
     add(window, 6, loss=1.0, loss_mixed=1.0)
     add(window, 7, loss=value, loss_mixed=value)
     add(window, 8, loss=value, loss_mixed=value)
@@ -53,7 +53,7 @@ def test_a_number_that_is_not_finite_names_step_term_and_frames(value):
 
 
 def test_overflows_of_half_precision_are_no_error():
-    window = LogWindow(Ranks(), overflows=True)
+    window = LogMeans(Ranks(), overflows=True)
     add(window, 0, loss=1.0, grad_norm=float("inf"))
     add(window, 1, loss=1.0, grad_norm=2.0)
     window.collect()
