@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -69,7 +70,8 @@ def main() -> None:
         whole = time.perf_counter() - began
         loaded.close()
         assert raw is not None
-        held = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
+        tensors = {k: v.to(device) for k, v in vars(raw).items() if isinstance(v, torch.Tensor)}
+        held = replace(raw, **tensors)
         steps = iter(lambda: stage.step(1, to_device(held, config, 1, device)), None)
         cached = train._time(steps, device, 10)  # type: ignore[arg-type]
     row = {"seconds": whole / options.steps, "waiting": waited / whole, "cached_seconds": sorted(cached)[5]}
