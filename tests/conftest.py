@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
 
+import hypothesis
 import pytest
 import torch
 import training_runs
@@ -21,6 +22,11 @@ SMALL = (
     "model.discriminator_channels=8",
 )
 
+
+# A change is judged by the same examples each time; elsewhere new ones are tried.
+hypothesis.settings.register_profile("same", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("same")
 
 # Thread teams cost more than they give at these sizes, and a process that was forked beside one waits for it for ever.
 torch.set_num_threads(1)

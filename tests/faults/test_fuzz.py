@@ -17,6 +17,7 @@ from torch import nn
 from iccld_cli.config import Config, load_config
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.names import shown
 from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.loop import _extras_problem
 from iccld_cli.train.state import Contents, list_states, load_state, save_state
@@ -69,7 +70,7 @@ def sound_or_one_line(use):
         return use()
     except IccldError as error:
         text = str(error)
-        assert "\n" not in text and len(text) < 1500 and text.isprintable()
+        assert "\n" not in text and len(text) < 1500 and shown(text) == text
         return None
     finally:
         assert time.process_time() - began < 3
