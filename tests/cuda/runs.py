@@ -7,9 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import training_runs
 
 STEPS = 6
+PATIENCE = 240 if torch.cuda.is_available() else 1200  # seconds; a CPU that rehearses may be a busy one
 _MAIN = "from iccld_cli.__main__ import main; main()"
 
 
@@ -46,7 +48,7 @@ def adv(checkpoint, out, device, *more, steps=STEPS, batch=2):
     return [*training_runs.adv_arguments(checkpoint, out, *more, steps=steps, batch=batch), "--device", device]
 
 
-def train(arguments, *, before="", launcher=(), timeout=240):
+def train(arguments, *, before="", launcher=(), timeout=PATIENCE):
     """Run the command line; `before` is Python that runs first, `launcher` a program that starts it."""
     arguments = [str(a) for a in arguments]
     start = [*launcher, "-m", "iccld_cli"] if launcher else ["-c", f"{before}\n{_MAIN}"]
@@ -57,7 +59,7 @@ def train(arguments, *, before="", launcher=(), timeout=240):
     return Run(Path(arguments[arguments.index("--out") + 1]), done.returncode, done.stdout + done.stderr)
 
 
-def iccld(*arguments, timeout=240):
+def iccld(*arguments, timeout=PATIENCE):
     """Run another command; returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "iccld_cli", *map(str, arguments)], capture_output=True, text=True, timeout=timeout

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import adv, seg, train
+from runs import PATIENCE, adv, seg, train
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
 
@@ -27,7 +27,9 @@ def test_shards_compute_what_whole_networks_do(device, tmp_path):
     """FSDP2 over NCCL with a single process: the same loss and gradients."""
     script = tmp_path / "shards.py"
     script.write_text(_SCRIPT)
-    done = subprocess.run([sys.executable, *LAUNCHER, str(script), device], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, *LAUNCHER, str(script), device], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "same" in done.stdout
 
