@@ -158,7 +158,7 @@ def pack_data(raw: Path, out: Path, room: float) -> None:
     """Prepare CARLA and CamVid, and make them small enough."""
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:  # not in the pack: it would travel if this were killed
         whole = Path(folder) / "whole"
         command = [sys.executable, "-m", "iccld_cli", "prepare", "--carla", str(raw / "carla"), "--camvid"]
         subprocess.run([*command, str(raw / "camvid"), "--out", str(whole)], check=True, stdout=subprocess.DEVNULL)
