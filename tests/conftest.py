@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
 
+import atexit
+import tempfile
+
 import hypothesis
 import pytest
 import torch
@@ -22,6 +25,11 @@ SMALL = (
     "model.discriminator_channels=8",
 )
 
+
+# Conversions of these models are no use to anyone afterwards.
+_CACHE = tempfile.TemporaryDirectory(prefix="iccld-tests-")
+atexit.register(_CACHE.cleanup)
+os.environ["ICCLD_CACHE"] = _CACHE.name
 
 # A change is judged by the same examples each time; elsewhere new ones are tried.
 hypothesis.settings.register_profile("same", derandomize=True)

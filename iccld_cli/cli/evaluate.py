@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
+from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 
@@ -37,6 +37,7 @@ def evaluate(
     flip: Flip = False,
     height: Height = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    backend: Backend = "torch",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a pass (default: by device).")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Score only this many frames, spread over the split.")
@@ -60,7 +61,7 @@ def evaluate(
     refuse_inputs({"--json": json_path, "--report": report}, files=[ckpt, file], data=[data])
     dataset = PreparedDataset(data)
     labelled_frames(dataset, split)  # a wrong split is reported before a large model is loaded
-    model = load_model(file, device)
+    model = load_model(file, device, backend=backend, sampling=sampling, tell=lambda line: say(line, stderr=True))
     check_label_space(model.header.label_space, dataset)
     known = scored_classes(model.header.classes, dataset)
     scored = known if classes is None else chosen_classes(classes, known, model.header.label_space)

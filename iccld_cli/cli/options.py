@@ -53,6 +53,13 @@ Height = Annotated[
         help="Height the network works at, or `own` for the frame's (default: as trained); results keep their size.",
     ),
 ]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What runs a .safetensors file: auto (the fastest), torch, compiled (by torch), openvino.",
+    ),
+]
 Flip = Annotated[bool, typer.Option("--flip", help="Average with the result of the mirrored image.")]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Flip, Height, Scales, parse_height, parse_scales
+from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
@@ -39,6 +39,7 @@ def predict(
     height: Height = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a pass (default: by device).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    backend: Backend = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most this many images, and frames of each video.")
     ] = None,
@@ -65,18 +66,19 @@ def predict(
     for path, reason in left_out.items():
         say(f"warning: {path} {reason} and is left out", stderr=True)
     file = find_model(ckpt)
-    model = load_model(file, device)
+    once = len(jobs) == 1 and not jobs[0].is_video
+    sampling = Sampling(steps, seed, samples, factors, flip, rows, once)
+    model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
         say(
             f"using the model that comes with iccld, {file.name}: for research, see {file.stem}.md; --ckpt takes "
             "another",
             stderr=True,
         )
-    once = len(jobs) == 1 and not jobs[0].is_video
     options = PredictOptions(
         out=out,
         save=kinds,
-        sampling=Sampling(steps, seed, samples, factors, flip, rows, once),
+        sampling=sampling,
         alpha=alpha,
         legend=legend,
         batch_size=batch_size,
@@ -95,10 +97,18 @@ def predict(
             stderr=True,
         )
         raise
-    _tell(done, out, time.perf_counter() - started, len(jobs))
+    _tell(done, out, time.perf_counter() - started, len(jobs), f"{model.backend} {model.precision} on {model.device}")
+    if once and backend == "auto":
+        from iccld_cli.inference.backends import convert_for_next_time
+
+        convert_for_next_time(file, model, sampling, _note)
 
 
-def _tell(done: Prediction, out: Path, seconds: float, inputs: int) -> None:
+def _note(line: str) -> None:
+    say(line, stderr=True)
+
+
+def _tell(done: Prediction, out: Path, seconds: float, inputs: int, by: str) -> None:
     parts = [
         f"{number} {one if number == 1 else many}"
         for number, one, many in ((done.images, "image", "images"), (done.frames, "video frame", "video frames"))
@@ -106,7 +116,7 @@ def _tell(done: Prediction, out: Path, seconds: float, inputs: int) -> None:
     ]
     units = done.images + done.frames
     if units:
-        say(f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second) -> {out}")
+        say(f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second, {by}) -> {out}")
     if done.resumed:
         say(f"{done.resumed} inputs were finished by an earlier run that ended early")
     if done.skipped:

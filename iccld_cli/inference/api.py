@@ -156,15 +156,20 @@ class Predictor:
         return self.model.segment(image[None], want, sampling=self.sampling)
 
 
-def load(path: Path | str | None = None, device: str = "auto", sampling: Sampling | None = None) -> Predictor:
+def load(
+    path: Path | str | None = None, device: str = "auto", sampling: Sampling | None = None, backend: str = "auto"
+) -> Predictor:
     """Load a model.
 
     Args:
         path: A `.safetensors`, `.onnx` or `.xml` file or a folder with one; None for the model that is shipped.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         sampling: How it answers: steps, seed, averages, height. None for the model's own choice.
+        backend: What runs a `.safetensors` file: `auto` for the fastest that is there, `torch`, `compiled` or
+            `openvino`. The first use of OpenVINO converts the file, which takes seconds.
 
     Raises:
-        IccldError: There is no such file, it is damaged or not a model of this program, or the device is not there.
+        IccldError: There is no such file, it is damaged or not a model of this program, or the device or the backend
+            is not there.
     """
-    return Predictor(load_model(path, device), sampling)
+    return Predictor(load_model(path, device, backend=backend, sampling=sampling), sampling)

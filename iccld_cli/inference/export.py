@@ -8,7 +8,6 @@ so that `predict` and `evaluate` take it like any other (`inference.exported`).
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import io
 import json
@@ -21,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from iccld_cli.diffusion.sampler import sample, seeded_noise
+from iccld_cli.diffusion.sampler import seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, without_paths
 from iccld_cli.inference.exported import INPUT, OUTPUT, RT_INFO, ExportedModel
+from iccld_cli.inference.graph import LogitsGraph
 from iccld_cli.inference.model import Sampling
 from iccld_cli.inference.runtimes import import_openvino
 from iccld_cli.inference.torch_model import TorchModel
@@ -75,72 +74,15 @@ class ExportGraph(nn.Module):
             seed: Noise seed.
         """
         super().__init__()
-        self.segmenter, self.size = segmenter, (size[1], size[0])
-        self.updates = linear_updates(segmenter.scheduler, steps)
-        latents = [segmenter.encoder(view)[0] for view in segmenter.views(torch.zeros(1, 3, size[1], size[0]))]
-        self.noise = nn.ParameterList(
-            nn.Parameter(seeded_noise(tuple(latent.shape), seed), requires_grad=False) for latent in latents
-        )
+        self.size = (size[1], size[0])
+        self.logits = LogitsGraph(segmenter, steps)
+        shapes = self.logits.noise_shapes(segmenter.fitting_size(*self.size))
+        self.noise = nn.ParameterList(nn.Parameter(seeded_noise(shape, seed), requires_grad=False) for shape in shapes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (1, 3, H, W), RGB in [0, 1] -> probabilities (1, K, H, W)."""
-        model = self.segmenter
-        latents, skips = [], []
-        for view, noise in zip(model.views(image), self.noise, strict=True):
-            z_0, skip, _ = model.encoder(view)
-            z = noise if self.updates else z_0
-            for t, of_clean, of_noisy in self.updates:
-                assert model.denoiser is not None
-                clean = model.denoiser(z, torch.full((1,), t, dtype=torch.int64), z_0)
-                z = of_clean * clean + of_noisy * z
-            latents.append(z)
-            skips.append(skip)
-        return resize_logits(model.decode(latents, skips), self.size).softmax(dim=1)
-
-
-def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, float, float]]:
-    """A sampler's steps as numbers: z_next = a * clean + b * z_t, since DDIM without added noise is linear.
-
-    They are asked of the scheduler itself, so there is no second formula that could differ from the first, and then
-    compared with a whole run of the sampler.
-
-    Args:
-        scheduler: From `build_scheduler`.
-        steps: Sampling steps; 0 gives none.
-
-    Returns:
-        (t, a, b) of each step.
-
-    Raises:
-        IccldError: The scheduler's steps are not linear, or depend on the steps before.
-    """
-    if not steps:
-        return []
-    scheduler = copy.copy(scheduler)  # it keeps its time steps in itself
-    scheduler.set_timesteps(steps)
-    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    updates = []
-    for t in scheduler.timesteps.tolist():
-        a, b = (
-            float(scheduler.step(clean, t, noisy, eta=0.0).prev_sample) for clean, noisy in ((one, zero), (zero, one))
-        )
-        updates.append((t, a, b))
-    z = noise = 3 * seeded_noise((1, 4, 8, 8), 0).double()
-    for t, a, b in updates:
-        z = a * _bent(z, t) + b * z
-    wanted = sample(lambda z_t, t: _bent(z_t, int(t[0])), scheduler, noise, steps)
-    if not torch.allclose(z, wanted, rtol=1e-4, atol=1e-4):
-        raise IccldError(
-            f"the sampler {type(scheduler).__name__} of this model is not linear with {steps} steps, and an exported "
-            "graph has linear steps",
-            "export with --steps 0, or use the .safetensors file",
-        )
-    return updates
-
-
-def _bent(z: Tensor, t: int) -> Tensor:
-    """An estimate that depends on latent and time step, and not linearly."""
-    return 2 * torch.tanh(z) * (1 - t / 2000) + t / 1000
+        logits = self.logits(self.logits.segmenter.fit(image), *self.noise)
+        return resize_logits(logits, self.size).softmax(dim=1)
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ and beside an `.xml` file nothing but the `.bin` of its name is opened.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -21,7 +20,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
 from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, memory_explained, not_finite
 from iccld_cli.inference.onnxfile import read_notes
-from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino
+from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino, threads
 
 INPUT, OUTPUT = "image", "probabilities"
 RT_INFO = ["iccld", "header"]
@@ -35,6 +34,7 @@ class ExportedModel:
     """An exported graph behind the door of `inference.model.Model`. Frames are resized to the one size it takes."""
 
     precision = "fp32"
+    parallel = 1
 
     def __init__(self, path: Path, header: ModelHeader, backend: str, run: Run, digest: str) -> None:
         """Take a graph that is loaded.
@@ -52,13 +52,16 @@ class ExportedModel:
         self._run, self._digest = run, digest
 
     @classmethod
-    def open(cls, path: Path, device: str = "auto") -> ExportedModel:
+    def open(cls, path: Path, device: str = "auto", backend: str = "auto") -> ExportedModel:
         """Load an `.onnx` or `.xml` file.
 
         Raises:
             IccldError: The runtime is not installed, the file is damaged or not one that `iccld export` wrote, or
-                another device than the CPU is asked for.
+                another device than the CPU, or another backend than the file's, is asked for.
         """
+        its = "onnx" if path.suffix == ".onnx" else "openvino"
+        if backend not in ("auto", "torch", its):
+            raise IccldError(f"{path} is run by {its}, not by {backend!r}", "leave --backend out")
         if device not in ("auto", "cpu"):
             raise IccldError(f"{path} runs on the CPU, not on {device!r}", "use --device cpu, or the .safetensors file")
         return _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path)
@@ -162,7 +165,7 @@ def onnx_session(model: bytes | str) -> Run:
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = _threads()  # a number also keeps it from pinning threads to cores
+    options.intra_op_num_threads = threads()  # a number also keeps it from pinning threads to cores
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda image: session.run([OUTPUT], {INPUT: image})[0]
 
@@ -178,13 +181,6 @@ def openvino_graph(model: Any) -> Run:
             return np.array(compiled([image])[0])
 
     return run
-
-
-def _threads() -> int:
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdecimal() and int(given):
-        return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open_onnx(path: Path) -> ExportedModel:

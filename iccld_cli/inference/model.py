@@ -1,6 +1,7 @@
 """One `Model` for everything that uses one, whatever file it comes from.
 
-    load_model(None | path | Segmenter)  ->  TorchModel      a .safetensors file, the shipped one, a live network
+    load_model(None | path | Segmenter)  ->  OpenvinoModel   a .safetensors file on a CPU, where it can be converted
+                                             TorchModel      a .safetensors file everywhere else, a live network
                                              ExportedModel   a .onnx or .xml file that `iccld export` wrote
 
 `predict`, `evaluate`, the check of `export`, validation and pictures while training, the demo and the Python interface
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -95,13 +96,15 @@ class Model(Protocol):
 
     Attributes:
         header: What its file says: label space, classes, configuration.
-        backend: `torch`, `onnx` or `openvino`.
+        backend: `torch`, `compiled`, `onnx` or `openvino`.
         precision: Type that it computes in, such as `fp32`.
+        parallel: Calls of `segment` that are worth making at the same time.
     """
 
     header: ModelHeader
     backend: str
     precision: str
+    parallel: int
 
     @property
     def device(self) -> str:
@@ -144,8 +147,18 @@ class Model(Protocol):
         """
 
 
+BACKENDS = ("auto", "torch", "compiled", "openvino", "onnx")
+"""What can be asked for: the fastest that is there, torch as it is, torch's compiler, OpenVINO, ONNX Runtime."""
+
+
 def load_model(
-    source: Path | str | Segmenter | None = None, device: str = "auto", *, header: ModelHeader | None = None
+    source: Path | str | Segmenter | None = None,
+    device: str = "auto",
+    *,
+    header: ModelHeader | None = None,
+    backend: str = "torch",
+    sampling: Sampling | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Open a model.
 
@@ -154,20 +167,26 @@ def load_model(
             shipped, or a live network, which stays where it is.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; exported files run on the CPU.
         header: Of a live network.
+        backend: One of `BACKENDS`, for a `.safetensors` file; an exported file has its own. `auto` takes OpenVINO on
+            the CPU, converting the file if it was not before, and torch where that cannot be done.
+        sampling: What it will be asked, which can decide what `auto` takes.
+        tell: Called with a line when something takes long or is not as it could be.
 
     Raises:
         IccldError: There is no such file, it is damaged or not a model of this program, a runtime is not installed,
-            or the device is not there.
+            or device or backend is not there.
     """
+    if backend not in BACKENDS:
+        raise IccldError(f"there is no backend {backend!r}", f"choose of {', '.join(BACKENDS)}")
     if source is None or isinstance(source, Path | str):
         path = find_model(source)
         if path.suffix in (".onnx", ".xml"):
             from iccld_cli.inference.exported import ExportedModel
 
-            return ExportedModel.open(path, device)
-        from iccld_cli.inference.torch_model import TorchModel
+            return ExportedModel.open(path, device, backend)
+        from iccld_cli.inference.backends import open_backend
 
-        return TorchModel.open(path, device)
+        return open_backend(path, device, backend, sampling or Sampling(), tell)
     from iccld_cli.inference.torch_model import TorchModel
 
     if header is None:

@@ -32,7 +32,7 @@ from iccld_cli.inference.outputs import (
     existing_outputs,
     stage_image_outputs,
 )
-from iccld_cli.inference.threads import WriteBehind, group, prefetch
+from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader
 from iccld_cli.report.overlay import DEFAULT_ALPHA
 
@@ -192,10 +192,16 @@ class _Run:
     def images(self, jobs: list[Job]) -> None:
         """Predict single images; neighbours of equal size share a pass."""
         with WriteBehind() as writer, contextlib.closing(prefetch(self._read(jobs), 4)) as images:
-            for batch in group(images, lambda item: item[1].shape, self._batch_size):
-                writer.submit(self._save_images, batch, self._maps([image for _, image in batch]))
-                self.done_images += len(batch)
-                self._advance()
+            batches = group(images, lambda item: item[1].shape, self._batch_size)
+            found = in_order(self._of_images, batches, self.model.parallel)
+            with contextlib.closing(found):
+                for batch, maps in found:
+                    writer.submit(self._save_images, batch, maps)
+                    self.done_images += len(batch)
+                    self._advance()
+
+    def _of_images(self, batch: list[tuple[Job, np.ndarray]]) -> tuple[list[tuple[Job, np.ndarray]], list[Maps]]:
+        return batch, self._maps([image for _, image in batch])
 
     def _save_images(self, batch: list[tuple[Job, np.ndarray]], maps: list[Maps]) -> None:
         done = [
@@ -226,12 +232,17 @@ class _Run:
     def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
         frames = prefetch(itertools.islice(reader.frames(), self.options.limit), 4)
         with WriteBehind() as writer, contextlib.closing(frames):
-            for batch in group(frames, lambda frame: frame.image.shape, self._batch_size):
-                maps = self._maps([frame.image for frame in batch])
-                for frame, result in zip(batch, maps, strict=True):
-                    writer.submit(outputs.write, frame, result)
-                self.done_frames += len(batch)
-                self._advance()
+            batches = group(frames, lambda frame: frame.image.shape, self._batch_size)
+            found = in_order(self._of_frames, batches, self.model.parallel)
+            with contextlib.closing(found):
+                for batch, maps in found:
+                    for frame, result in zip(batch, maps, strict=True):
+                        writer.submit(outputs.write, frame, result)
+                    self.done_frames += len(batch)
+                    self._advance()
+
+    def _of_frames(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[Maps]]:
+        return batch, self._maps([frame.image for frame in batch])
 
     def _lost(self, job: Job, decoded: int, announced: int, outputs: VideoOutputs) -> IccldError:
         of = f" of {announced}" if announced > decoded else ""

@@ -6,6 +6,7 @@ onnxruntime has the like on Windows. No part of this program reports anything to
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -38,3 +39,11 @@ def import_onnxruntime() -> Any:
 
     onnxruntime.disable_telemetry_events()
     return onnxruntime
+
+
+def threads() -> int:
+    """Threads that a runtime is to use: `OMP_NUM_THREADS`, else the processors that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _END = object()
 
@@ -73,6 +76,35 @@ def group(items: Iterable[Item], key: Callable[[Item], object], size: Callable[[
         batch.append(item)
     if batch:
         yield batch
+
+
+def in_order(call: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
+    """Results of calls, in the order of the items, with up to `workers` calls at a time.
+
+    With one worker the calls are made here, one after the other. An error of a call is raised where its result would
+    be. Closing this iterator waits for the calls that run.
+
+    Args:
+        call: What to call; with several workers it must bear several threads.
+        items: Its arguments, iterated over here.
+        workers: Largest number of calls at a time.
+    """
+    if workers == 1:
+        for item in items:
+            yield call(item)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="iccld-worker") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(call, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class WriteBehind:

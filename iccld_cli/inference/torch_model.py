@@ -18,6 +18,7 @@ from torch import Tensor
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.device import pick_device
+from iccld_cli.inference.fullsize import largest
 from iccld_cli.inference.model import (
     Answer,
     Sampling,
@@ -44,8 +45,8 @@ class _Segmentation:
 class TorchModel:
     """A live network behind the door of `inference.model.Model`."""
 
-    backend = "torch"
     precision = "fp32"
+    parallel = 1
 
     def __init__(self, segmenter: Segmenter, header: ModelHeader) -> None:
         """Take a network as it is, where it is; its mode is restored after each answer.
@@ -56,6 +57,7 @@ class TorchModel:
         """
         self.segmenter = segmenter
         self.header = header
+        self.backend = "torch"
 
     @classmethod
     def open(cls, path: Path, device: str = "auto") -> TorchModel:
@@ -74,6 +76,19 @@ class TorchModel:
         segmenter, header = load_segmenter(path, pick_device(device))
         segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(segmenter, header)
+
+    def compile(self) -> None:
+        """Have torch compile the networks, each for every size it meets; the first frame of a size takes long.
+
+        Where there is no compiler for it, the networks run as they are.
+        """
+        import torch._dynamo
+
+        torch._dynamo.config.suppress_errors = True
+        for part in (self.segmenter.encoder, self.segmenter.decoder, self.segmenter.denoiser):
+            if part is not None:
+                part.compile()
+        self.backend = "compiled"
 
     @property
     def device(self) -> str:
@@ -116,6 +131,8 @@ class TorchModel:
             if not want and sampling.samples == len(sampling.scales) == 1 and not sampling.flip:
                 # The largest logit has the largest probability.
                 (logits,) = self._logits(images, sampling, sampling.scales[0], 1)
+                if self._device.type == "cpu":
+                    return Answer(np.stack([largest(one, size) for one in logits.numpy()]))
                 return Answer(_bytes(resize_logits(logits, size).argmax(dim=1)))
             return _answer(self._averaged(images, size, sampling), want)
 

@@ -8,12 +8,18 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 
-class _CellNorm(nn.Module):
+class CellNorm(nn.Module):
     """Normalises each cell over its channels, in place of a group norm.
 
     A group norm's statistics span the image, and those of a whole frame are not those of the training crops
     (see `models.encoder.Encoder`).
+
+    Attributes:
+        fused: Whether torch's layer norm does it, which wants the channels last. Runtimes that keep them where they are
+            are faster with the sums written out.
     """
+
+    fused = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -22,13 +28,18 @@ class _CellNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same shape."""
+        if not self.fused:
+            centred = x - x.mean(dim=1, keepdim=True)
+            scale = torch.rsqrt((centred * centred).mean(dim=1, keepdim=True) + 1e-5)
+            shape = (1, -1, *[1] * (x.dim() - 2))
+            return centred * scale * self.weight.view(shape) + self.bias.view(shape)
         return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias).movedim(-1, 1)
 
 
 def _norm_cells(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.GroupNorm):
-            setattr(module, name, _CellNorm(child.num_channels))
+            setattr(module, name, CellNorm(child.num_channels))
         else:
             _norm_cells(child)
 

@@ -41,10 +41,9 @@ class TwoResolutions(Segmenter):
         windows = draw_windows((images.shape[-2], images.shape[-1]), rngs).to(images.device, non_blocking=True)
         return DetailView(images, windows, self.config.model.detail_weight)
 
-    def views(self, images: Tensor) -> list[Tensor]:
+    def at_resolutions(self, images: Tensor) -> list[Tensor]:
         """Images at half and at full size."""
-        whole = self.fit(images)
-        return [F.avg_pool2d(whole, 2), whole]
+        return [F.avg_pool2d(images, 2), images]
 
     def decode(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
         """float32 logits (B, K, H/4, W/4), fused."""

@@ -131,11 +131,11 @@ class Encoder(KeepsStatistics):
         pyramid = self.backbone(images)
         size = (images.shape[-2] // 8, images.shape[-1] // 8)
         parts = []
-        for level, lateral in zip(pyramid, self.laterals, strict=True):
+        for stride, level, lateral in zip(PYRAMID_STRIDES, pyramid, self.laterals, strict=True):
             x = lateral(level)
-            if x.shape[-2] > size[0]:
-                x = F.adaptive_avg_pool2d(x, size)
-            elif x.shape[-2:] != size:
+            if stride < 8:
+                x = F.avg_pool2d(x, 8 // stride)
+            elif stride > 8:
                 x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             parts.append(x)
         z_0 = normalise_latent(self.fusion(torch.cat(parts, dim=1)))

@@ -95,8 +95,12 @@ class Segmenter(nn.Module):
         return sample(lambda z_t, t: denoiser(z_t, t, z_0), self.scheduler, noise, steps)
 
     def views(self, images: Tensor) -> list[Tensor]:
-        """Images as the networks see them: of sides that fit."""
-        return [self.fit(images)]
+        """Images as the networks see them: of sides that fit, at every resolution."""
+        return self.at_resolutions(self.fit(images))
+
+    def at_resolutions(self, images: Tensor) -> list[Tensor]:
+        """Images whose sides are multiples of `multiple`, at every resolution."""
+        return [images]
 
     def decode(self, latents: Sequence[Tensor], skips: Sequence[Tensor | None]) -> Tensor:
         """D on the latents of what `views` gave: float32 logits (B, K, H'/4, W'/4)."""

@@ -29,7 +29,9 @@ def colorize(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
     Returns:
         uint8 (H, W, 3), RGB.
     """
-    return _palette(space)[labels]
+    if not labels.size:
+        return np.zeros((*labels.shape, 3), np.uint8)
+    return cv2.applyColorMap(np.ascontiguousarray(labels), _palette(space)[:, None])
 
 
 def draw_overlay(

@@ -20,6 +20,7 @@ from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.header import without_paths
 from iccld_cli.inference import export as export_module
+from iccld_cli.inference.graph import linear_updates
 from iccld_cli.models.segmenter import resize_logits
 
 needs_onnx = pytest.mark.skipif(
@@ -122,7 +123,7 @@ def test_the_sampler_as_numbers_is_the_sampler(models, steps):
     noise, target = seeded_noise((1, 4, 5, 6), 0), seeded_noise((1, 4, 5, 6), 1)
     wanted = sample(lambda z, t: 0.3 * z + target * (t[0] + 1) / 1000, scheduler, noise, steps)
     z = noise
-    for t, of_clean, of_noisy in export_module.linear_updates(scheduler, steps):
+    for t, of_clean, of_noisy in linear_updates(scheduler, steps):
         z = of_clean * (0.3 * z + target * (t + 1) / 1000) + of_noisy * z
     torch.testing.assert_close(z, wanted, rtol=1e-4, atol=1e-4)
 

@@ -104,7 +104,7 @@ def test_the_height_is_the_trained_one_by_default(iccld, models, photos, tmp_pat
     model = tmp_path / "model/m.safetensors"
     save_segmenter(model, segmenter, dataclasses.replace(header, height=96))
     found = {}
-    command = ("predict", photos / "a.png", "--ckpt", model.parent, "--save", "confidence")
+    command = ("predict", photos / "a.png", "--ckpt", model.parent, "--save", "confidence", "--backend", "torch")
     for name in ("default", "96", "own", "0"):
         status, *_ = iccld(*command, "--out", tmp_path / name, *(() if name == "default" else ("--height", name)))
         assert status == 0

@@ -50,18 +50,18 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_the_stub_and_the_function_agree():
     assert load is api.load
-    assert list(inspect.signature(load).parameters) == ["path", "device", "sampling"]
+    assert list(inspect.signature(load).parameters) == ["path", "device", "sampling", "backend"]
 
 
 def test_a_result_is_what_the_model_says(model, path, image):
     result = model.predict(image)
-    answer = load_model(path).segment(image[None], ("confidence", "uncertainty"))
+    answer = load_model(path).segment(image[None], ("confidence", "uncertainty"))  # torch's
     assert (result.labels.dtype, result.labels.shape) == (np.uint8, (48, 64))
-    assert (result.labels == answer.labels[0]).mean() > 0.999
+    assert (result.labels == answer.labels[0]).mean() > 0.99
     for name in ("confidence", "uncertainty"):
         found = getattr(result, name)
         assert (found.dtype, found.shape) == (np.float32, (48, 64))
-        np.testing.assert_array_equal(found, getattr(answer, name)[0])
+        np.testing.assert_allclose(found, getattr(answer, name)[0], atol=5e-3)  # the frame is resized in bytes
     assert result.names == model.names == CITYSCAPES.names
     assert result.names[result.classes[0]] == "road"
     assert (result.overlay().dtype, result.overlay().shape) == (np.uint8, (48, 64, 3))
