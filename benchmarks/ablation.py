@@ -142,7 +142,7 @@ BY_NAME = {row.name: row for row in ROWS}
 def main() -> None:
     """Train and evaluate the chosen rows and write the table."""
     options = _options()
-    rows = _with_parents(options.rows or list(BY_NAME))
+    rows = with_parents(options.rows or list(BY_NAME))
     if options.list:
         for row in rows:
             print(f"{row.name}: {row.title}\n    {shlex.join(training(row, options, 0))}")
@@ -209,7 +209,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _with_parents(names: list[str]) -> list[Row]:
+def with_parents(names: list[str]) -> list[Row]:
     """The rows in the order in which they are named, each after its parent."""
     wanted: dict[str, None] = {}
     for name in names:
@@ -261,7 +261,7 @@ def _one(row: Row, seed: int, options: argparse.Namespace, orphan: bool) -> str 
         if not model.exists():
             folder.mkdir(parents=True, exist_ok=True)
             resume = ["--resume"] if any((folder / "state").glob("*-*")) else []
-            _account(training(row, options, seed) + resume, folder)
+            account(training(row, options, seed) + resume, folder)
         for split in ("val", "test") if options.test else ("val",):
             further = {} if options.plain else row.evaluations
             for name, extra in {"": (), **further}.items():
@@ -316,7 +316,7 @@ def _call(command: list[str], log: Path) -> float | None:
     return used
 
 
-def _account(command: list[str], folder: Path) -> None:
+def account(command: list[str], folder: Path) -> None:
     """Train, and add what it took to the folder's compute.json: a part for each time the training was begun.
 
     A part that did not end, because everything was stopped, keeps `seconds` null: its share is not known.

@@ -1,4 +1,4 @@
-"""What an exception that nobody expected means, where it comes from the machine and not from the program."""
+"""Explanations of unexpected exceptions that come from the machine and not from the program."""
 
 from __future__ import annotations
 

@@ -97,15 +97,15 @@ def test_judges_are_kept_by_rows_and_correlation():
 
 def test_what_a_training_took_is_added_up(tmp_path):
     work = [sys.executable, "-c", "sum(range(10**6))", "--iterations", "7"]
-    ablation._account(work, tmp_path)
+    ablation.account(work, tmp_path)
     with pytest.raises(ablation.subprocess.CalledProcessError):
-        ablation._account([sys.executable, "-c", "raise SystemExit(3)", "--iterations", "7"], tmp_path)
-    ablation._account(work, tmp_path)
+        ablation.account([sys.executable, "-c", "raise SystemExit(3)", "--iterations", "7"], tmp_path)
+    ablation.account(work, tmp_path)
     found = ablation.compute(tmp_path)
     assert found["steps"] == 7 and found["unknown_parts"] == 1
     assert len(json.loads((tmp_path / "compute.json").read_text())["parts"]) == 3
 
 
 def test_rows_keep_the_order_asked_for_behind_their_parents():
-    names = [row.name for row in ablation._with_parents(["stage1-first", "stage2", "source-only"])]
+    names = [row.name for row in ablation.with_parents(["stage1-first", "stage2", "source-only"])]
     assert names == ["stage1-first", "stage1", "stage2", "source-only"]

@@ -143,12 +143,13 @@ def _raw_sets(
     for key, adapter in ADAPTERS.items():
         folder = folders.get(key.replace("-", "_"))
         if folder is not None:
-            yield key, functools.partial(_open_set, adapter, folder, out, peek, settings.get(key), labelled)
+            yield key, functools.partial(open_set, adapter, folder, out, peek, settings.get(key), labelled)
 
 
-def _open_set(
+def open_set(
     adapter: type[Adapter], folder: Path, out: Path, peek: bool, options: dict[str, str] | None, labelled: bool
 ) -> Source:
+    """Open a raw data set; a copy that was made of its archive goes again where the set is not in it."""
     from iccld_cli.prepare.archives import open_tree, plain_copies
     from iccld_cli.prepare.peek import cut_short
 

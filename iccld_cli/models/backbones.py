@@ -159,7 +159,7 @@ class HuggingFaceBackbone(nn.Module):
                 f"encoder type {self.spec.model_type!r} cannot be used as a pyramid ({first})", SUGGESTION
             ) from None
         self.model.train(training)
-        strides = [_stride(self.spec.model_type, m) for m in maps]
+        strides = [probe_stride(self.spec.model_type, m) for m in maps]
         if not maps:
             raise IccldError(f"encoder type {self.spec.model_type!r} gives no feature maps", SUGGESTION)
         if len(set(strides)) == 1:  # a plain transformer: shallow maps stand in for the fine levels
@@ -178,7 +178,7 @@ class HuggingFaceBackbone(nn.Module):
         return tuple(picks), tuple(maps[i].shape[1] for i in picks)
 
 
-def _stride(model_type: str, features: Tensor) -> float:
+def probe_stride(model_type: str, features: Tensor) -> float:
     """Stride of a map of the probe, the width's."""
     high, wide = (side / max(size, 1) for side, size in zip(_PROBE, features.shape[-2:], strict=True))
     if max(high, wide) > _SKEW * min(high, wide) or not 0.5 <= wide <= 96:

@@ -24,7 +24,7 @@ def keep_statistics(module: nn.Module) -> None:
 
 
 class KeepsStatistics(nn.Module):
-    """A network whose batch norms can be told to keep their running statistics, also while it trains."""
+    """A network whose batch norms can keep their running statistics in training."""
 
     keeps_statistics = False
 

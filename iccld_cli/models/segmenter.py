@@ -115,8 +115,8 @@ class Segmenter(nn.Module):
     def fit(self, images: Tensor) -> Tensor:
         """Resize images (B, 3, H, W) to `fitting_size(H, W)`.
 
-        Not padded: a border that is none of the scene is answered with some class, and the answer spreads into the
-        image. Rows repeated below a road were a car to models that had not seen the like, which cost them up to 9 mIoU
+        Not padded: a border outside the scene gets some class, and that class spreads into the image. Models
+        that were not trained with padding took rows repeated below a road for a car, which cost them up to 9 mIoU
         (benchmarks/RESULTS.md).
         """
         wanted = self.fitting_size(images.shape[-2], images.shape[-1])

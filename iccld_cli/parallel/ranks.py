@@ -62,19 +62,19 @@ class Ranks:
     def stop_agreed(self, wish: bool) -> bool:
         """Whether all ranks stop after this step, because one of them wished to before or, when alone, now.
 
-        A wish is answered one call later, so that no rank ever waits for another's current step; all ranks get the same
-        answer at the same step, which they need to leave a training together.
+        The result is that of the call before, so that no rank waits for another's current step; all ranks get the same
+        one at the same step, which they need to leave a training together.
         """
         if self.size == 1:
             return wish
-        answer = False
+        stop = False
         if self._asked is not None:
             flag, work = self._asked
             work.wait()
-            answer = bool(flag.item())
+            stop = bool(flag.item())
         flag = torch.tensor([int(wish)])
         self._asked = (flag, dist.all_reduce(flag, group=self._group, async_op=True))
-        return answer
+        return stop
 
     def gather(self, value: Any) -> list[Any]:
         """A JSON-like value of every rank, on every rank."""

@@ -6,8 +6,8 @@ places, which makes the teacher's average and the optimizer's step local. Everyt
 prototypes, batch statistics, biases) stays whole on every process.
 
 Cutting and joining is the same on all ranks and in the same order: whatever here says "together" is a collective, and
-a rank that leaves it out stops the others. Training states and model files hold whole tensors, so that nobody who
-reads them needs to know how they were trained.
+a rank that leaves it out stops the others. Training states and model files hold whole tensors, so they
+load whatever way they were trained.
 """
 
 from __future__ import annotations

@@ -15,8 +15,10 @@ from iccld_cli.prepare.tree import Stamp, Tree
 SECONDS = 12.0
 """How long one archive is read."""
 
+KEPT_BYTES = 96 * 1024 * 1024
+"""Bytes of content that are kept of one archive."""
+
 _KEPT_OF_A_FOLDER = 2
-_KEPT_BYTES = 96 * 1024 * 1024
 
 
 class PeekTree(ArchiveTree):
@@ -37,7 +39,7 @@ class PeekTree(ArchiveTree):
         super().__init__(path, where)
         self.share = 1.0
         kept: dict[str, int] = {}
-        left, end = _KEPT_BYTES, time.monotonic() + SECONDS
+        left, end = KEPT_BYTES, time.monotonic() + SECONDS
         size = self.path.stat().st_size
         with open(path, "rb") as raw, opener(raw, "rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
             for member in archive:

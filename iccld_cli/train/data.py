@@ -22,9 +22,9 @@ class TrainingData:
         sources: Labelled virtual data sets.
         targets: Real data sets, whose labels training never reads; empty for the source-only baseline.
         space: Their common label space.
-        classes: TrainIds that are learnt: those that the sources know, or that the start file knows.
-        folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because it is not learnt and
-            the labels that are scored make no difference between the two (truck and car, say).
+        classes: TrainIds that are trained: those that the sources know, or that the start file knows.
+        folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because it is not in
+            `classes` and the labels that are scored do not tell the two apart (truck and car, say).
         val: The data set whose held-back split is scored during training; None for the first target that has one.
         notes: What the user should know of the classes, a sentence each.
     """
@@ -98,8 +98,8 @@ def open_data(
 ) -> TrainingData:
     """Open the data sets of a run and check that they go together.
 
-    What is learnt is what the sources know, together; with a start file, what that file knows. Labels of targets never
-    change it: answers are folded when they are scored.
+    Trained are the classes that any source knows; with a start file, those that the file knows. Labels of targets never
+    change that: predictions are folded when they are scored.
 
     Args:
         sources: Folders of labelled prepared data sets.
@@ -110,7 +110,7 @@ def open_data(
 
     Raises:
         IccldError: A folder is not a prepared data set, a source has no labels, label spaces differ, or a class is
-            not among those that can be learnt.
+            not among those that can be trained.
     """
     opened_sources = [PreparedDataset(p) for p in sources]
     opened_targets = [PreparedDataset(p) for p in targets]
@@ -131,11 +131,11 @@ def open_data(
     classes = tuple(sorted(possible)) if names is None else _chosen(names, possible, space)
     if not known & set(classes):
         raise IccldError(
-            "the sources know none of the classes that are to be learnt", "see what they know with `iccld inspect`"
+            "the sources know none of the classes that are to be trained", "see what they know with `iccld inspect`"
         )
     if scored is not None and not _has_labelled_val(scored, classes):
         raise IccldError(
-            f"{scored.root} has no labelled frames in a split `val` of classes that are learnt",
+            f"{scored.root} has no labelled frames in a split `val` of classes that are trained",
             "give another set with --val",
         )
     judges = [*([scored] if scored else []), *opened_targets]
@@ -150,14 +150,14 @@ def _chosen(names: Sequence[str], possible: set[int], space: LabelSpace) -> tupl
     missing = [space.names[i] for i in ids if i not in possible]
     if missing:
         known = ", ".join(space.names_of(sorted(possible)))
-        raise IccldError(f"{', '.join(missing)} cannot be learnt here", f"choose among {known}")
+        raise IccldError(f"{', '.join(missing)} cannot be trained here", f"choose among {known}")
     return ids
 
 
 def _folds(
     judges: Iterable[PreparedDataset], classes: Sequence[int], known: set[int], space: LabelSpace
 ) -> dict[int, int]:
-    """Classes of the sources that are not learnt -> learnt ones whose labels take them in somewhere."""
+    """Classes of the sources that are not trained -> trained ones that include them in the labels of a scored set."""
     ids = {name: i for i, name in enumerate(space.names)}
     pairs = [(ids[fine], ids[coarse]) for dataset in judges for fine, coarse in dataset.info.covers.items()]
     return {fine: coarse for fine, coarse in pairs if fine in known and fine not in classes and coarse in classes}

@@ -102,7 +102,7 @@ class Trainer:
             self.console.print(f"nothing to resume in {self.run}, starting from the beginning", soft_wrap=True)
             return 0
         done, extras = load_state(states[-1], self._contents())
-        problem = _extras_problem(extras, self.accelerator.scaler is not None)
+        problem = extras_problem(extras, self.accelerator.scaler is not None)
         if done > self.stage.iterations:
             problem = f"it says step {done} of {self.stage.iterations}"
         if problem:
@@ -252,7 +252,7 @@ class Trainer:
             ) from None
 
 
-def _extras_problem(extras: dict[str, Any], scaled: bool) -> str | None:
+def extras_problem(extras: dict[str, Any], scaled: bool) -> str | None:
     """What is wrong with a state's extras: states of older versions have no checksum over them."""
     for key in ("window", "health"):
         rows = extras.get(key)

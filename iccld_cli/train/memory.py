@@ -69,10 +69,10 @@ def explain_out_of_memory(what: str, device: torch.device, smaller: str) -> Iter
     except Exception as error:  # every library has its own, see `errors.is_out_of_memory`
         place = str(device) if device.type == "cuda" else "this machine"
         peak = format_bytes(peak_bytes(device))
-        told = errors.explain_out_of_memory(error, f"{place} ran out of memory in {what}, peak {peak}", smaller)
-        if told is None:
+        explained = errors.explain_out_of_memory(error, f"{place} ran out of memory in {what}, peak {peak}", smaller)
+        if explained is None:
             raise
-        raise told from None
+        raise explained from None
 
 
 def saved_for_backward(compute: Callable[[], Tensor]) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import typer
@@ -19,7 +20,6 @@ from factories import make_model, make_video, scene
 from iccld_cli.cli.options import parse_size
 from iccld_cli.errors import IccldError
 from iccld_cli.explain import explain
-from iccld_cli.prepare.journal import Journal
 
 limited = pytest.mark.skipif(os.name != "posix", reason="sets limits of a process")
 
@@ -92,16 +92,22 @@ def test_errors_of_the_journal_are_sentences(text, kind, words):
     assert words in str(explained)
 
 
-def test_a_journal_that_is_full_for_real(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite")
-    journal._db.execute("PRAGMA max_page_count=1")
-    with pytest.raises(sqlite3.OperationalError) as raised:
-        for number in range(1000):
-            journal._db.execute(
-                "REPLACE INTO frame VALUES (?, ?, '', '', '', '', 1, 0, ?)", ("train", str(number), "x" * 1000)
-            )
-    assert "no space left" in str(explain(raised.value))
-    journal.close()
+@forks
+@pytest.mark.parametrize(
+    ("room", "words"), [(1 << 20, "too large for this file system"), (1 << 14, "cannot keep a journal")]
+)
+def test_prepare_on_a_disk_that_is_too_small_leaves_no_data_set_and_goes_on(tmp_path, room, words):
+    """The images are larger than the first limit, the journal's files are larger than the second."""
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "in/a.png"), pixels)  # noise: 1.4 MB
+    command = ["prepare", "--images", tmp_path / "in", "--out", tmp_path / "data", "--name", "own", "--workers", 1]
+    status, said = limited_call(command, "RLIMIT_FSIZE", room, tmp_path / "said")
+    assert (status, said.count("\n")) == (1, 1), said
+    assert words in said
+    assert not (tmp_path / "data/own").exists()
+    assert call(command) == 0
+    assert (tmp_path / "data/own/dataset.json").is_file()
 
 
 def test_a_damaged_journal_of_prepare_is_one_line(tmp_path, photo, capsys):

@@ -19,7 +19,7 @@ from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.names import shown
 from iccld_cli.parallel.layout import Replicated
-from iccld_cli.train.loop import _extras_problem
+from iccld_cli.train.loop import extras_problem
 from iccld_cli.train.state import Contents, list_states, load_state, save_state
 
 WHOLE = Replicated(Accelerator(cpu=True))
@@ -111,7 +111,7 @@ def test_b17_b20_any_training_state_loads_or_is_one_line(state, data, old):
     found = sound_or_one_line(lambda: load_state(saved, contents()))
     if found is not None:
         assert found[0] == 7
-        assert _extras_problem(found[1], scaled=False) is None or old
+        assert extras_problem(found[1], scaled=False) is None or old
         assert old or record["extras"] == before["extras"]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from iccld_cli.errors import IccldError
 from iccld_cli.parallel.layout import Replicated
-from iccld_cli.train.loop import _extras_problem
+from iccld_cli.train.loop import extras_problem
 from iccld_cli.train.state import Contents, list_states, load_state, save_state
 
 WHOLE = Replicated(Accelerator(cpu=True))
@@ -96,12 +96,12 @@ def test_b17_optimizer_settings_of_another_kind_are_one_line(state, groups):
     ],
 )  # fmt: skip
 def test_b17_extras_of_another_kind_are_found(extras):
-    assert _extras_problem(EXTRAS, scaled=False) is None
-    assert _extras_problem(extras, scaled=False)
+    assert extras_problem(EXTRAS, scaled=False) is None
+    assert extras_problem(extras, scaled=False)
 
 
 def test_b17_a_missing_loss_scaler_is_found():
-    assert _extras_problem(EXTRAS, scaled=True) == "it has no loss scaler"
+    assert extras_problem(EXTRAS, scaled=True) == "it has no loss scaler"
 
 
 @pytest.mark.parametrize(

@@ -270,12 +270,12 @@ def test_no_field_that_leads_elsewhere_is_on_any_list():
 
 
 def test_maps_with_the_channels_last_or_of_another_shape_are_refused():
-    from iccld_cli.models.backbones import _stride
+    from iccld_cli.models.backbones import probe_stride
 
-    assert _stride("x", torch.zeros(1, 8, 16, 24)) == 4
+    assert probe_stride("x", torch.zeros(1, 8, 16, 24)) == 4
     for shape in ((1, 16, 24, 8), (1, 8, 16, 6), (1, 8, 4, 24), (1, 8, 1, 1), (1, 8, 640, 960)):
         with pytest.raises(IccldError, match="cannot be used as a pyramid"):
-            _stride("x", torch.zeros(shape))
+            probe_stride("x", torch.zeros(shape))
 
 
 # ---- the right input ------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_pp_lcnet_gives_its_own_map_at_every_stride(tmp_path, model_type):
     _save(model_type, tmp_path)
     backbone = load_backbone(str(tmp_path))
     with torch.no_grad():
-        maps = backbone._maps(torch.rand(1, 3, 128, 192))
+        maps = backbone.model(torch.rand(1, 3, 128, 192)).feature_maps
     assert [128 // m.shape[-2] for m in maps] == [4, 8, 16, 32]
     assert backbone.picks == (0, 1, 2, 3)
 

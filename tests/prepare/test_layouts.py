@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from raw_files import SHAPE, all_ids, grey, palette, photo, rgb, rgb16
 
-from iccld_cli.cli.prepare import _open_set
+from iccld_cli.cli.prepare import open_set
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
@@ -399,5 +399,5 @@ def test_mapillary_classes_of_the_field(tmp_path):
 def test_the_copy_of_a_compressed_archive_goes_when_nothing_fits(tmp_path):
     pack(gta(tmp_path / "gta", [1]), tmp_path / "raw/gta.tar.gz")
     with pytest.raises(IccldError, match="looks like --gta5"):
-        _open_set(ADAPTERS["mapillary"], tmp_path / "raw", tmp_path / "out", False, None, True)
+        open_set(ADAPTERS["mapillary"], tmp_path / "raw", tmp_path / "out", False, None, True)
     assert not list((tmp_path / "out").iterdir())

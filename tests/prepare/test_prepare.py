@@ -314,17 +314,3 @@ def test_index_lines_are_sorted_and_readable(tmp_path):
     keys = [(line["split"], line["image"]) for line in lines]
     assert keys == sorted(keys)
     assert sum(sum(line["pixels"].values()) for line in lines) == 8 * 24 * 40
-
-
-def test_no_space_left(tmp_path, monkeypatch):
-    import errno
-
-    from iccld_cli.prepare import worker
-
-    def full(path: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(worker, "_save", full)
-    with pytest.raises(IccldError, match="no space left"):
-        run(camvid(tmp_path / "raw"), tmp_path / "out")
-    assert not (tmp_path / "out/camvid").exists()

@@ -44,12 +44,12 @@ def test_labels_of_a_target_change_nothing_that_is_learnt(folders):
 
 def test_classes_that_are_not_learnt_fold_into_those_that_cover_them(data):
     assert data.classes == (ROAD, SKY, CAR)
-    assert data.folds == {BUILDING: SKY}  # the target's rider is not learnt, so nothing can become one
+    assert data.folds == {BUILDING: SKY}  # the target's rider is not trained, so nothing can become one
     assert data.resume_key()["classes"][-1] == "building as sky"
 
 
 def test_classes_narrow_and_unknown_ones_are_named(folders):
-    with pytest.raises(IccldError, match="truck cannot be learnt here: choose among road, building, sky, car"):
+    with pytest.raises(IccldError, match="truck cannot be trained here: choose among road, building, sky, car"):
         open_data(*folders, names=["road", "truck"])
     with pytest.raises(IccldError, match="did you mean 'road'"):
         open_data(*folders, names=["raod"])
