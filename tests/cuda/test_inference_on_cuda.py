@@ -30,7 +30,7 @@ def test_labels_are_those_of_the_cpu(device, world, photos, options, record_prop
     labels = []
     for where in ("cpu", device):
         out = world / f"predicted-{where}-{'-'.join(options)}{len(labels)}"
-        iccld("predict", photos, "--out", out, "--save", "labels", "--device", where, *options)
+        iccld("predict", photos, "--out", out, "--save", "labels", "--device", where, *options, out=out)
         labels.append({p.name: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted(out.rglob("*.png"))})
     assert labels[0].keys() == labels[1].keys() and labels[0]
     same = np.mean([(labels[0][name] == labels[1][name]).mean() for name in labels[0]])
@@ -43,7 +43,7 @@ def test_scores_are_those_of_the_cpu(device, world, record_property):
     for where in ("cpu", device):
         out = world / f"scores-{where}{len(scores)}.json"
         model = ("--ckpt", find_model(None), "--data", world / "target", "--split", "val")
-        iccld("evaluate", *model, "--json", out, "--device", where)
+        iccld("evaluate", *model, "--json", out, "--device", where, out=out)
         scores.append(read(out))
     record_property("miou_cpu", scores[0]["miou"])
     record_property("miou", scores[1]["miou"])
