@@ -166,7 +166,7 @@ def _run(code, arguments, said, environment):
     sys.argv = ["iccld", *arguments]
     status = 0
     try:
-        exec(compile(code, "<before>", "exec"), {"__name__": "__main__"})  # noqa: S102
+        exec(compile(code, "<before>", "exec"), {"__name__": "__main__"})
     except SystemExit as leave:
         status = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     except BaseException:
