@@ -85,9 +85,9 @@ def launcher():
     return {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def iccld(*arguments, out, timeout=PATIENCE):
+def iccld(*arguments, out, timeout=PATIENCE, environment=None):
     """Run another command; `out` is where it writes to."""
-    status, said = run_python(_MAIN, arguments, out, timeout)
+    status, said = run_python(_MAIN, arguments, out, timeout, environment)
     assert status == 0, said
 
 
