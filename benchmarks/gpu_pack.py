@@ -13,6 +13,7 @@ town does not travel, the other machine renders it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -204,7 +205,7 @@ def shrink(
     rows = [json.loads(line) for line in (source / "index.jsonl").read_text(encoding="utf-8").splitlines()][::every]
     for row in rows:
         if row["split"] == "train" and not train_labels:
-            row |= {"label": None, "pixels": None}
+            row |= {"label": None, "pixels": None, "label_sha256": None}
         small = size if row["split"] == "train" else None
         image = Path(row["image"])
         (out / image).parent.mkdir(parents=True, exist_ok=True)
@@ -221,6 +222,9 @@ def shrink(
             cv2.imwrite(str(out / row["label"]), label, [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_STRATEGY, 1])
             if small:
                 row["pixels"] = {str(i): int((label == i).sum()) for i in map(int, sorted(set(label.ravel().tolist())))}
+        for kind in ("image", "label"):
+            if row[kind]:  # the sums of the new files: others are refused
+                row[f"{kind}_sha256"] = hashlib.sha256((out / row[kind]).read_bytes()).hexdigest()
     (out / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     shutil.copyfile(source / "dataset.json", out / "dataset.json")
 

@@ -1,6 +1,7 @@
 """benchmarks/gpu and gpu_pack.py: rows are kept, time limits hold, and the pack holds what is missing over there."""
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -74,6 +75,13 @@ def test_packed_data_is_smaller_and_still_a_data_set(tmp_path):
     from training_runs import make_dataset
 
     source = make_dataset(tmp_path / "source", (("train", 4), ("val", 2)), size=(80, 64))
+    rows = [json.loads(line) for line in (source / "index.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {
+            f"{kind}_sha256": hashlib.sha256((source / row[kind]).read_bytes()).hexdigest()
+            for kind in ("image", "label")
+        }
+    (source / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     gpu_pack.shrink(source, tmp_path / "small", (40, 32), 80, train_labels=True)
     gpu_pack.shrink(source, tmp_path / "bare", None, 80, train_labels=False)
     whole, small, bare = (PreparedDataset(tmp_path / name) for name in ("source", "small", "bare"))
@@ -83,6 +91,7 @@ def test_packed_data_is_smaller_and_still_a_data_set(tmp_path):
         ids, counts = np.unique(small.read_label(frame), return_counts=True)
         assert frame.pixels == dict(zip(ids.tolist(), counts.tolist(), strict=True))
     assert [frame.label for frame in bare.frames("train")] == [None] * 4
+    assert [bare.read_image(frame).shape for frame in bare.frames("train")] == [(64, 80, 3)] * 4
     for one, other in zip(whole.frames("val"), bare.frames("val"), strict=True):
         assert (whole.root / one.image).read_bytes() == (bare.root / other.image).read_bytes()
         assert np.array_equal(cv2.imread(str(whole.root / one.label), 0), cv2.imread(str(bare.root / other.label), 0))
