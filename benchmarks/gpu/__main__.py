@@ -81,7 +81,8 @@ def main() -> None:
         for piece in PIECES:
             print(f"{piece.name:12s} {piece.minutes:4.1f} min at most, expected {piece.expected:10s}  {piece.text}")
         return
-    signal.signal(signal.SIGTERM, stop_all)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, stop_all)
     results = Results(options.out.resolve())
     setting = Setting.of(options, ROOT)
     os.chdir(ROOT)  # what is started below is named from there

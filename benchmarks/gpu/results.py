@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -115,10 +116,19 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def stop_all(number: int, frame: Any) -> None:
-    """Handler of SIGTERM: what was started does not outlive this program."""
-    for group in list(_running):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
+    """Handler of SIGTERM: what was started may save, and ends before this program does."""
+    until, left = time.monotonic() + _GRACE, set(_running)
+    for sent in itertools.chain([signal.SIGTERM], itertools.repeat(0)):
+        for group in list(left):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(group, os.WNOHANG)  # or it would stay in the group for ever
+            try:
+                os.killpg(group, signal.SIGKILL if time.monotonic() > until else sent)
+            except ProcessLookupError:
+                left.discard(group)
+        if not left:
+            break
+        time.sleep(0.1)
     os._exit(128 + number)
 
 
