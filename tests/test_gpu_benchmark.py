@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,6 +49,27 @@ def test_a_command_ends_with_its_time_and_so_does_what_it_started(tmp_path):
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
     assert results.call(["sh", "-c", "exit 3"], 5, tmp_path / "log")[0] == 3
+
+
+def test_a_stopped_program_lets_what_it_started_save_first(tmp_path):
+    """The command's first process ends at once; another of its group takes a moment to save."""
+    saving = "trap 'sleep 1; echo > saved; exit' TERM; echo > ready; while :; do sleep 0.1; done"
+    (tmp_path / "saving.sh").write_text(saving)
+    command = ["sh", "-c", "sh saving.sh & wait"]
+    code = "import results, signal, sys; from pathlib import Path; signal.signal(15, results.stop_all)"
+    code += f"; results.call({command!r}, float(sys.argv[1]), Path('log'))"
+    start = [sys.executable, "-c", code]
+    path = {**os.environ, "PYTHONPATH": str(BENCHMARKS / "gpu")}
+    for seconds, stops in (("2", False), ("60", True)):
+        program = subprocess.Popen([*start, seconds], cwd=tmp_path, env=path)
+        while stops and not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        if stops:
+            program.terminate()
+        assert program.wait(30) == (143 if stops else 0)
+        assert (tmp_path / "saved").exists()
+        for name in ("saved", "ready"):
+            (tmp_path / name).unlink()
 
 
 def test_the_pieces_are_listed():
