@@ -126,7 +126,13 @@ def _ablate(
     sets = ["data.workers=2", f"run.validate_every={max(iterations // 4, 1)}", "run.overlay_every=0"]
     if setting.toy:
         command += ["--preset", "tiny"]
-        sets += ["data.crop=[64,64]", "data.batch_size=2", "data.workers=0"]
+        sets += [
+            "data.crop=[64,64]",
+            "data.batch_size=2",
+            "data.workers=0",
+            "run.validate_every=0",
+            "run.validate_frames=4",
+        ]
     else:
         sets += ["data.crop=[480,352]"]
         command += ["--classes", TEN] if target.name == "camvid" else []
