@@ -19,13 +19,12 @@ done
 # torch is in one itself, an environment made from it sees the system's packages and not torch.
 if [ -n "$pack" ] && ls "$pack"/wheels/*.whl >/dev/null 2>&1; then
     site="${ICCLD_GPU_SITE:-${TMPDIR:-/tmp}/iccld-gpu-site}"
-    if [ ! -f "$site/.done" ]; then
+    if [ "$(cat "$site/.done" 2>/dev/null)" != "$(ls "$pack/wheels")" ]; then
         "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --find-links "$pack/wheels" \
             --target "$site" "$pack"/wheels/*.whl
-        touch "$site/.done"
+        ls "$pack/wheels" >"$site/.done"
     fi
     export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
-cd "$root"
-exec "$python" benchmarks/gpu ${arguments[@]+"${arguments[@]}"}
+exec "$python" "$root/benchmarks/gpu" ${arguments[@]+"${arguments[@]}"}

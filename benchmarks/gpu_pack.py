@@ -13,6 +13,7 @@ town does not travel, the other machine renders it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 from packaging.requirements import Requirement
@@ -32,6 +34,7 @@ MIB = 2**20
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
 STANDS_FOR = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
 NOT_NEEDED = ("av",)  # videos alone need it, and it is the largest of all wheels
+TESTS_NEED = ("pytest", "hypothesis")  # what tests/conftest.py and tests/cuda import
 _SAMPLE = 10  # one of so many frames tells what all will take
 _MARGIN = 0.98
 TRIES = [(size, quality) for size in ((640, 480), (480, 360)) for quality in (90, 85, 80, 75, 70)]
@@ -50,6 +53,8 @@ def main() -> None:
     sizes = {part: folder_bytes(out / part) for part in ("wheels", "weights")}
     if options.real_data:
         room = options.limit_mib * MIB - sum(sizes.values())
+        if room <= 0:
+            _refuse(out, sum(sizes.values()), options.limit_mib)
         print(f"data: {room / MIB:.1f} MiB are left for it", flush=True)
         pack_data(options.real_data, out / "data", room)
     sizes["data"] = folder_bytes(out / "data")
@@ -58,9 +63,14 @@ def main() -> None:
     total = sum(sizes.values())
     print(f"{'in all':8s} {total / MIB:6.1f} MiB in {out}")
     if total > options.limit_mib * MIB:
-        largest = sorted((p for p in out.rglob("*") if p.is_file()), key=lambda p: -p.stat().st_size)[:5]
-        names = ", ".join(f"{p.name} {p.stat().st_size / MIB:.1f} MiB" for p in largest)
-        sys.exit(f"error: more than --limit-mib {options.limit_mib:g}; the largest files are {names}")
+        _refuse(out, total, options.limit_mib)
+
+
+def _refuse(out: Path, total: int, limit_mib: float) -> NoReturn:
+    largest = sorted((p for p in out.rglob("*") if p.is_file()), key=lambda p: -p.stat().st_size)[:5]
+    names = ", ".join(f"{p.name} {p.stat().st_size / MIB:.1f} MiB" for p in largest)
+    taken = f"{total / MIB:.1f} MiB are taken, --limit-mib is {limit_mib:g}; the largest files are {names}"
+    sys.exit(f"error: {taken}: name what the other machine has with --has, or raise the limit")
 
 
 def _options() -> argparse.Namespace:
@@ -84,7 +94,7 @@ def missing_packages(options: argparse.Namespace) -> dict[str, str]:
     """
     environment = {"python_version": options.python, "python_full_version": f"{options.python}.0", "extra": ""}
     has = installed_there(options.has) if options.has else dict.fromkeys(_closure("torch", environment), None)
-    wanted = {*_closure("iccld", environment), *_closure("pytest", environment)}
+    wanted = {name for start in ("iccld", *TESTS_NEED) for name in _closure(start, environment)}
     needs = [requirement for name in wanted for requirement in _requirements(name, environment)]
     return {
         name: metadata.version(name)
@@ -195,7 +205,7 @@ def shrink(
     rows = [json.loads(line) for line in (source / "index.jsonl").read_text(encoding="utf-8").splitlines()][::every]
     for row in rows:
         if row["split"] == "train" and not train_labels:
-            row |= {"label": None, "pixels": None}
+            row |= {"label": None, "pixels": None, "label_sha256": None}
         small = size if row["split"] == "train" else None
         image = Path(row["image"])
         (out / image).parent.mkdir(parents=True, exist_ok=True)
@@ -212,6 +222,9 @@ def shrink(
             cv2.imwrite(str(out / row["label"]), label, [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_STRATEGY, 1])
             if small:
                 row["pixels"] = {str(i): int((label == i).sum()) for i in map(int, sorted(set(label.ravel().tolist())))}
+        for kind in ("image", "label"):
+            if row[kind]:  # the sums of the new files: others are refused
+                row[f"{kind}_sha256"] = hashlib.sha256((out / row[kind]).read_bytes()).hexdigest()
     (out / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     shutil.copyfile(source / "dataset.json", out / "dataset.json")
 

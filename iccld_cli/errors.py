@@ -53,6 +53,7 @@ _MEMORY_WORDS = (
     "storage size calculation overflowed",
     "array is too big",
     "bad_alloc",
+    "_alloc_failed",  # cuBLAS and cuDNN, which allocate beside torch
 )
 
 

@@ -1,8 +1,10 @@
 """benchmarks/gpu and gpu_pack.py: rows are kept, time limits hold, and the pack holds what is missing over there."""
 
 import argparse
+import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -49,10 +51,31 @@ def test_a_command_ends_with_its_time_and_so_does_what_it_started(tmp_path):
     assert results.call(["sh", "-c", "exit 3"], 5, tmp_path / "log")[0] == 3
 
 
+def test_a_stopped_program_lets_what_it_started_save_first(tmp_path):
+    """The command's first process ends at once; another of its group takes a moment to save."""
+    saving = "trap 'sleep 1; echo > saved; exit' TERM; echo > ready; while :; do sleep 0.1; done"
+    (tmp_path / "saving.sh").write_text(saving)
+    command = ["sh", "-c", "sh saving.sh & wait"]
+    code = "import results, signal, sys; from pathlib import Path; signal.signal(15, results.stop_all)"
+    code += f"; results.call({command!r}, float(sys.argv[1]), Path('log'))"
+    start = [sys.executable, "-c", code]
+    path = {**os.environ, "PYTHONPATH": str(BENCHMARKS / "gpu")}
+    for seconds, stops in (("2", False), ("60", True)):
+        program = subprocess.Popen([*start, seconds], cwd=tmp_path, env=path)
+        while stops and not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        if stops:
+            program.terminate()
+        assert program.wait(30) == (143 if stops else 0)
+        assert (tmp_path / "saved").exists()
+        for name in ("saved", "ready"):
+            (tmp_path / name).unlink()
+
+
 def test_the_pieces_are_listed():
     done = subprocess.run([sys.executable, BENCHMARKS / "gpu", "--list"], capture_output=True, text=True, check=True)
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows][:3] == ["machine", "town", "correctness"]
+    assert [row[0] for row in rows][:3] == ["machine", "correctness", "town"]
     assert all(float(row[1]) < 9 for row in rows)
 
 
@@ -74,6 +97,13 @@ def test_packed_data_is_smaller_and_still_a_data_set(tmp_path):
     from training_runs import make_dataset
 
     source = make_dataset(tmp_path / "source", (("train", 4), ("val", 2)), size=(80, 64))
+    rows = [json.loads(line) for line in (source / "index.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {
+            f"{kind}_sha256": hashlib.sha256((source / row[kind]).read_bytes()).hexdigest()
+            for kind in ("image", "label")
+        }
+    (source / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     gpu_pack.shrink(source, tmp_path / "small", (40, 32), 80, train_labels=True)
     gpu_pack.shrink(source, tmp_path / "bare", None, 80, train_labels=False)
     whole, small, bare = (PreparedDataset(tmp_path / name) for name in ("source", "small", "bare"))
@@ -83,6 +113,7 @@ def test_packed_data_is_smaller_and_still_a_data_set(tmp_path):
         ids, counts = np.unique(small.read_label(frame), return_counts=True)
         assert frame.pixels == dict(zip(ids.tolist(), counts.tolist(), strict=True))
     assert [frame.label for frame in bare.frames("train")] == [None] * 4
+    assert [bare.read_image(frame).shape for frame in bare.frames("train")] == [(64, 80, 3)] * 4
     for one, other in zip(whole.frames("val"), bare.frames("val"), strict=True):
         assert (whole.root / one.image).read_bytes() == (bare.root / other.image).read_bytes()
         assert np.array_equal(cv2.imread(str(whole.root / one.label), 0), cv2.imread(str(bare.root / other.label), 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ SECOND = ("stage1-continued", "stage2")
 TEN = "road,sidewalk,building,fence,pole,traffic sign,vegetation,sky,person,car"
 _ADV_SHARE = 0.25  # steps of stage 2 to those of stage 1, as in the recorded rows (300 of 1,200)
 _PROBE = 120  # steps whose second half is timed
+_SAVING = 25  # seconds kept for what is running to save
 _IN_TRAINING = 0.75  # of the time left; the rest is start, validation and evaluation
 
 
 def run_first(setting: Setting, results: Results, deadline: Deadline) -> None:
     """The source alone and stage 1, all seeds at once."""
     iterations = _iterations(setting, results, deadline)
+    if iterations is None:
+        results.say("accuracy-1: time was up before the speed of a step was known; run again to go on")
+        return
     _rows("accuracy-1", FIRST, iterations, setting, results, deadline)
 
 
@@ -37,17 +42,26 @@ def run_second(setting: Setting, results: Results, deadline: Deadline) -> None:
     _rows("accuracy-2", SECOND, row["stage1"], setting, results, deadline)
 
 
-def _iterations(setting: Setting, results: Results, deadline: Deadline) -> int:
-    """Steps of stage 1: given, found before, or from the speed of trainings side by side."""
+def _iterations(setting: Setting, results: Results, deadline: Deadline) -> int | None:
+    """Steps of stage 1: given, found before, or from the speed of trainings side by side; None if time was up.
+
+    They fill the whole piece, however little of it this command has left: the next command goes on.
+    """
     known = results.rows("accuracy-1").get("iterations")
     if known is not None:
         return int(known["stage1"])
     if setting.iterations is not None or setting.toy:
         found, seconds = setting.iterations or 6, None
     else:
-        _ablate(("stage1",), _PROBE, setting, deadline, setting.work / "probe", jobs=2 * len(setting.seeds), probe=True)
+        began, jobs = time.monotonic(), 2 * len(setting.seeds)
+        status, said = _ablate(("stage1",), _PROBE, setting, deadline, setting.work / "probe", jobs, probe=True)
+        if status is None:
+            return None
+        if status:
+            raise RuntimeError(f"the probe ended with {status}: {said.strip()[-600:]}")
         seconds = max(_seconds_per_step(setting.work / "probe"))
-        found = max(round(_IN_TRAINING * deadline.left() / seconds, -2), 200)
+        left = deadline.whole - (time.monotonic() - began)
+        found = max(round(_IN_TRAINING * left / seconds, -2), 200)
     results.put("accuracy-1", "iterations", {"stage1": int(found), "stage2": _adv(int(found)), "step_seconds": seconds})
     return int(found)
 
@@ -79,10 +93,10 @@ def _rows(
     status, said = _ablate(tuple(wanted), iterations, setting, deadline, out, jobs=2 * len(setting.seeds))
     for name, row in _collected(out).items():
         if name in names:
-            facts = {"steps": iterations, "title": row["title"], "train_seconds": _train_seconds(out / name)}
+            facts = {"steps": _steps(row, iterations), "title": row["title"], "compute": row["compute"]}
             evaluations = row["evaluations"]
             scores = {f"{split}_miou": evaluations[split]["miou"][0] for split in evaluations}
-            seeds = evaluations["val"]["seeds"]
+            seeds = sorted(set.intersection(*(set(evaluations.get(s, {}).get("seeds", ())) for s in ("val", "test"))))
             results.put(piece, name, {**facts, **scores, "seeds": seeds, "evaluations": evaluations})
     if status is None:
         results.say(f"{piece}: time was up; run again with the same --work to go on")
@@ -99,6 +113,8 @@ def _ablate(
     jobs: int,
     probe: bool = False,
 ) -> tuple[int | None, str]:
+    if deadline.left() < _SAVING + 10:
+        return None, ""
     sources, target = setting.data()
     seeds = range(jobs) if probe else setting.seeds
     command = [sys.executable, "benchmarks/ablation.py", "--source", *map(str, sources), "--target", str(target)]
@@ -110,13 +126,19 @@ def _ablate(
     sets = ["data.workers=2", f"run.validate_every={max(iterations // 4, 1)}", "run.overlay_every=0"]
     if setting.toy:
         command += ["--preset", "tiny"]
-        sets += ["data.crop=[64,64]", "data.batch_size=2", "data.workers=0"]
+        sets += [
+            "data.crop=[64,64]",
+            "data.batch_size=2",
+            "data.workers=0",
+            "run.validate_every=0",
+            "run.validate_frames=4",
+        ]
     else:
         sets += ["data.crop=[480,352]"]
         command += ["--classes", TEN] if target.name == "camvid" else []
     command += [part for value in sets for part in ("--set", value)]
     # A thread a training: the processors are for the loaders.
-    return call(command, deadline.left() - 25, setting.work / f"{out.name}.log", OMP_NUM_THREADS="1")
+    return call(command, deadline.left() - _SAVING, setting.work / f"{out.name}.log", OMP_NUM_THREADS="1")
 
 
 def _collected(out: Path) -> dict[str, Any]:
@@ -125,5 +147,6 @@ def _collected(out: Path) -> dict[str, Any]:
     return ablation.collect(out)
 
 
-def _train_seconds(folder: Path) -> list[int]:
-    return [int(path.read_text()) for path in sorted(folder.glob("seed*/seconds.txt"))]
+def _steps(row: dict[str, Any], iterations: int) -> int:
+    """Steps of a row, as its trainings noted them."""
+    return next((taken["steps"] for taken in row["compute"].values() if taken), iterations)

@@ -26,6 +26,9 @@ _SAVING = 25  # seconds kept for what is running to stop
 
 def run(setting: Setting, results: Results, deadline: Deadline) -> None:
     """Run the tests that have not passed or skipped yet."""
+    if deadline.left() < _SAVING + 30:
+        results.say("correctness: too little time to begin with; run again")
+        return
     done = [name for name in results.rows(PIECE) if results.has(PIECE, name)]
     environment = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
     if setting.toy:

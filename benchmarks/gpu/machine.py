@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def run(setting: Setting, results: Results, deadline: Deadline) -> None:
             "diffusers": diffusers.__version__,
             "accelerate": accelerate.__version__,
             "python": platform.python_version(),
-            "processors": torch.get_num_threads(),
+            "processors": os.cpu_count(),
             "toy": setting.toy,
         }
         results.put("machine", "machine", row)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,15 @@ class Results:
 
 
 class Deadline:
-    """The time that a piece may still take."""
+    """The time that a piece may still take.
 
-    def __init__(self, seconds: float) -> None:
+    Attributes:
+        whole: Seconds of the whole piece, over as many commands as it takes.
+    """
+
+    def __init__(self, seconds: float, whole: float) -> None:
         self._end = time.monotonic() + seconds
+        self.whole = whole
 
     def left(self) -> float:
         """Seconds left; never below 0."""
@@ -77,31 +84,51 @@ def call(command: list[str], seconds: float, log: Path, **environment: str) -> t
         Exit status, None where its time was up, and what it printed.
     """
     with open(log, "w+", encoding="utf-8", errors="replace") as file:
+        # A group of its own, so that all of it can be ended; not a session, which outlives whoever ends this one's.
+        own: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
+            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment}, **own
         )
         _running.add(process.pid)
         try:
             status: int | None = process.wait(max(seconds, 1))
         except subprocess.TimeoutExpired:
             status = None
-        finally:  # the whole group: loaders and trainings that it started are its own
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                try:
-                    os.killpg(process.pid, number)
-                    process.wait(_GRACE)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
-                    continue
+        finally:
+            _end(process)
             _running.discard(process.pid)
         file.seek(0)
         return status, file.read()
 
 
+def _end(process: subprocess.Popen) -> None:
+    """End the whole group of a process: loaders and trainings that it started are its own, and may save first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + _GRACE
+        while time.monotonic() < until:
+            process.poll()  # or it would stay in the group for ever
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                return
+            number = 0  # is anybody left?
+            time.sleep(0.1)
+
+
 def stop_all(number: int, frame: Any) -> None:
-    """Handler of SIGTERM: what was started does not outlive this program."""
-    for group in list(_running):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
+    """Handler of SIGTERM: what was started may save, and ends before this program does."""
+    until, left = time.monotonic() + _GRACE, set(_running)
+    for sent in itertools.chain([signal.SIGTERM], itertools.repeat(0)):
+        for group in list(left):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(group, os.WNOHANG)  # or it would stay in the group for ever
+            try:
+                os.killpg(group, signal.SIGKILL if time.monotonic() > until else sent)
+            except ProcessLookupError:
+                left.discard(group)
+        if not left:
+            break
+        time.sleep(0.1)
     os._exit(128 + number)
 
 

@@ -106,7 +106,7 @@ def style_align(images: Tensor, style_of: Tensor, jitter: Jitter) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _opponent_axes(device: torch.device) -> Tensor:
-    return _OPPONENT.to(device)
+    return _OPPONENT.to(device, non_blocking=True)
 
 
 def _to_opponent(images: Tensor, axes: Tensor) -> Tensor:
@@ -176,6 +176,7 @@ def mask_blocks(images: Tensor, rngs: list[np.random.Generator], block: int, rat
     """
     height, width = images.shape[-2:]
     rows, columns = -(-height // block), -(-width // block)
-    keep = torch.from_numpy(np.stack([rng.random((rows, columns)) >= ratio for rng in rngs])).to(images)
+    keep = torch.from_numpy(np.stack([rng.random((rows, columns)) >= ratio for rng in rngs]))
+    keep = keep.to(images.device, images.dtype, non_blocking=True)
     keep = keep.repeat_interleave(block, dim=1).repeat_interleave(block, dim=2)[:, None, :height, :width]
     return images * keep

@@ -91,7 +91,8 @@ class Segmenter(nn.Module):
             return z_0
         denoiser = self.denoiser
         assert denoiser is not None
-        noise = seeded_noise((1, *z_0.shape[1:]), seed, draw).to(z_0).expand_as(z_0)
+        drawn = seeded_noise((1, *z_0.shape[1:]), seed, draw)
+        noise = drawn.to(z_0.device, z_0.dtype, non_blocking=True).expand_as(z_0)
         return sample(lambda z_t, t: denoiser(z_t, t, z_0), self.scheduler, noise, steps)
 
     def views(self, images: Tensor) -> list[Tensor]:

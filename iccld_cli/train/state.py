@@ -257,6 +257,9 @@ def _restore_optimizer(
     for key, value in tensors.items():
         _, _, index, field = key.split("/", 3)
         state.setdefault(int(index), {})[field] = layout.part_like(value, parameters[int(index)])
+    # Which kernels step is a matter of this device, and not of the one that the state was written on.
+    pairs = zip(groups, optimizer.param_groups, strict=True)
+    groups = [{**group, "fused": own["fused"], "foreach": own["foreach"]} for group, own in pairs]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -1,9 +1,19 @@
-"""Small trainings through the command line, in processes of their own, which may be prepared by a line of Python."""
+"""Small trainings through the command line, in processes of their own, which may be prepared by a line of Python.
 
+The processes are forks of one that has imported everything and never touched a GPU, so that each starts in a moment.
+Where a fork cannot use the device all the same (a library that asks the driver while it is imported), each is started
+anew.
+"""
+
+import contextlib
+import functools
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +21,12 @@ import torch
 import training_runs
 
 STEPS = 6
-PATIENCE = 240 if torch.cuda.is_available() else 1200  # seconds; a CPU that rehearses may be a busy one
-_MAIN = "from iccld_cli.__main__ import main; main()"
+PATIENCE = 240 if torch.cuda.is_available() else 600  # seconds; a CPU that rehearses may be a busy one
+_PRELOADED = ["iccld_cli.__main__", "iccld_cli.train.run", "iccld_cli.cli.evaluate", "iccld_cli.cli.predict"]
+_ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic kernels ask for
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # looking for a GPU does not start the driver, which forks would not survive
+}
 
 
 @dataclass(frozen=True)
@@ -21,12 +35,12 @@ class Run:
 
     Attributes:
         out: Its folder.
-        status: Exit status.
+        status: Exit status; None where it had to be stopped.
         said: What it printed.
     """
 
     out: Path
-    status: int
+    status: int | None
     said: str
 
     def numbers(self):
@@ -48,26 +62,116 @@ def adv(checkpoint, out, device, *more, steps=STEPS, batch=2):
     return [*training_runs.adv_arguments(checkpoint, out, *more, steps=steps, batch=batch), "--device", device]
 
 
-def train(arguments, *, before="", launcher=(), timeout=PATIENCE):
-    """Run the command line; `before` is Python that runs first, `launcher` a program that starts it."""
-    arguments = [str(a) for a in arguments]
-    start = [*launcher, "-m", "iccld_cli"] if launcher else ["-c", f"{before}\n{_MAIN}"]
-    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    done = subprocess.run(
-        [sys.executable, *start, *arguments], capture_output=True, text=True, timeout=timeout, env=environment
-    )
-    return Run(Path(arguments[arguments.index("--out") + 1]), done.returncode, done.stdout + done.stderr)
+def train(arguments, *, before="", timeout=PATIENCE, launched=False):
+    """Run a training.
+
+    Args:
+        arguments: Of the command line.
+        before: Python that runs in its process first; a function `after` that it defines is called at the end.
+        timeout: Seconds.
+        launched: In the environment of a launcher that has started a single process.
+    """
+    out = Path(arguments[arguments.index("--out") + 1])
+    status, said = run_python(f"{before}\n{_MAIN}", [*arguments], out, timeout, launcher() if launched else {})
+    return Run(out, status, said)
 
 
-def iccld(*arguments, timeout=PATIENCE):
-    """Run another command; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "iccld_cli", *map(str, arguments)], capture_output=True, text=True, timeout=timeout
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def launcher():
+    """The environment that `torchrun --nproc_per_node 1` gives to its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    return {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def iccld(*arguments, out, timeout=PATIENCE, environment=None):
+    """Run another command; `out` is where it writes to."""
+    status, said = run_python(_MAIN, arguments, out, timeout, environment)
+    assert status == 0, said
+
+
+def run_python(code, arguments, out, timeout, environment=None):
+    """Run Python code with the device at hand; returns its exit status and what it printed, kept in `OUT.txt`."""
+    said = Path(out).with_name(f"{Path(out).name}.txt")
+    given = (code, [str(a) for a in arguments], str(said), {**_ENVIRONMENT, **(environment or {})})
+    status = _fork(given, timeout) if _forks_can() else _start(given, timeout)
+    return status, said.read_text(encoding="utf-8")
 
 
 def read(path):
     """A JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+# Whatever a command does at its end is its own; what `before` has left is called whether or not the command failed.
+_MAIN = """
+from iccld_cli.__main__ import main
+try:
+    main()
+finally:
+    globals().get("after", lambda: None)()
+"""
+
+
+@functools.cache
+def _forks_can():
+    """Whether a fork can compute on the device."""
+    if not torch.cuda.is_available():
+        return True
+    code = "import torch; torch.ones(8, device='cuda').sum().item()"
+    return _fork((code, [], os.devnull, _ENVIRONMENT), 120) == 0
+
+
+def _fork(given, timeout):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ |= _ENVIRONMENT  # the server inherits them when the first process is asked for
+    try:
+        process = context.Process(target=_run, args=given)
+        process.start()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return None
+    return process.exitcode
+
+
+def _start(given, timeout):
+    code, arguments, said, environment = given
+    with open(said, "w", encoding="utf-8") as file, contextlib.suppress(subprocess.TimeoutExpired):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(
+            command,
+            stdout=file,
+            stderr=file,
+            timeout=timeout,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        return done.returncode
+    return None
+
+
+def _run(code, arguments, said, environment):
+    os.environ |= {"OMP_NUM_THREADS": "1", **environment}
+    torch.set_num_threads(1)
+    with open(said, "w", encoding="utf-8", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["iccld", *arguments]
+    status = 0
+    try:
+        exec(compile(code, "<before>", "exec"), {"__name__": "__main__"})
+    except SystemExit as leave:
+        status = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # without the interpreter's long goodbye

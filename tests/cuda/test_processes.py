@@ -1,12 +1,10 @@
-"""One process under a launcher: NCCL, data parallelism, and parameters in shards on a mesh of one."""
+"""One process as a launcher starts it: NCCL, data parallelism, and parameters in shards on a mesh of one."""
 
 import subprocess
 import sys
 
 import pytest
-from runs import PATIENCE, adv, seg, train
-
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
+from runs import PATIENCE, adv, launcher, run_python, seg, train
 
 
 @pytest.mark.parametrize("stage", ["seg", "adv"])
@@ -17,21 +15,28 @@ def test_a_launched_process_trains_as_one_without(device, world, stage1, stage, 
         begin(start, world / f"{name}-{stage}{len(more)}", device, "--precision", "fp32", *sets)
         for name, sets in (("alone", ()), ("launched", more))
     )
-    one, other = train(plain), train(launched, launcher=LAUNCHER)
+    one, other = train(plain), train(launched, launched=True)
     assert (one.status, other.status) == (0, 0), one.said[-2000:] + other.said[-3000:]
     assert other.losses()[0] == pytest.approx(one.losses()[0], rel=1e-4)
     assert other.losses()[-1] == pytest.approx(one.losses()[-1], rel=1e-2)
 
 
-def test_shards_compute_what_whole_networks_do(device, tmp_path):
-    """FSDP2 over NCCL with a single process: the same loss and gradients."""
-    script = tmp_path / "shards.py"
-    script.write_text(_SCRIPT)
+def test_torchrun_starts_a_training(device, world):
+    """The launcher itself, once: it costs two more starts of Python."""
+    arguments = seg(world, world / "torchrun", device, "--precision", "fp32", steps=2)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
     done = subprocess.run(
-        [sys.executable, *LAUNCHER, str(script), device], capture_output=True, text=True, timeout=PATIENCE
+        [*torchrun, "-m", "iccld_cli", *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "same" in done.stdout
+    assert (world / "torchrun/stage1.safetensors").exists()
+
+
+def test_shards_compute_what_whole_networks_do(device, tmp_path):
+    """FSDP2 over NCCL with a single process: the same loss and gradients."""
+    status, said = run_python(_SCRIPT, [device], tmp_path / "shards", PATIENCE, launcher())
+    assert status == 0, said
+    assert "same DTensor" in said
 
 
 _SCRIPT = """

@@ -18,7 +18,6 @@ VARIANTS = {
     "context": (("--precision", "bf16", "data.context=[96,64]"), None),
     "workers": (("--precision", "bf16", "data.workers=2"), 3e-2),
 }
-FLOATS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +44,7 @@ def test_a_training(device, world, stage1, on_cpu, stage, variant, record_proper
     assert run.status == 0, run.said[-3000:]
     losses = run.losses()
     assert len(losses) == 6 and all(math.isfinite(loss) for loss in losses)
-    assert f"({FLOATS[options[1]]})" in run.said
+    assert f"({options[1]})" in run.said
     assert next(out.glob("stage?.safetensors")).exists()
     record_property("first_loss", losses[0])
     record_property("first_loss_on_cpu", on_cpu[stage][0])
@@ -83,7 +82,7 @@ def test_resume_goes_on_to_the_bit(device, world, stage1, stage, record_property
     before = whole.numbers()
     (model,) = out.glob("stage?.safetensors")
     model.unlink()
-    newest = max((out / "state").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
+    newest = max((out / "state").glob("*-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     newest.rename(out / "set-aside")
     again = train([*arguments, "--resume"], before=exact)
     assert again.status == 0, again.said[-3000:]

@@ -34,6 +34,16 @@ def fake_cuda() -> Iterator[torch.device]:
             _forget_caches()
 
 
+@contextlib.contextmanager
+def training_step() -> Iterator[None]:
+    """A block in which nothing may be copied to the GPU in a way that makes the host wait, as set-up may."""
+    _FakeCuda.in_step = True
+    try:
+        yield
+    finally:
+        _FakeCuda.in_step = False
+
+
 def devices_of(value: Any) -> set[str]:
     """Types of the devices of all tensors in a nested value."""
     return {leaf.device.type for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)}
@@ -41,6 +51,8 @@ def devices_of(value: Any) -> set[str]:
 
 class _FakeCuda(TorchFunctionMode):
     """Whatever has to do with the device is done on fake tensors; those on the CPU are real and have numbers."""
+
+    in_step = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +70,8 @@ class _FakeCuda(TorchFunctionMode):
         name = getattr(function, "__name__", "")
         if name in _SYNCHRONISING and "cuda" in devices_of(args):
             raise AssertionError(f"{name} of a tensor on the GPU: the host would wait for it")
+        if self.in_step and _copies_and_waits(function, args, kwargs):
+            raise AssertionError(f"{name} from the host without non_blocking: the host would wait for the GPU")
         with self.fake:
             if function in (Tensor.to, Tensor.cuda):
                 return _move(args[0], *((CUDA,) if function is Tensor.cuda else args[1:]), **kwargs)
@@ -86,6 +100,14 @@ def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _asks_for_cuda(*values: Any) -> bool:
     leaves = tree_flatten(values)[0]
     return any(isinstance(v, FakeTensor) or (_names_device(v) and torch.device(v).type == "cuda") for v in leaves)
+
+
+def _copies_and_waits(function: Callable, args: tuple, kwargs: dict) -> bool:
+    if function in (torch.tensor, torch.as_tensor):
+        return not isinstance(args[0], FakeTensor)
+    if function not in (Tensor.to, Tensor.cuda) or args[0].device.type != "cpu":
+        return False
+    return not (kwargs.get("non_blocking") or any(a is True for a in args[1:]))
 
 
 def _names_device(value: Any) -> bool:

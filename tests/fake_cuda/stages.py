@@ -49,6 +49,8 @@ def build_stage(config: Config, stage: str, student: Segmenter) -> Any:
     """A stage on the fake device."""
     accelerator: Any = ForwardOnly()
     if stage == "stage2":
+        # diffusers copies its table to the device the first time, and waits for it.
+        student.scheduler.add_noise(*(torch.zeros(1, 1).to(CUDA) for _ in range(2)), torch.zeros(1).long().to(CUDA))
         return stage2_class(config)(config, CITYSCAPES, student, accelerator)
     reference = None
     if config.seg.feature_distance_weight > 0 and config.model.encoder != "tiny":

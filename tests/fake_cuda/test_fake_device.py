@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from devices import CUDA, devices_of, fake_cuda
+from devices import CUDA, devices_of, fake_cuda, training_step
 
 
 def test_shapes_and_layouts_are_those_of_real_tensors():
@@ -52,3 +52,19 @@ def test_what_lies_on_the_cpu_since_before_does_not_meet_either():
 def test_looking_at_a_number_is_refused(cuda, look):
     with pytest.raises(AssertionError, match="wait"):
         look(torch.ones(()).to(cuda))
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x, d: x.to(d),
+        lambda x, d: x.to(torch.ones(()).to(d, non_blocking=True)),
+        lambda x, d: torch.tensor(1, device=d),
+    ],
+)
+def test_a_copy_that_waits_is_refused_in_a_step(cuda, copy):
+    copy(torch.ones(3), cuda)
+    with training_step():
+        torch.ones(3).to(cuda, non_blocking=True)
+        with pytest.raises(AssertionError, match="wait"):
+            copy(torch.ones(3), cuda)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from devices import devices_of, fake_cuda
+from devices import devices_of, fake_cuda, training_step
 from stages import batch_on_device, build_stage, build_student, tensors_of
 
 # Each row meets as many branches as go together: fake tensors are slow.
@@ -29,9 +29,10 @@ def run_step(config, name, raw, steps=(-1,)):
     with fake_cuda():
         stage = build_stage(config, name, student)
         assert devices_of(tensors_of(stage)) == {"cuda"}
-        batch = batch_on_device(config, raw)
         for step in steps:
-            stats = stage.step(step % stage.iterations, batch)
+            with training_step():
+                batch = batch_on_device(config, raw)
+                stats = stage.step(step % stage.iterations, batch)
             assert {k for k, v in stats.items() if v.device.type != "cuda"} == set()
             assert {k for k, v in tensors_of(stage).items() if v.device.type != "cuda"} == set()
     return stats

@@ -14,12 +14,12 @@ from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, save_state
 
 
-def contents(seed=0, resume_key=None, extras=None, steps=0):
+def contents(seed=0, resume_key=None, extras=None, steps=0, fused=False):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)).to(
         memory_format=torch.channels_last
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, fused=fused)
     for _ in range(steps):
         network(torch.rand(2, 3, 8, 8)).square().mean().backward()
         optimizer.step()
@@ -54,6 +54,18 @@ def test_a_state_brings_everything_back_to_the_bit(tmp_path):
             other = after.optimizers["adam"].state[q][key]
             assert torch.equal(value, other)
             assert value.stride() == other.stride(), "another layout in memory takes kernels that round differently"
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_kernels_of_the_optimizer_are_those_of_this_device(tmp_path, fused):
+    save_state(tmp_path, "stage1", 3, contents(steps=3, fused=not fused), keep=1)
+    after = contents(seed=9, fused=fused)
+    load_state(list_states(tmp_path)[0], after)
+    optimizer = after.optimizers["adam"]
+    assert [group["fused"] for group in optimizer.param_groups] == [fused]
+    after.modules["net"](torch.rand(2, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    assert {float(state["step"]) for state in optimizer.state.values()} == {4.0}
 
 
 def test_only_the_newest_states_of_a_stage_are_kept(tmp_path):
