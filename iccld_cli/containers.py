@@ -2,11 +2,13 @@
 
 FFmpeg reads a file that was cut off without an error. Containers that state a number of frames (MP4, AVI) are told by
 counting; the others state the sizes of their parts, which is what is looked at here. Layouts after ISO/IEC 14496-12
-(boxes), RFC 8794 (EBML), ISO/IEC 13818-1 (transport and program streams), and the specifications of RIFF, FLV and ASF.
+(boxes), RFC 8794 and 9559 (Matroska), ISO/IEC 13818-1 (transport and program streams), and the specifications of RIFF,
+FLV and ASF.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -16,6 +18,23 @@ from typing import BinaryIO
 import numpy as np
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_CLUSTER = b"\x1f\x43\xb6\x75"
+_LEVEL_1 = frozenset(
+    bytes.fromhex(name)
+    for name in [
+        "114d9b74",
+        "1549a966",
+        "1654ae6b",
+        "1f43b675",
+        "1c53bb6b",
+        "1043a770",
+        "1254c367",
+        "1941a469",
+        "ec",
+        "bf",
+    ]
+)  # RFC 9559: seek head, info, tracks, cluster, cues, chapters, tags, attachments, void, checksum
+_IN_CLUSTER = frozenset(bytes.fromhex(name) for name in ["e7", "a3", "a0", "a7", "ab", "5854", "af", "ec", "bf"])
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _TAIL = 1 << 18
 _PACKETS = 1 << 15  # of a transport stream, read at a time
@@ -40,27 +59,61 @@ def cut_off(path: Path) -> bool:
 
 
 def holes(path: Path) -> list[int]:
-    """Where packets of an MPEG transport stream are missing, by the counters that they carry.
+    """Where packets of an MPEG transport stream or blocks of a Matroska file are missing or unreadable.
+
+    FFmpeg looks for the next thing that it knows and goes on.
 
     Args:
         path: A video file.
 
     Returns:
-        Offsets in bytes of the first packets behind each gap; empty for other containers.
+        Offsets in bytes of what comes behind each gap, ascending; empty for other containers.
     """
     with open(path, "rb") as file:
-        layout = _packets(file.read(1024))
-        if layout is None:
-            return []
-        step, lead = layout
-        file.seek(0)
-        found: list[int] = []
-        last = np.full(1 << 13, -1, np.int64)  # the counter of each stream's last packet
-        at = 0
-        while block := file.read(step * _PACKETS):
-            packets = np.frombuffer(block, np.uint8)[: len(block) // step * step].reshape(-1, step)[:, lead:]
-            found += [at + step * int(i) for i in _gaps(packets, last)]
-            at += len(block)
+        head = file.read(1024)
+        layout = _packets(head)
+        if layout is not None:
+            return _transport_holes(file, *layout)
+        if head.startswith(_EBML):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                try:
+                    return _matroska_holes(data)
+                except (IndexError, ValueError):  # it ends within a number: `cut_off` tells
+                    return []
+    return []
+
+
+def _transport_holes(file: BinaryIO, step: int, lead: int) -> list[int]:
+    """By the counters that packets carry."""
+    file.seek(0)
+    found: list[int] = []
+    last = np.full(1 << 13, -1, np.int64)  # the counter of each stream's last packet
+    at = 0
+    while block := file.read(step * _PACKETS):
+        packets = np.frombuffer(block, np.uint8)[: len(block) // step * step].reshape(-1, step)[:, lead:]
+        found += [at + step * int(i) for i in _gaps(packets, last)]
+        at += len(block)
+    return found
+
+
+def _matroska_holes(data: mmap.mmap) -> list[int]:
+    """By its elements, each of which begins where the one before it ends."""
+    length, width = _vint(data, 4)
+    at = 4 + width + length + 4
+    at += _vint(data, at)[1]  # the segment, whose children follow
+    found: list[int] = []
+    while at + 12 < len(data):
+        name = data[at : at + 9 - data[at].bit_length()] if data[at] else b""
+        if name not in _LEVEL_1 and name not in _IN_CLUSTER:
+            at = data.find(_CLUSTER, at)
+            if at < 0:
+                break
+            found.append(at)
+            continue
+        at += len(name)
+        length, width = _vint(data, at)
+        # A cluster is entered, whatever its size; live streams do not know it.
+        at += width + (0 if name == _CLUSTER else length)
     return found
 
 
@@ -96,7 +149,7 @@ def _ebml(file: BinaryIO, size: int, head: bytes) -> bool:
     return not unknown and at + 4 + width + length > size
 
 
-def _vint(data: bytes, at: int) -> tuple[int, int]:
+def _vint(data: bytes | mmap.mmap, at: int) -> tuple[int, int]:
     """A number of variable length: its value, and how many bytes it takes."""
     width = 9 - data[at].bit_length()
     return int.from_bytes(data[at : at + width], "big") & ((1 << (7 * width)) - 1), width
