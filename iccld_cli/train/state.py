@@ -86,8 +86,9 @@ def remove_leftovers(run: Path) -> None:
     """Remove what a killed process left half-written or half-removed."""
     for path in (run / "state").glob(f".*{_PART}"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in run.glob(f".*{_PART}*"):
-        path.unlink(missing_ok=True)
+    for folder in (run, run / "overlays"):
+        for path in folder.glob(f".*{_PART}*"):
+            path.unlink(missing_ok=True)
 
 
 def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, write: bool = True) -> Path:
