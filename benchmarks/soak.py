@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("what", choices=("predict", "train"))
     parser.add_argument("--frames", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save", default="labels", help="what `predict` saves")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +100,7 @@ def main() -> None:
             # Under 2 M parameters: the preset as it is, on crops of 64x64.
             start = [i for i, word in enumerate(words) if word.startswith("model.")]
             words = [word for i, word in enumerate(words) if i not in start and i + 1 not in start]
+            words = [word.replace("run.log_every=1", f"run.log_every={options.log_every}") for word in words]
             words += ["--preset", "tiny"]
             rows, units = watch(words, root / "said.txt"), steps
         else:
