@@ -73,8 +73,14 @@ def test_killed_at_a_random_moment_and_run_again(trial, seed):
     assert trial.seed(seed)["differs"] == []
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sent: sent.name)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        *((name, signal.SIGTERM) for name in COMMANDS),
+        *((name, sent) for name in ("stage 1", "predict") for sent in (signal.SIGINT, signal.SIGHUP)),
+        ("prepare", signal.SIGINT),
+    ],
+)
 def test_a_signal_ends_it_and_the_same_command_goes_on(trial, run, name, sent):
     """Behaviour 25: a hang-up ended a training without a state, SIGTERM left a hidden part of a video for ever."""
     moment = trial.cases[name].operations * 2 // 3
