@@ -180,14 +180,23 @@ def call(words: Sequence[str]) -> int:
     return 0
 
 
-def fork(words: Sequence[str], folder: Path, said: Path, operation: int = 0) -> int:
+def fork(
+    words: Sequence[str],
+    folder: Path,
+    said: Path,
+    operation: int = 0,
+    sent: int = signal.SIGKILL,
+    first: Callable[[], object] = lambda: None,
+) -> int:
     """Start the command in a forked process; returns its number.
 
     Args:
         words: The command line.
         folder: Where operations on files are counted.
         said: File that gets what it prints, and the number of operations in its last line.
-        operation: Number of the operation at which it kills itself; 0 for none.
+        operation: Number of the operation at which it sends itself a signal; 0 for none.
+        sent: The signal.
+        first: Called in the new process before the command.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -201,7 +210,7 @@ def fork(words: Sequence[str], folder: Path, said: Path, operation: int = 0) -> 
         if event in OPERATIONS and given and str(given[0]).startswith(prefix):
             seen += 1
             if seen == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), sent)
 
     try:
         handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -210,6 +219,7 @@ def fork(words: Sequence[str], folder: Path, said: Path, operation: int = 0) -> 
         # What a test runner has put in their place would write elsewhere.
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         torch.set_num_threads(1)
+        first()
         sys.addaudithook(watch)
         status = call(words)
         os.write(handle, f"\n{seen}\n".encode())
@@ -306,7 +316,10 @@ class Trial:
                 break
             kills += 1
         status, _ = finish(fork(case.words(out), out, self.said))
-        wrong = [] if status == case.status else [f"exit status {status}: {self.said.read_text(errors='replace')}"]
+        said = self.said.read_text(errors="replace")
+        # Killed behind its last line of output, a command was done: `predict` then says that the results exist.
+        done = name == "predict" and status == 1 and "frames in" in said and " exists: " in said
+        wrong = [] if status == case.status or done else [f"exit status {status}: {said}"]
         wrong += differences(contents(out), case.expected) if out.exists() else ["no output"]
         if not wrong:
             shutil.rmtree(out)

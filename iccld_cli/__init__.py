@@ -9,7 +9,13 @@ Source of the method: Yu, Sun, Chi, Yang, Luo, arXiv 2412.16859.
 See `iccld_cli.inference.api`. Importing this package imports nothing else; torch comes with the first `load`.
 """
 
+import os as _os
+
 __version__ = "0.1.0"
+
+# No part of this program reports to anyone. Read by huggingface_hub, transformers and diffusers when they are imported.
+for _name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    _os.environ.setdefault(_name, "1")
 
 
 def __getattr__(name: str) -> object:

@@ -22,6 +22,7 @@ from typing import Any
 
 from iccld_cli.errors import IccldError
 from iccld_cli.names import json_safe
+from iccld_cli.reading import kind_problem
 
 _READABLE_BYTES = 120
 """Temporary names up to this long say what they are for; longer ones would not fit where a final name just fits."""
@@ -41,9 +42,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         The path to write to. It is removed when the block raises.
 
     Raises:
-        IccldError: The disk is full or the folder cannot be written.
+        IccldError: The disk is full, the folder cannot be written, or a device or pipe has this name.
     """
     path = Path(path)
+    if problem := kind_problem(path):  # the rename would put a file in its place, in /dev as well
+        raise IccldError(f"cannot write {path}, which {problem}", "name a file")
     temporary = path.with_name(f".{_mark(path)}.{_host()}-{os.getpid():x}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

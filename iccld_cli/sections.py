@@ -200,9 +200,9 @@ class AugmentConfig(Section):
 class OptimConfig(Section):
     """The optimizer (AdamW, linear warm-up and decay)."""
 
-    lr: float = Field(6e-5, gt=0, description="Learning rate of the pretrained encoder.")
+    lr: float = Field(6e-5, gt=0, le=1000, description="Learning rate of the pretrained encoder.")
     head_lr_factor: float = Field(
-        10.0, gt=0, description="Factor on optim.lr for everything that starts from random weights."
+        10.0, gt=0, le=1000, description="Factor on optim.lr for everything that starts from random weights."
     )
     betas: Annotated[
         _Range, AfterValidator(Rule("at least 0 and less than 1", lambda v: all(0 <= b < 1 for b in v)))
@@ -260,7 +260,7 @@ class AdvConfig(Section):
     coder_lr_factor: float = Field(
         0.5, ge=0, description="Factor on the learning rates of stage 1 for E and D; 0 freezes them."
     )
-    unet_lr: float = Field(2e-4, gt=0, description="Learning rate of the UNet.")
+    unet_lr: float = Field(2e-4, gt=0, le=1000, description="Learning rate of the UNet.")
     label_strength: _Share = Field(
         0.5, description="Weight of the class prototypes in the clean latent; z_0 has the rest."
     )
@@ -291,7 +291,7 @@ class AdvConfig(Section):
     self_training: bool = Field(
         True, description="Whether mixed images with pseudo-labels are trained on, besides the source."
     )
-    discriminator_lr: float = Field(1e-4, gt=0, description="Learning rate of the discriminator.")
+    discriminator_lr: float = Field(1e-4, gt=0, le=1000, description="Learning rate of the discriminator.")
     gradient_penalty: float = Field(
         0.0, ge=0, description="Weight of the R1 penalty on source estimates; 0 switches it off."
     )

@@ -35,7 +35,7 @@ def test_values_are_those_of_the_preset(preset):
 @pytest.mark.parametrize(
     ("key", "kind", "limits"),
     [
-        ("optim.lr", "number", "above 0"),
+        ("optim.lr", "number", "above 0, at most 1000"),
         ("data.ignore_rows_top", "number", "at least 0, below 1"),
         ("seg.burn_in", "number", "0 to 1"),
         ("seg.ema_horizon", "number", "above 0, at most 1"),

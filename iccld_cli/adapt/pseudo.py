@@ -85,7 +85,8 @@ class ConfidenceGate(nn.Module):
 
     def _update(self, labels: Tensor, confidence: Tensor, pseudo_valid: Tensor) -> None:
         classes = self.histogram.shape[0]
-        cell = (labels * _BINS + (confidence * _BINS).long().clamp(max=_BINS - 1)).flatten()
+        # Not a number falls into some bin: it is the loss that tells of it.
+        cell = (labels * _BINS + (confidence * _BINS).long().clamp(0, _BINS - 1)).flatten()
         # bincount would make a GPU's host wait for its result's size.
         seen = torch.zeros(classes * _BINS, dtype=torch.int64, device=cell.device)
         seen = sum_over_ranks(seen.scatter_add_(0, cell, pseudo_valid.flatten().to(cell.dtype))).view(classes, _BINS)

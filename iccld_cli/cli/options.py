@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from iccld_cli.errors import IccldError
+from iccld_cli.reading import kind_problem
 
 MAX_SIDE = 16384
 """Pixels of a side, the most that H.264 takes."""
@@ -109,12 +110,14 @@ def refuse_inputs(outputs: Mapping[str, Path | None], files: Sequence[Path], dat
         data: Prepared data sets that are read.
 
     Raises:
-        IccldError: An output is one of them, a file of a data set, or another output.
+        IccldError: An output is one of them, a file of a data set, another output, or a device or pipe.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
         if path is None:
             continue
+        if problem := kind_problem(path):
+            raise IccldError(f"{option} {path} {problem}", "name a file")
         real = _real(path)
         if real in seen:
             raise IccldError(f"{option} and {seen[real]} name the same file {path}", "give each its own")

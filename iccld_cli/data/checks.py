@@ -22,7 +22,8 @@ MAX_PIXELS = 128 * 1024 * 1024
 FLAT_STD = 1.0
 """Standard deviation (of 255) below which every channel counts as one colour."""
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x y dx dy
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def check_header(data: bytes) -> tuple[str, int, int, int]:
@@ -38,7 +39,7 @@ def check_header(data: bytes) -> tuple[str, int, int, int]:
         raise IccldError("is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of large and of odd files, in the middle of a progress bar
             image = Image.open(io.BytesIO(data))
         orientation = image.getexif().get(0x0112, 1) if image.format == "JPEG" else 1
     except Image.DecompressionBombError:
@@ -57,9 +58,9 @@ def check_png(data: bytes) -> None:
     Raises:
         IccldError: Not a PNG, truncated, or a checksum differs.
     """
-    if not data.startswith(_PNG_MAGIC):
+    if not data.startswith(PNG_MAGIC):
         raise IccldError("is not a PNG")
-    view, at = memoryview(data), len(_PNG_MAGIC)
+    view, at = memoryview(data), len(PNG_MAGIC)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         end = at + 8 + length
@@ -71,6 +72,39 @@ def check_png(data: bytes) -> None:
             return
         at = end + 4
     raise IccldError("is truncated")
+
+
+def check_png_rows(data: bytes) -> None:
+    """Unpack a PNG whose chunks are sound and count what comes out, because Pillow takes missing rows for black ones.
+
+    Raises:
+        IccldError: Its pixels cannot be unpacked, or are fewer than it announces.
+    """
+    unpack, found, at = zlib.decompressobj(), 0, len(PNG_MAGIC)
+    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, at + 8)
+    colored = color != 3
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(color, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+    try:
+        while data[at + 4 : at + 8] != b"IEND" and found < expected:
+            (length,) = struct.unpack_from(">I", data, at)
+            colored |= data[at + 4 : at + 8] == b"PLTE"
+            if data[at + 4 : at + 8] == b"IDAT":
+                if not colored:
+                    raise IccldError("has a palette of colours by its header, and none in it")
+                packed = data[at + 8 : at + 8 + length]
+                while packed and found < expected and not unpack.eof:
+                    found += len(unpack.decompress(packed, 1 << 20))
+                    packed = unpack.unconsumed_tail
+            at += 12 + length
+    except zlib.error:
+        raise IccldError("is damaged (its pixels cannot be unpacked)") from None
+    while found < expected and not unpack.eof and (more := unpack.decompress(b"", 1 << 20)):
+        found += len(more)
+    if found < expected:
+        raise IccldError("holds fewer pixels than it announces")
 
 
 def check_jpeg_end(data: bytes) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from iccld_cli.data.checks import PNG_MAGIC, check_png, check_png_rows
 from iccld_cli.errors import IccldError
+from iccld_cli.reading import kind_problem
 
 MAX_PIXELS = 100_000_000
 """A file may hold a few kilobytes and claim gigabytes; larger images are refused before decoding."""
@@ -20,7 +25,8 @@ _FLOATS = "its pixels are floating-point numbers of no known range", "save it wi
 def read_image(path: Path | str) -> np.ndarray:
     """Decode an image, upright (EXIF rotation applied).
 
-    Pillow rather than OpenCV, because it refuses truncated files, where OpenCV returns a half-grey image.
+    Pillow rather than OpenCV, because it refuses truncated files, where OpenCV returns a half-grey image. It reads past
+    damaged chunks of a PNG, whose checksums are therefore compared first.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -28,10 +34,12 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises:
         IccldError: The file is missing, not an image, truncated, or larger than `MAX_PIXELS`.
     """
+    if problem := kind_problem(path):
+        raise IccldError(f"{path} {problem}", "give an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of large and of odd files, in the middle of a progress bar
+            with Image.open(_checked(path)) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise IccldError(
@@ -49,6 +57,25 @@ def read_image(path: Path | str) -> np.ndarray:
         raise IccldError(f"{path} is too large ({error})", "scale it down first") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise IccldError(f"cannot read image {path} ({error})", "the file is damaged or cut off") from None
+
+
+def _checked(path: Path | str) -> Path | str | io.BytesIO:
+    """What to decode: of a PNG its content, after a look at its chunks."""
+    with open(path, "rb") as file:
+        if file.read(len(PNG_MAGIC)) != PNG_MAGIC:
+            return path
+        if os.fstat(file.fileno()).st_size > 8 * MAX_PIXELS:
+            raise IccldError(f"{path} is larger than any image that is read", "scale it down first")
+        file.seek(0)
+        data = file.read()
+    try:
+        check_png(data)
+        width, height = struct.unpack_from(">II", data, len(PNG_MAGIC) + 8)
+        if width * height <= MAX_PIXELS:  # larger ones are refused anyway
+            check_png_rows(data)
+    except (IccldError, struct.error) as error:
+        raise ValueError(str(error)) from None
+    return io.BytesIO(data)
 
 
 def image_of(pixels: np.ndarray | Image.Image) -> np.ndarray:

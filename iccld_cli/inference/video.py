@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from iccld_cli.containers import cut_off, holes
+from iccld_cli.decoding import Pictures, stated_end
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import MAX_PIXELS
 
@@ -33,7 +35,7 @@ class VideoFrame:
     """A decoded frame.
 
     Attributes:
-        index: Number of the frame, from 0, corrupt ones counted.
+        index: Number of the frame, from 0; corrupt ones are counted, and lost ones where the file tells.
         time: Seconds since the first frame.
         image: uint8 (H, W, 3), RGB, upright.
     """
@@ -78,7 +80,9 @@ class VideoReader:
             self._container.close()
             raise IccldError(f"{self.path} has no video stream")
         stream: Any = self._container.streams.video[0]
-        stream.thread_type = "AUTO"
+        if stream.codec_context is None:
+            self._container.close()
+            raise IccldError(f"{self.path} holds a video that this FFmpeg cannot decode", "re-encode it")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             self._container.close()
             raise IccldError(f"{self.path} claims frames of more than {MAX_PIXELS // 1_000_000} million pixels")
@@ -87,6 +91,7 @@ class VideoReader:
         self._counted = bool(stream.frames)
         base = Fraction(stream.time_base or 0)
         self._start = Fraction(stream.start_time or 0) * base
+        self._short = stated_end(self._container, stream)
         self._duration = Fraction(stream.duration or 0) * base or Fraction(self._container.duration or 0, 1_000_000)
         self.announced = int(stream.frames or round(float(self._duration * self.fps)))
         self.sample_aspect_ratio = Fraction(stream.sample_aspect_ratio or 1)
@@ -109,9 +114,11 @@ class VideoReader:
         first: Fraction | None = None
         size: dict[str, int] = {}
         previous = Fraction(-1)
-        for index, frame in enumerate(self._decode()):
+        pictures = Pictures(self._container, self._stream, holes(self.path))
+        for picture in pictures:
+            self._damaged |= pictures.damaged
+            frame, index = picture.frame, picture.index
             if frame.is_corrupt:
-                self._damaged = True
                 continue
             stamp = None if frame.pts is None else frame.pts * frame.time_base
             first = stamp if first is None and stamp is not None else first
@@ -125,45 +132,24 @@ class VideoReader:
             self.turned = round(frame.rotation / 90) % 2 == 1
             image = frame.to_ndarray(format="rgb24", **size)
             yield VideoFrame(index, time, upright(image, frame.rotation))
+        self._damaged |= pictures.damaged
 
     def missing(self) -> int:
         """After the last frame: how many of the announced frames could not be decoded.
 
         The count of the file's index alone does not prove a loss (an edit list hides frames on purpose), so
-        the clock has to fall short as well, unless the decoder complained.
+        the clock or the file's size has to fall short as well, unless the decoder complained.
         """
         lost = max(0, self.announced - self.decoded)
         if self._damaged:
             return max(1, lost)
         if self._end is None:
             return max(1, lost)
-        if not lost or not self._duration:
-            return 0
-        # Where only the container states a duration, a longer sound track may be what it measures.
-        slack = 1 / self.fps + Fraction(1, 100) if self._counted else Fraction(2)
-        return lost if self._end - self._start < self._duration - slack else 0
-
-    def _decode(self) -> Iterator[Any]:
-        """Frames of all packets; a packet that cannot be decoded is passed over, a broken end ends."""
-        import av
-
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, ValueError):
-                self._damaged = True
-                packet = None
-            try:
-                yield from self._stream.decode(packet)
-            except av.error.EOFError:
-                return
-            except (av.error.FFmpegError, ValueError):
-                self._damaged = True
-            if packet is None:
-                return
+        if self._counted:
+            short_clock = self._end - self._start < self._duration - 1 / self.fps - Fraction(1, 100)
+            return lost if lost and (short_clock or cut_off(self.path)) else 0
+        short = self._short(self._start, self._end)
+        return max(1, round(short * self.fps)) if short or cut_off(self.path) else 0
 
 
 class VideoWriter:

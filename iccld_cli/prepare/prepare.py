@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from iccld_cli import __version__
 from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_failure, write_json, write_text
+from iccld_cli.files import explain_failure, remove_leftovers, write_json, write_text
 from iccld_cli.labels import LabelSpace
 from iccld_cli.names import json_safe
 from iccld_cli.prepare import duplicates, preview, processes
@@ -282,6 +282,8 @@ def _refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOpt
 def _write_set(
     source: Source, journal: Journal, root: Path, name: str, origin: dict[str, Any], options: PrepareOptions
 ) -> None:
+    for written in (INDEX_NAME, preview.PREVIEW_NAME, preview.PAGE_NAME, INFO_NAME):
+        remove_leftovers(root / written)  # of a run that was killed while it wrote them
     totals = Totals()
     write_index(root / INDEX_NAME, journal.records(), totals)
     twins, pairs = duplicates.find((split, int(record["hash"], 16)) for split, _, record in journal.records())

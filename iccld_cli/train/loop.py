@@ -27,7 +27,7 @@ from iccld_cli.train.log_means import LogMeans
 from iccld_cli.train.memory import GIB, explain_out_of_memory, format_bytes, peak_bytes
 from iccld_cli.train.progress import TrainingProgress
 from iccld_cli.train.runlog import RunLog
-from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, save_state
+from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, remove_older, save_state
 from iccld_cli.train.trackers import Trackers
 
 _SMALLER = (
@@ -131,6 +131,7 @@ class Trainer:
         total = self.stage.iterations
         if self._main:
             remove_leftovers(self.run)
+            remove_older(self.run, self.stage.name, self.config.run.keep_states)
             self._log = RunLog(self.run, self.stage.name, start)
         self._trackers = Trackers(self.accelerator, self.config, self.run, self.stage.name)
         steps = read_steps(self.batches, start, total, pin_memory=self.accelerator.device.type == "cuda")

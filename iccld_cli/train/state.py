@@ -86,8 +86,21 @@ def remove_leftovers(run: Path) -> None:
     """Remove what a killed process left half-written or half-removed."""
     for path in (run / "state").glob(f".*{_PART}"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in run.glob(f".*{_PART}*"):
-        path.unlink(missing_ok=True)
+    for folder in (run, run / "overlays"):
+        for path in folder.glob(f".*{_PART}*"):
+            path.unlink(missing_ok=True)
+
+
+def remove_older(run: Path, stage: str, keep: int) -> None:
+    """Remove the states of a stage beyond its newest; a process that was killed after it wrote one may have left more.
+
+    Args:
+        run: The run folder.
+        stage: Name of the stage.
+        keep: States kept.
+    """
+    for old in [s for s in list_states(run) if s.stage == stage][:-keep]:
+        _remove(run, old.path)
 
 
 def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, write: bool = True) -> Path:
@@ -143,8 +156,7 @@ def save_state(run: Path, stage: str, step: int, contents: Contents, keep: int, 
         raise explain_os_error(error, final) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in [s for s in list_states(run) if s.stage == stage][:-keep]:
-        _remove(run, old.path)
+    remove_older(run, stage, keep)
     return final
 
 

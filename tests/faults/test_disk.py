@@ -15,7 +15,7 @@ import typer
 from commands import call, forks, names, tree
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from factories import make_model, make_video, scene
+from factories import make_dataset, make_model, make_video, scene
 
 from iccld_cli.cli.options import parse_size
 from iccld_cli.errors import IccldError
@@ -246,3 +246,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(model, photo, tmp_path, capsys
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "internal error" not in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_pipe_or_device_is_never_replaced_by_a_result(model, tmp_path, capsys, option):
+    """A rename would have put a file in place of a device."""
+    data = make_dataset(tmp_path / "data", counts=(("val", 1),))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name, words in (("pipe", "is a named pipe"), ("link", "is a device")):
+        assert call(["evaluate", "--ckpt", model, "--data", data, option, tmp_path / name]) == 1
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()

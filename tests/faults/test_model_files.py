@@ -652,6 +652,30 @@ def test_openvino_is_imported_without_its_telemetry(tmp_path):
     assert not (tmp_path / "intel").exists()  # where it keeps a number for each user
 
 
+def test_libraries_of_the_hub_are_loaded_with_their_telemetry_off(originals, tmp_path):
+    """They read it when they are imported: setting it later has no effect."""
+    code = """
+        import socket, sys
+        calls = []
+        def note(*args, **kwargs):
+            calls.append(repr(args)[:200])
+            raise OSError("no network")
+        socket.getaddrinfo = socket.socket.connect = socket.create_connection = note
+        from iccld_cli.checkpoint import load_segmenter
+        for path in sys.argv[1:]:
+            load_segmenter(path)
+        import diffusers.utils.hub_utils as hub, huggingface_hub.constants as constants, transformers.utils.hub as tr
+        print(constants.HF_HUB_DISABLE_TELEMETRY, "telemetry/off" in hub.http_user_agent(), calls)
+    """
+    left_out = ("HF_", "TRANSFORMERS_", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "GITHUB_ACTIONS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, sorted(originals.glob("*.safetensors")))],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment | {"HOME": str(tmp_path)}, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.strip() == "True True []", done.stderr
+
+
 def test_no_other_place_imports_these_runtimes():
     for path in (ROOT / "iccld_cli").rglob("*.py"):
         names = set()

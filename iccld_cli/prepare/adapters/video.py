@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iccld_cli.containers import cut_off, holes
+from iccld_cli.decoding import Pictures, hidden, stated_end, timed
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, LabelSpace
 from iccld_cli.prepare.adapters.base import RawFrame
@@ -16,7 +16,6 @@ from iccld_cli.prepare.adapters.base import RawFrame
 if TYPE_CHECKING:
     import numpy as np
 
-_TIMED = {"mov", "matroska", "flv"}  # hold the time of each frame; FFmpeg guesses those of AVI and raw streams
 _HINT = "play it to check, or re-encode it with ffmpeg"
 
 
@@ -39,6 +38,7 @@ class Video:
         """
         self.path, self.fps = path.absolute(), fps
         self._numbers: dict[int, int] = {}  # time stamp -> number of the frame
+        self._holes: list[int] = []  # where packets of a transport stream are missing
         if not self.path.is_file():
             raise IccldError(f"no video at {self.path}", "check the path")
 
@@ -53,7 +53,9 @@ class Video:
             container.close()
             raise IccldError(f"{self.path} has no video stream", "give a video file")
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        if stream.codec_context is None:
+            container.close()
+            raise IccldError(f"{self.path} holds a video that this FFmpeg cannot decode", _HINT)
         return container, stream
 
     def scan(self) -> Iterator[RawFrame]:
@@ -67,32 +69,38 @@ class Video:
         """
         import av
 
+        self._holes = holes(self.path)
         container, stream = self._open()
         times, cut, end = [], 0, Fraction(0)
         with container:
             base, rate = Fraction(stream.time_base or 1), Fraction(stream.average_rate or 25)
-            timed = not _TIMED.isdisjoint(container.format.name.split(","))
+            distinct = timed(container)
             try:
                 for packet in container.demux(stream):
                     time = packet.pts if packet.pts is not None else packet.dts
                     if packet.is_discard:
                         cut += 1  # what an edit list cuts away is in the file but never decoded
-                    elif packet.size and time is not None:
+                    elif packet.size and time is not None and not hidden(packet, stream):
                         times.append(time)
-                        timed &= packet.pts is not None
+                        distinct &= packet.pts is not None
                         end = max(end, time * base + (packet.duration * base if packet.duration else 1 / rate))
             except av.error.FFmpegError as error:
                 raise IccldError(f"{self.path} is damaged ({error.strerror})", _HINT) from None
             times.sort()
             # Where every frame has a time of its own, frames are told by it: what a decoder drops shifts no number.
-            self._numbers = {time: i for i, time in enumerate(times)} if timed and len(set(times)) == len(times) else {}
-            short = Fraction(0) if stream.frames or not times else missing_end(container, stream, times[0] * base, end)
+            self._numbers = (
+                {time: i for i, time in enumerate(times)} if distinct and len(set(times)) == len(times) else {}
+            )
+            short = Fraction(0) if stream.frames or not times else stated_end(container, stream)(times[0] * base, end)
             announced = stream.frames - cut if stream.frames else len(times) + round(short * rate)
-        due = 0.0
+            if announced <= len(times) and not stream.frames and cut_off(self.path):
+                announced = len(times) + 1  # it is not known how many are missing
+        due, listed = 0.0, -1
         for number in range(max(announced, len(times))):
             at = float((times[number] - times[0]) * base) if number < len(times) else number / float(rate)
-            if at >= due - 1e-6:
-                due = max(due + 1 / self.fps, at + 1e-9)
+            untold = len(times) <= number == announced - 1 and listed < len(times)  # that some are missing
+            if at >= due - 1e-6 or untold:
+                due, listed = max(due + 1 / self.fps, at + 1e-9), number
                 yield RawFrame("train", f"{self.path.stem}_{number:06d}", f"frame {number}", None)
 
     def stamp(self, frame: RawFrame) -> tuple[str, str]:
@@ -105,42 +113,27 @@ class Video:
         wanted = next(pending, None)
         if wanted is None:
             return
-        reached, spoilt = -1, False
-        for image in self._decode():
-            number = self._numbers.get(image.pts, reached + 1)
-            # Frames are predicted from earlier ones: what was lost spoils all that follow up to the next whole picture.
-            spoilt = bool(image.is_corrupt or ((spoilt or number > reached + 1) and not image.key_frame))
-            while number > _number(wanted):
-                yield wanted, "cannot be decoded"
-                wanted = next(pending, None)
-                if wanted is None:
-                    return
-            if number == _number(wanted):
-                yield wanted, ("is corrupt, or follows a frame that is" if spoilt else _upright(image))
-                wanted = next(pending, None)
-                if wanted is None:
-                    return
-            reached = number
+        reached = -1
+        container, stream = self._open()
+        with container:
+            for picture in Pictures(container, stream, self._holes):
+                number = self._numbers.get(picture.frame.pts, reached + 1)
+                while number > _number(wanted):
+                    yield wanted, "cannot be decoded"
+                    wanted = next(pending, None)
+                    if wanted is None:
+                        return
+                if number == _number(wanted):
+                    spoilt = "is damaged, or follows a frame that is"
+                    yield wanted, (spoilt if picture.spoilt else _upright(picture.frame))
+                    wanted = next(pending, None)
+                    if wanted is None:
+                        return
+                reached = number
         while wanted is not None:
             known = self._numbers and _number(wanted) < len(self._numbers)
             yield wanted, "cannot be decoded" if known else "is missing, the video ends before it"
             wanted = next(pending, None)
-
-    def _decode(self) -> Iterator[Any]:
-        """Frames of all packets; a packet that cannot be decoded is passed over, a broken end ends."""
-        import av
-
-        container, stream = self._open()
-        with container:
-            packets = container.demux(stream)
-            packet: Any = True
-            while packet is not None:
-                try:
-                    packet = next(packets, None)
-                except (av.error.FFmpegError, ValueError):
-                    packet = None
-                with contextlib.suppress(av.error.FFmpegError, ValueError):
-                    yield from stream.decode(packet)
 
     def load(self, frame: RawFrame) -> tuple[np.ndarray, None]:
         """Never called: `stream` hands out every frame decoded."""
@@ -157,29 +150,6 @@ class Video:
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""
         return {"adapter": self.name, "path": str(self.path), "options": {"fps": self.fps}}
-
-
-def missing_end(container: Any, stream: Any, first: Fraction, end: Fraction) -> Fraction:
-    """By how much a video stops before the duration that its file states; for files that state no number of frames.
-
-    Args:
-        container: Opened with PyAV.
-        stream: Its video stream.
-        first: Time of the first frame in seconds.
-        end: End of the last one.
-
-    Returns:
-        Seconds; 0 where the file states nothing or the difference may have another cause.
-    """
-    frame = 1 / Fraction(stream.average_rate or 25)
-    stated, slack = Fraction(container.duration or 0, 1_000_000), frame / 2 + Fraction(1, 100)
-    found = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # of a Matroska track
-    if found is not None:
-        stated = min(stated, 3600 * int(found[1]) + 60 * int(found[2]) + Fraction(found[3]))
-    elif len(container.streams) > 1:
-        slack = Fraction(2)  # a longer sound track may be what the duration measures
-    short = stated - max(end, end - first)
-    return short if short > slack else Fraction(0)
 
 
 def _number(frame: RawFrame) -> int:
