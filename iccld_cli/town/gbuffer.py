@@ -113,8 +113,8 @@ class GBuffer:
         return out
 
 
-def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray, hills: np.ndarray) -> GBuffer:
-    """Draws faces over ground and backdrop.
+def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray) -> GBuffer:
+    """Draws faces over the ground; what is left is sky.
 
     Args:
         camera: The camera.
@@ -122,7 +122,6 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
         atlas: Texture tiles, for the holes of fences and leaves.
         ground: Ground hit of every sample.
         rays: World direction per unit of depth (S, 3).
-        hills: Samples (S,) bool where the backdrop shows hills.
 
     Returns:
         The filled buffer.
@@ -131,7 +130,6 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
     focal, (cx, cy) = camera.sample_focal, camera.sample_centre
     zbuf = ground.depth.copy()
     ids = np.full(len(zbuf), SKY, np.int32)
-    ids[hills] = HILLS
     ids[zbuf > 0] = GROUND
     points = camera.to_camera(faces.quads)
     setup = raster.perspective(points, focal, cx, cy, height)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from iccld_cli.town.atlas import TILES
+from iccld_cli.town.camera import SUPER, Camera
 from iccld_cli.town.plan import CHUNK, KERB, PARK, SUBURB, URBAN, YARD, Plan
 
 ROAD, WALK, KERBSTONE, VERGE, PAVED, LAWN, SOIL = range(7)
 """Kinds of ground."""
+
+NOTHING = 255
+"""Stands for no ground while kinds are compared."""
 
 GROUND_LABELS = np.array([0, 1, 1, 9, 1, 9, 9], np.uint8)
 GROUND_TILES = np.array(
@@ -32,14 +37,10 @@ class GroundHit:
     Attributes:
         depth: Inverse depth (N,), 0 where the ray misses.
         kind: Kind of ground (N,) uint8.
-        lat: Metres right of the centre line (N,).
-        s: Metres along the street (N,).
     """
 
     depth: np.ndarray
     kind: np.ndarray
-    lat: np.ndarray
-    s: np.ndarray
 
 
 def kerb_distance(plan: Plan, lat: np.ndarray, s: np.ndarray, crossings: list[float]) -> np.ndarray:
@@ -88,7 +89,7 @@ def cast(plan: Plan, origin: np.ndarray, rays: np.ndarray) -> GroundHit:
         The hits, in the order of the rays.
     """
     n = len(rays)
-    hit = GroundHit(np.zeros(n, np.float32), np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n, np.float32))
+    hit = GroundHit(np.zeros(n, np.float32), np.zeros(n, np.uint8))
     down = np.flatnonzero(rays[:, 1] < -(origin[1] - KERB) / FAR)
     ray = rays[down]
     crossings = plan.crossings(origin[2] - 20, origin[2] + FAR)
@@ -101,10 +102,38 @@ def cast(plan: Plan, origin: np.ndarray, rays: np.ndarray) -> GroundHit:
     kind = np.zeros(len(down), np.uint8)
     high = out >= 0
     kind[high] = _kinds(plan, lat[high], s[high], out[high], crossings)
-    lat[low], s[low], beyond = _street(plan, origin, ray[low], depth[low], crossings)
+    _, _, beyond = _street(plan, origin, ray[low], depth[low], crossings)
     # A ray that passes under the kerb's upper edge but lands beyond its foot has struck the kerb's face.
     kind[low] = np.where(beyond > 0, np.uint8(KERBSTONE), np.uint8(ROAD))
-    hit.depth[down], hit.kind[down], hit.lat[down], hit.s[down] = 1 / depth, kind, lat, s
+    hit.depth[down], hit.kind[down] = 1 / depth, kind
+    return hit
+
+
+def cast_grid(plan: Plan, camera: Camera, rays: np.ndarray) -> GroundHit:
+    """Casts a camera's whole grid of samples; those between pixels only where something ends nearby.
+
+    Args:
+        plan: The street.
+        camera: The camera.
+        rays: Its rays, one per sample.
+
+    Returns:
+        The hits: exact at pixel centres and wherever the ground around a pixel is not of one kind.
+    """
+    width, height = camera.samples
+    origin, grid = camera.position, rays.reshape(height, width, 3)
+    coarse = cast(plan, origin, grid[::SUPER, ::SUPER].reshape(-1, 3))
+    kind = np.where(coarse.depth > 0, coarse.kind, np.uint8(NOTHING)).reshape(height // SUPER, width // SUPER)
+    square = np.ones((3, 3), np.uint8)
+    mixed = (cv2.erode(kind, square) != cv2.dilate(kind, square)) | (kind == KERBSTONE)
+    full = np.repeat(np.repeat(kind, SUPER, 0), SUPER, 1)
+    # The ground lies on one of two levels, so that its depth follows from its kind.
+    levels = np.full(NOTHING + 1, 1 / (origin[1] - KERB), np.float32)
+    levels[ROAD], levels[NOTHING] = 1 / origin[1], 0
+    hit = GroundHit((levels[full] * -grid[..., 1]).ravel(), np.where(full == NOTHING, np.uint8(0), full).ravel())
+    again = np.flatnonzero(np.repeat(np.repeat(mixed, SUPER, 0), SUPER, 1))
+    fine = cast(plan, origin, rays[again])
+    hit.depth[again], hit.kind[again] = fine.depth, fine.kind
     return hit
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from iccld_cli.town import buildings, nature, street, vehicles
 from iccld_cli.town.facades import SIGNS
-from iccld_cli.town.mesh import Mesh, merge
+from iccld_cli.town.mesh import Mesh, Placed, place_all
 from iccld_cli.town.palette import Palette
 from iccld_cli.town.plan import CHUNK, KERB, PARK, SUBURB, URBAN, YARD, Plan, rng_of
 
@@ -24,7 +24,7 @@ class Yard:
         chunk: Number of the chunk.
         detail: Level of detail of plants, 0..2.
         rng: Source of every choice.
-        out: Meshes placed so far, in world axes.
+        out: Everything placed so far.
     """
 
     plan: Plan
@@ -33,16 +33,13 @@ class Yard:
     chunk: int
     detail: int
     rng: np.random.Generator
-    out: list[Mesh]
+    out: list[Placed]
 
     def put(self, mesh: Mesh, off: float, s: float, turn: float = 0.0, y: float = KERB, scale=1.0, paint=None) -> None:
         """Places a mesh ``off`` metres from the centre line on this side; turn 0 faces as seen from the right side."""
         sign = 1 if self.side else -1
         pos, heading = self.plan.place(sign * off, s, (0.0 if self.side else np.pi) + turn, y)
-        if paint is not None:
-            mesh = mesh.painted(paint)
-        # Far towns would lose float precision; the renderer works relative to the chunk grid's own metres.
-        self.out.append(mesh.moved(pos, heading, scale))
+        self.out.append(Placed(mesh, pos, heading, scale, paint))
 
     def lengthwise(self, mesh: Mesh, off: float, s0: float, s1: float, y: float = KERB, paint=None) -> None:
         """Places a mesh that stretches along z from 0, starting at whichever end keeps it between s0 and s1."""
@@ -73,7 +70,7 @@ def furnish(plan: Plan, colors: Palette, chunk: int, detail: int) -> Mesh:
     Returns:
         One mesh in world axes.
     """
-    out: list[Mesh] = []
+    out: list[Placed] = []
     for side in (0, 1):
         yard = Yard(plan, colors, side, chunk, detail, rng_of(*plan.seed, 11, chunk, side), out)
         lo, hi = chunk * CHUNK, (chunk + 1) * CHUNK
@@ -90,7 +87,7 @@ def furnish(plan: Plan, colors: Palette, chunk: int, detail: int) -> Mesh:
         _lamps(yard, lo, hi)
         if detail:
             _clutter(yard, lo, hi)
-    return merge(out)
+    return place_all(out)
 
 
 def _lots(yard: Yard, lo: float, hi: float) -> None:

@@ -114,8 +114,9 @@ class Palette:
     conifer: float
 
     def _pick(self, table: list, rng: np.random.Generator, spread: float) -> np.ndarray:
-        color = np.array(table[rng.integers(len(table))], np.float32)
-        return linear(*np.clip(color * rng.uniform(1 - spread, 1 + spread, 3), 0, 255))
+        color = table[rng.integers(len(table))]
+        gain = rng.uniform(1 - spread, 1 + spread, 3).tolist()
+        return np.array([(min(c * g, 255.0) / 255) ** 2 for c, g in zip(color, gain, strict=True)], np.float32)
 
     def building(self, rng: np.random.Generator) -> np.ndarray:
         """Walls, roof and trim (3, 3)."""

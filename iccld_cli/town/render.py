@@ -12,7 +12,7 @@ from iccld_cli.town import gbuffer, ground, layout, sky, traffic
 from iccld_cli.town.atlas import build_atlas
 from iccld_cli.town.camera import SUPER, Camera, make_camera
 from iccld_cli.town.looks import HIDDEN, LOOKS, Style, make_style
-from iccld_cli.town.mesh import Mesh, merge
+from iccld_cli.town.mesh import Mesh, merge, place_all
 from iccld_cli.town.mirror import add_reflections
 from iccld_cli.town.plan import CHUNK, Plan, make_plan, rng_of
 from iccld_cli.town.sensor import bonnet_mask, expose
@@ -136,12 +136,15 @@ def draw(
     camera = view(town, s, time, size)
     style, plan = town.style, town.plan
     atlas = build_atlas(style.gritty)
-    mesh = merge([*town.near(s), *traffic.moving(plan, style.palette, Ego(town.lat, s, town.speed), time)])
+    moving = traffic.moving(plan, style.palette, Ego(town.lat, s, town.speed), time)
+    mesh = merge([*town.near(s), *([place_all(moving)] if moving else [])])
     right, up = camera.rotation[0].astype(np.float32), -camera.rotation[1].astype(np.float32)
     faces = gbuffer.prepare(mesh, gbuffer.turn_sprites(mesh, right, up))
     rays = camera.rays()
-    hit = ground.cast(plan, camera.position, rays)
-    buf = gbuffer.draw(camera, faces, atlas, hit, rays, sky.is_hill(rays, hit.depth == 0, plan.seed))
+    hit = ground.cast_grid(plan, camera, rays)
+    buf = gbuffer.draw(camera, faces, atlas, hit, rays)
+    free = np.flatnonzero(buf.ids == gbuffer.SKY)
+    buf.ids[free[sky.is_hill(rays[free], plan.seed)]] = gbuffer.HILLS
     forward = camera.rotation[2] * (1, 0, 1)
     focus = camera.position + forward * 30
     focus[1] = 2.0
@@ -161,32 +164,36 @@ def draw(
 def _resolve(scene: Scene, buf: gbuffer.GBuffer) -> np.ndarray:
     """Shades every pixel once and the samples between pixels only where something ends; returns (H, W, 3) light."""
     w, h = buf.camera.samples
-    key = buf.grid(np.where(buf.ids == gbuffer.GROUND, -10 - buf.ground.kind.astype(np.int32), buf.ids))
+    ids = buf.ids
+    key = buf.grid(np.where(ids == gbuffer.GROUND, np.int32(-10) - buf.ground.kind, ids))
+    # Differences between neighbours along rows, then along columns, find every pixel whose 3x3 samples disagree.
     pad = np.pad(key, ((1, 0), (1, 0)), "edge")
-    edge = np.zeros((h // SUPER, w // SUPER), bool)
-    for dy in range(3):
-        for dx in range(3):
-            edge |= pad[dy : dy + h : SUPER, dx : dx + w : SUPER] != key[::SUPER, ::SUPER]
+    step = pad[:, 1:] != pad[:, :-1]
+    row = step[:, ::SUPER] | step[:, 1::SUPER]
+    # Sample column 2x of every padded row against the row of the centre.
+    down = pad[1:, 1::SUPER] != pad[:-1, 1::SUPER]
+    edge = row[:-1:SUPER] | row[1::SUPER] | row[2::SUPER] | down[::SUPER] | down[1::SUPER]
     want = np.zeros((h + 1, w + 1), bool)
     for dy in range(3):
         for dx in range(3):
             want[dy : dy + h : SUPER, dx : dx + w : SUPER] |= edge
     want[1::SUPER, 1::SUPER] = True
     index = np.flatnonzero(want[1:, 1:].ravel())
-    full = np.zeros((h * w, 3), np.float32)
+    full = np.empty((h * w, 3), np.float32)
     for start in range(0, len(index), BLOCK):
         part = index[start : start + BLOCK]
         full[part] = shade(scene, buf, part)
-    grid = full.reshape(h, w, 3)
-    centre = np.ascontiguousarray(grid[::SUPER, ::SUPER])
-    # Very bright samples are held back so that one glint does not turn a whole edge pixel white.
-    soft = np.pad(np.minimum(grid, 2.0), ((1, 0), (1, 0), (0, 0)), "edge")
-    mean = np.zeros_like(centre)
-    for dy, wy in enumerate((0.25, 0.5, 0.25)):
-        for dx, wx in enumerate((0.25, 0.5, 0.25)):
-            mean += np.float32(wy * wx) * soft[dy : dy + h : SUPER, dx : dx + w : SUPER]
+    centre = np.ascontiguousarray(full.reshape(h, w, 3)[::SUPER, ::SUPER])
+    y, x = np.nonzero(edge)
+    mean = np.zeros((len(y), 3), np.float32)
+    for dy, wy in ((-1, 0.25), (0, 0.5), (1, 0.25)):
+        at = np.maximum(y * SUPER + dy, 0) * w
+        for dx, wx in ((-1, 0.25), (0, 0.5), (1, 0.25)):
+            # Very bright samples are held back so that one glint does not turn a whole edge pixel white.
+            mean += np.float32(wy * wx) * np.minimum(full.take(at + np.maximum(x * SUPER + dx, 0), axis=0), 2)
     share = np.float32(1 - scene.style.sensor.sharp)
-    centre[edge] += (mean - centre)[edge] * share
+    own = centre[edge]
+    centre[edge] = own + (mean - own) * share
     return centre
 
 

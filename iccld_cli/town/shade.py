@@ -14,7 +14,7 @@ from iccld_cli.town.looks import Style
 from iccld_cli.town.materials import SIZE
 from iccld_cli.town.plan import Plan
 from iccld_cli.town.shadow import ContactMap, SunMap
-from iccld_cli.town.sky import hill_color, sky_color
+from iccld_cli.town.sky import hill_color, length, sky_color
 
 VEGETATION = 8
 F = np.float32
@@ -68,7 +68,7 @@ def shade(scene: Scene, buf: GBuffer, index: np.ndarray) -> np.ndarray:
         if len(pick):
             out[pick] = paint(scene, buf, index[pick], rays[pick])
     near = np.flatnonzero(~back)
-    dist = np.linalg.norm(rays[near], axis=1) / buf.depth[index[near]]
+    dist = length(rays[near]) / buf.depth[index[near]]
     clear = np.exp(-F(light.haze) * dist)[:, None]
     out[near] = out[near] * clear + light.horizon.astype(F) * (1 - clear)
     return out
@@ -102,7 +102,7 @@ def _lamps(scene: Scene, pos: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 def _headlights(scene: Scene, buf: GBuffer, rays: np.ndarray, dist: np.ndarray) -> np.ndarray:
     """Light of the own low beam (N,): wide and below the horizon."""
-    unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    unit = rays / length(rays)[:, None]
     ahead = unit @ scene.forward.astype(F)
     cone = np.exp(-((1 - ahead) * F(14))) * np.clip(F(0.6) - unit[:, 1] * 12, 0.05, 1)
     return cone * F(26) / (dist + 4) ** 1.6
@@ -123,7 +123,7 @@ def _light(
         bias = np.where(leaf[live], F(0.55), F(0.05) + F(0.22) * slant * slant * slant)
         sun[live] *= scene.sun.lit(pos[live] + normal[live] * F(0.05), bias)
     if light.night:
-        dist = np.linalg.norm(pos - buf.camera.position.astype(F), axis=1)
+        dist = length(pos - buf.camera.position.astype(F))
         ambient = ambient + _lamps(scene, pos, normal)
         ambient += _headlights(scene, buf, rays, dist)[:, None] * np.array([1.0, 0.95, 0.85], F)
     return sun, ambient
@@ -132,8 +132,9 @@ def _light(
 def _ground(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np.ndarray:
     style, light, cam = scene.style, scene.style.light, buf.camera
     depth = 1 / buf.depth[index]
-    kind, lat, s = buf.ground.kind[index], buf.ground.lat[index], buf.ground.s[index]
+    kind = buf.ground.kind[index]
     pos = rays * depth[:, None] + cam.position.astype(F)
+    lat, s = scene.plan.street(pos[:, 0], pos[:, 2])
     pixel = depth / F(cam.focal)
     along = np.maximum(pixel * depth / F(max(cam.position[1], 0.5)), F(1e-3))
     size = ground_mod.TILE_METRES[kind]
@@ -185,7 +186,7 @@ def _face(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np
     np.clip(u, 0, mesh.reps[owner, 0] - F(2e-3), out=u)
     np.clip(v, 0, mesh.reps[owner, 1] - F(2e-3), out=v)
     normal = mesh.normals[owner]
-    unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    unit = rays / length(rays)[:, None]
     cosine = np.abs((unit * normal).sum(1))
     stretch = np.sqrt(np.maximum(cosine, F(0.1)))
     lod = np.log2(np.maximum(faces.density[owner] * depth / F(cam.focal) / stretch, 1e-6) * F(0.8)).astype(np.int32)

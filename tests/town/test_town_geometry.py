@@ -36,7 +36,7 @@ def draw(camera: Camera, mesh: Mesh, plan: Plan) -> gbuffer.GBuffer:
     rays = camera.rays()
     faces = gbuffer.prepare(mesh, mesh.quads)
     hit = ground.cast(plan, camera.position, rays)
-    return gbuffer.draw(camera, faces, build_atlas(False), hit, rays, np.zeros(len(rays), bool))
+    return gbuffer.draw(camera, faces, build_atlas(False), hit, rays)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
