@@ -179,10 +179,13 @@ def _resolve(scene: Scene, buf: gbuffer.GBuffer) -> np.ndarray:
             want[dy : dy + h : SUPER, dx : dx + w : SUPER] |= edge
     want[1::SUPER, 1::SUPER] = True
     index = np.flatnonzero(want[1:, 1:].ravel())
+    seen = np.minimum(ids.take(index), 0)
     full = np.empty((h * w, 3), np.float32)
-    for start in range(0, len(index), BLOCK):
-        part = index[start : start + BLOCK]
-        full[part] = shade(scene, buf, part)
+    for kind in (0, gbuffer.GROUND, gbuffer.HILLS, gbuffer.SKY):
+        alike = index[seen == kind]
+        for start in range(0, len(alike), BLOCK):
+            part = alike[start : start + BLOCK]
+            full[part] = shade(scene, buf, part)
     centre = np.ascontiguousarray(full.reshape(h, w, 3)[::SUPER, ::SUPER])
     y, x = np.nonzero(edge)
     mean = np.zeros((len(y), 3), np.float32)

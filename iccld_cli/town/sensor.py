@@ -69,9 +69,12 @@ def expose(light: np.ndarray, sensor: Sensor, sky: np.ndarray, rng: np.random.Ge
         gain = np.clip(0.25 / max(float(middle), 1e-4), 0.5, 12.0) ** sensor.metering
         image = image * np.float32(gain)
     if sensor.bloom:
-        over = cv2.GaussianBlur(np.minimum(np.maximum(image - 0.7, 0), 4), (0, 0), 5 * scale)
-        over += 0.5 * cv2.GaussianBlur(over, (0, 0), 14 * scale)
-        image = image + sensor.bloom * over
+        # A glow that wide holds nothing that a quarter of the resolution would lose.
+        small = (max(width // 4, 1), max(height // 4, 1))
+        over = cv2.resize(np.minimum(np.maximum(image - 0.7, 0), 4), small, interpolation=cv2.INTER_AREA)
+        over = cv2.GaussianBlur(over, (0, 0), 5 / 4 * scale)
+        over += 0.5 * cv2.GaussianBlur(over, (0, 0), 14 / 4 * scale)
+        image = image + np.float32(sensor.bloom) * cv2.resize(over, (width, height), interpolation=cv2.INTER_LINEAR)
     if sensor.defocus:
         image = cv2.GaussianBlur(image, (0, 0), max(sensor.defocus * scale, 0.25), borderType=cv2.BORDER_REPLICATE)
         image = _motion(image, sensor.motion * scale)
