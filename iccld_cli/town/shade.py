@@ -21,7 +21,7 @@ F = np.float32
 
 
 @dataclass
-class Scene:
+class Shading:
     """Everything the light needs besides the geometry buffer.
 
     Attributes:
@@ -43,7 +43,7 @@ class Scene:
     forward: np.ndarray
 
 
-def shade(scene: Scene, buf: GBuffer, index: np.ndarray) -> np.ndarray:
+def shade(scene: Shading, buf: GBuffer, index: np.ndarray) -> np.ndarray:
     """Light that the chosen samples receive.
 
     Args:
@@ -67,7 +67,7 @@ def shade(scene: Scene, buf: GBuffer, index: np.ndarray) -> np.ndarray:
     return out * clear + light.horizon.astype(F) * (1 - clear)
 
 
-def _stain(scene: Scene, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _stain(scene: Shading, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Slow variation of brightness (N, 1) about 1 over two coordinates in metres."""
     tile = np.full(len(a), TILES["stains"])
     t = scene.atlas.sample(tile, a * F(1 / 13), b * F(1 / 13), np.full(len(a), 1))
@@ -81,7 +81,7 @@ def _albedo(texel: np.ndarray, tint: np.ndarray) -> np.ndarray:
     return rgb * (1 + mask * (tint - 1))
 
 
-def _lamps(scene: Scene, pos: np.ndarray, normal: np.ndarray) -> np.ndarray:
+def _lamps(scene: Shading, pos: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Light of street lamps and of the own headlights (N, 3)."""
     total = np.zeros((len(pos), 3), F)
     warm = np.array([1.0, 0.76, 0.48], F)
@@ -93,7 +93,7 @@ def _lamps(scene: Scene, pos: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return total
 
 
-def _headlights(scene: Scene, buf: GBuffer, rays: np.ndarray, dist: np.ndarray) -> np.ndarray:
+def _headlights(scene: Shading, buf: GBuffer, rays: np.ndarray, dist: np.ndarray) -> np.ndarray:
     """Light of the own low beam (N,): wide and below the horizon."""
     unit = rays / length(rays)[:, None]
     ahead = unit @ scene.forward.astype(F)
@@ -102,7 +102,7 @@ def _headlights(scene: Scene, buf: GBuffer, rays: np.ndarray, dist: np.ndarray) 
 
 
 def _light(
-    scene: Scene, buf: GBuffer, pos: np.ndarray, normal: np.ndarray, rays: np.ndarray, leaf: np.ndarray
+    scene: Shading, buf: GBuffer, pos: np.ndarray, normal: np.ndarray, rays: np.ndarray, leaf: np.ndarray
 ) -> tuple:
     """Sun (N,) and ambient with lamps (N, 3) at surface points; ``leaf`` (N,) marks plants, which let light through."""
     light = scene.style.light
@@ -117,12 +117,12 @@ def _light(
         sun[live] *= scene.sun.lit(pos[live] + normal[live] * F(0.05), bias)
     if light.night:
         dist = length(pos - buf.camera.position.astype(F))
-        ambient = ambient + _lamps(scene, pos, normal)
-        ambient += _headlights(scene, buf, rays, dist)[:, None] * np.array([1.0, 0.95, 0.85], F)
+        ambient = ambient + F(light.night) * _lamps(scene, pos, normal)
+        ambient += F(light.night) * _headlights(scene, buf, rays, dist)[:, None] * np.array([1.0, 0.95, 0.85], F)
     return sun, ambient
 
 
-def _ground(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def _ground(scene: Shading, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np.ndarray:
     style, light, cam = scene.style, scene.style.light, buf.camera
     depth = 1 / buf.depth.take(index)
     kind = buf.ground.kind.take(index)
@@ -168,7 +168,7 @@ def _variants(tile: np.ndarray, face: np.ndarray, u: np.ndarray, v: np.ndarray, 
     return np.where(IS_WINDOW[tile], tile + table[pick], tile)
 
 
-def _face(scene: Scene, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def _face(scene: Shading, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -> np.ndarray:
     light, cam, faces = scene.style.light, buf.camera, buf.faces
     mesh = faces.mesh
     owner = buf.ids.take(index)

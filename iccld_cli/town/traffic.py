@@ -57,13 +57,14 @@ def moving(plan: Plan, colors: Palette, ego: Ego, time: float) -> list[Placed]:
     out: list[Placed] = []
     for lane in range(plan.lanes):
         for way in (1, -1):
-            lat = way * (lane + 0.5) * plan.lane
+            lat = way * plan.lane_at(lane)
             own = abs(lat - ego.lat) < 1
             speed = ego.speed if own else (ego.speed * (1.12 if way > 0 else -0.9))
             _lane(out, plan, colors, ego, time, lat, speed, lane * 2 + (way > 0))
     for side in (0, 1):
-        _cyclists(out, plan, colors, ego, time, side)
-        for row in range(3):
+        if plan.kind != "motorway":
+            _cyclists(out, plan, colors, ego, time, side)
+        for row in range(3 if plan.walk[side] else 0):
             _walkers(out, plan, colors, ego, time, side, row)
     for zebra in plan.zebras(ego.s, ego.s + 70):
         _crossing(out, plan, colors, ego, time, zebra)
@@ -74,21 +75,30 @@ def _lane(
     out: list[Placed], plan: Plan, colors: Palette, ego: Ego, time: float, lat: float, speed: float, key: int
 ) -> None:
     gap = 15.0 if abs(lat - ego.lat) < 1 else 17.0
-    for j, s in _slots((*plan.seed, 20 + key), gap, speed * time, ego.s - 8, ego.s + 120):
+    reach = 120
+    if plan.kind == "motorway":
+        gap, reach = 24.0, 200
+    for j, s in _slots((*plan.seed, 20 + key), gap, speed * time, ego.s - 8, ego.s + reach):
         rng = rng_of(*plan.seed, 20 + key, j + OFFSET, 1)
-        if rng.uniform() > 0.42 * plan.density:
+        if rng.uniform() > 0.42 * plan.traffic:
             continue
-        if abs(lat - ego.lat) < 2 and s - ego.s < 11:
+        if (abs(lat - ego.lat) < 2 and s - ego.s < 11) or (abs(lat - ego.lat) < 3.2 and abs(s - ego.s) < 5):
             continue
         lean = float(rng.normal(0, 0.15))
         pos, heading = plan.place(lat + lean, s, 0.0 if speed > 0 else np.pi)
-        for mesh, coat in _vehicle(rng, colors):
+        for mesh, coat in _vehicle(rng, colors, "lane" if plan.lane < 2.75 and plan.kind == "country" else plan.kind):
             out.append(Placed(mesh, pos, heading, paint=coat))
 
 
-def _vehicle(rng: np.random.Generator, colors: Palette) -> list[tuple[Mesh, np.ndarray]]:
+def _vehicle(rng: np.random.Generator, colors: Palette, road: str) -> list[tuple[Mesh, np.ndarray]]:
     """A vehicle, with its rider where it has one, and their paint."""
-    kind = rng.uniform()
+    # On motorways a fifth of what drives is lorries, and few are buses or motorcycles; so the last shares fold back.
+    kind = rng.uniform() * (0.9 if road == "motorway" else 1.0)
+    if road == "motorway" and kind > 0.82:
+        kind = 0.75
+    if road == "lane":
+        # Lorries and buses keep off narrow roads.
+        kind = min(kind, 0.69)
     paint = colors.car_paint(rng)
     if kind < 0.7:
         kinds = list(vehicles.CARS)
