@@ -24,7 +24,7 @@ HILL_LABEL, SKY_LABEL = 8, 10
 BATCH = 256
 """Cut-out faces drawn at once."""
 
-SOLID_BATCH = 1024
+SOLID_BATCH = 256
 """Other faces drawn at once: few enough for their fragments to stay near the processor."""
 
 

@@ -39,7 +39,7 @@ FAR_AHEAD = 9
 
 IGNORE = 255
 
-BLOCK = 1 << 15
+BLOCK = 1 << 14
 """Samples shaded at once: few enough for the intermediate arrays to stay in the processor's cache."""
 
 
