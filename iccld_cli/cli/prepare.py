@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
     from iccld_cli.prepare.adapters.base import Adapter
     from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
+    from iccld_cli.town import Mix
 
 VIRTUAL_SIZE = (512, 256)
 MAX_FRAMES = 10_000_000
@@ -58,6 +59,25 @@ def _prepare(
     ] = None,
     look: Annotated[
         list[str] | None, typer.Option(metavar="LOOK", help="Looks of the virtual town (default: all).")
+    ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES",
+            help="Kinds of road of the virtual town, such as urban:0.6,motorway:0.2,country:0.2 (default: urban).",
+        ),
+    ] = None,
+    light: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES", help="Hours of its camera look, such as day:0.7,dusk:0.15,night:0.15 (default: day)."
+        ),
+    ] = None,
+    rain: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", min=0.0, max=1.0, help="Share of rain in its camera and night looks (default: some)."
+        ),
     ] = None,
     virtual_drive: Annotated[
         float | None,
@@ -107,9 +127,10 @@ def _prepare(
         sources += _own(images or [], masks or [], label_map, out)
         sources += _videos(video or [], fps)
         if virtual is not None:
-            sources += _virtual(virtual, look or [], wanted or VIRTUAL_SIZE, seed)
-        if virtual is None and (look or virtual_drive is not None):
-            raise typer.BadParameter("--look and --virtual-drive go with --virtual N")
+            mixes = _mixes(look or [], kinds, light, rain)
+            sources += _virtual(virtual, mixes, wanted or VIRTUAL_SIZE, seed)
+        elif look or virtual_drive is not None or kinds is not None or light is not None or rain is not None:
+            raise typer.BadParameter("--look, --kinds, --light, --rain and --virtual-drive go with --virtual N")
         if not sources and not stopped:
             raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
         if check:
@@ -202,15 +223,30 @@ def _remove_copies(sources: list[tuple[str, Source]]) -> None:
             copy.unlink(missing_ok=True)
 
 
-def _virtual(frames: int, looks: list[str], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
+def _mixes(looks: list[str], kinds: str | None, light: str | None, rain: float | None) -> dict[str, Mix]:
+    """What each look shows: hours are those of the camera look, and it never rains in the game."""
     from iccld_cli.errors import did_you_mean
-    from iccld_cli.prepare.adapters.virtual import VirtualTown
-    from iccld_cli.town import LOOKS
+    from iccld_cli.town import HOURS, KINDS, LOOKS, Mix, parse_shares
 
-    for look in looks or LOOKS:
+    for look in looks:
         if look not in LOOKS:
             raise IccldError(f"the virtual town has no look {look!r}", did_you_mean(look, LOOKS))
-        yield f"virtual-{look}", VirtualTown(look, frames, size, seed)
+    chosen = looks or list(LOOKS)
+    if light is not None and "camera" not in chosen:
+        raise IccldError(f"--light is of no use to the look {chosen[0]}", "it goes with --look camera")
+    if rain is not None and chosen == ["game"]:
+        raise IccldError("it never rains in the look game", "--rain goes with --look camera or --look night")
+    roads = Mix().kinds if kinds is None else parse_shares(kinds, KINDS, "--kinds")
+    hours = () if light is None else parse_shares(light, HOURS, "--light")
+    of_look = {"game": Mix(roads), "camera": Mix(roads, hours, rain), "night": Mix(roads, (), rain)}
+    return {look: of_look[look] for look in chosen}
+
+
+def _virtual(frames: int, mixes: dict[str, Mix], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
+    from iccld_cli.prepare.adapters.virtual import VirtualTown
+
+    for look, mix in mixes.items():
+        yield f"virtual-{look}", VirtualTown(look, frames, size, seed, mix)
 
 
 def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[str, Source]]:

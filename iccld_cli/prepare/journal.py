@@ -150,6 +150,11 @@ class Journal:
             "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (TODO, BAD, _UNUSABLE)
         )
 
+    def is_todo(self, split: str, key: str) -> bool:
+        """Whether the run wants a frame and has not made it."""
+        row = self._db.execute("SELECT state FROM frame WHERE split = ? AND key = ?", (split, key)).fetchone()
+        return row is not None and row[0] == TODO
+
     def _pages(self, state: int, columns: str) -> Iterator[tuple]:
         # Read in pages that start after the last key, so that rows may change state while they are listed.
         last = ("", "")

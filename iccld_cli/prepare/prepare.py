@@ -30,7 +30,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_failure, remove_leftovers, write_json, write_text
 from iccld_cli.labels import LabelSpace
 from iccld_cli.names import json_safe
-from iccld_cli.prepare import duplicates, preview, processes
+from iccld_cli.prepare import duplicates, growth, preview, processes
 from iccld_cli.prepare.adapters.base import RawFrame
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.journal import BAD, TODO, Journal
@@ -171,12 +171,17 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
         if options.hold_out:
             journal.hold_out(options.hold_out)
         origin["digest"] = journal.digest()
-        if final.exists() and _same(final, origin, options):
+        larger = final.exists() and growth.is_larger(source, PreparedDataset(final).info, origin)
+        if final.exists() and not larger and _same(final, origin, options):
             return PreparedDataset(final), False
         keep_work = True
+        if larger:
+            growth.adopt(final, journal, work / "data")
         _process(source, journal, work / "data", options, progress)
         _refuse_bad(source, journal, final.name, options)
         _write_set(source, journal, work / "data", final.name, origin, options)
+        if larger:
+            growth.keep_company(final, work / "data")
         keep_work = False
         _move_into_place(work / "data", final)
     finally:
@@ -240,8 +245,14 @@ def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
     """
     differs = [
         f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
-        for key, label in (("adapter", "data set"), ("path", "path"), ("options", "options"))
+        for key, label in (("adapter", "data set"), ("path", "path"))
         if old.get(key) != origin.get(key)
+    ]
+    was, wanted = old.get("options") or {}, origin.get("options") or {}
+    differs += [
+        f"{key} was {was.get(key)!r}, now {wanted.get(key)!r}"
+        for key in sorted(was.keys() | wanted.keys())
+        if was.get(key) != wanted.get(key)
     ]
     before, now = old.get("prepared_with", {}), origin["prepared_with"]
     return differs + [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]

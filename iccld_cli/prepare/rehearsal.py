@@ -19,6 +19,7 @@ from iccld_cli.data.checks import check_header
 from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
+from iccld_cli.prepare import growth
 from iccld_cli.prepare.adapters.base import Adapter, FileProblem, RawFrame, blame
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.peek import cut_short, peeks
@@ -111,7 +112,7 @@ def rehearse(source: Source, out: Path, name: str, options: PrepareOptions) -> R
     """
     origin = source.describe()
     look = Rehearsal(name, origin["path"])
-    _look_at_output(look, out / name, origin, options)
+    _look_at_output(look, source, out / name, origin, options)
     tree = getattr(source, "tree", None)
     cut = cut_short(tree)
     try:
@@ -144,7 +145,9 @@ def human(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _look_at_output(look: Rehearsal, final: Path, origin: dict[str, Any], options: PrepareOptions) -> None:
+def _look_at_output(
+    look: Rehearsal, source: Source, final: Path, origin: dict[str, Any], options: PrepareOptions
+) -> None:
     place = final
     while not place.exists():
         place = place.parent
@@ -155,7 +158,8 @@ def _look_at_output(look: Rehearsal, final: Path, origin: dict[str, Any], option
         look.problems.append(f"{final} exists and is no prepared data set: move it away or choose another --out")
         return
     origin = {**origin, "prepared_with": {"size": options.size and list(options.size), "hold_out": options.hold_out}}
-    differs = differences(PreparedDataset(final).info.source, origin)
+    info = PreparedDataset(final).info
+    differs = [] if growth.is_larger(source, info, origin) else differences(info.source, origin)
     if differs and not options.force:
         look.problems.append(f"{final} was prepared otherwise ({'; '.join(differs)}): --force replaces it")
 

@@ -64,7 +64,9 @@ class Camera:
         x = (np.arange(w, dtype=np.float32) - np.float32(cx)) / np.float32(self.sample_focal)
         y = (np.arange(h, dtype=np.float32) - np.float32(cy)) / np.float32(self.sample_focal)
         rot = self.rotation.astype(np.float32)
-        rays = y[:, None, None] * rot[1] + rot[2] + x[None, :, None] * rot[0]
+        rays = np.empty((h, w, 3), np.float32)
+        for axis in range(3):
+            rays[..., axis] = (y * rot[1, axis] + rot[2, axis])[:, None] + (x * rot[0, axis])[None, :]
         return rays.reshape(-1, 3)
 
 

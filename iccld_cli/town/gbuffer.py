@@ -24,6 +24,9 @@ HILL_LABEL, SKY_LABEL = 8, 10
 BATCH = 256
 """Cut-out faces drawn at once."""
 
+SOLID_BATCH = 256
+"""Other faces drawn at once: few enough for their fragments to stay near the processor."""
+
 
 @dataclass
 class Faces:
@@ -113,8 +116,8 @@ class GBuffer:
         return out
 
 
-def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray, hills: np.ndarray) -> GBuffer:
-    """Draws faces over ground and backdrop.
+def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray) -> GBuffer:
+    """Draws faces over the ground; what is left is sky.
 
     Args:
         camera: The camera.
@@ -122,7 +125,6 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
         atlas: Texture tiles, for the holes of fences and leaves.
         ground: Ground hit of every sample.
         rays: World direction per unit of depth (S, 3).
-        hills: Samples (S,) bool where the backdrop shows hills.
 
     Returns:
         The filled buffer.
@@ -131,32 +133,43 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
     focal, (cx, cy) = camera.sample_focal, camera.sample_centre
     zbuf = ground.depth.copy()
     ids = np.full(len(zbuf), SKY, np.int32)
-    ids[hills] = HILLS
     ids[zbuf > 0] = GROUND
-    points = camera.to_camera(faces.quads)
+    points, seen = _in_view(camera, faces)
     setup = raster.perspective(points, focal, cx, cy, height)
-    away = camera.position.astype(np.float32) - faces.quads[:, 0]
-    facing = (away * faces.mesh.normals).sum(1)
-    # Leaves on the far side of a crown are hidden by those in front; the few that would show through are not missed.
-    limit = np.where(faces.mesh.sprites, -0.4 * np.sqrt((away * away).sum(1)), 0)
-    seen = facing > limit
-    seen &= setup.rows[:, 1] >= setup.rows[:, 0]
-    x, z = points[..., 0], np.maximum(points[..., 2], 1e-3)
-    col = focal * x / z + cx
-    seen &= setup.crossing | ((col.max(1) >= 0) & (col.min(1) <= width - 1))
+    drawn = setup.rows[:, 1] >= setup.rows[:, 0]
     table = screen_texture(faces, camera)
-    solid = np.flatnonzero(seen & ~faces.cutout)
-    raster.resolve(zbuf, ids, *raster.fragments(setup, solid, width))
-    holes = np.flatnonzero(seen & faces.cutout)
+    solid = np.flatnonzero(drawn & ~faces.cutout[seen])
+    for start in range(0, len(solid), SOLID_BATCH):
+        index, depth, owner = raster.fragments(setup, solid[start : start + SOLID_BATCH], width)
+        raster.resolve(zbuf, ids, index, depth, seen.take(owner))
+    holes = np.flatnonzero(drawn & faces.cutout[seen])
     # Near leaves first: most of what lies behind is then dropped before its holes are looked up.
-    holes = holes[np.argsort(z[holes].min(1), kind="stable")]
+    nearest, _ = raster.span_of(np.maximum(points[holes, :, 2], 1e-3))
+    holes = holes[np.argsort(nearest, kind="stable")]
     for start in range(0, len(holes), BATCH):
         index, depth, owner = raster.fragments(setup, holes[start : start + BATCH], width)
-        ahead = depth > zbuf[index]
-        index, depth, owner = index[ahead], depth[ahead], owner[ahead]
-        keep = _solid(faces, atlas, camera, table, index, depth, owner)
-        raster.resolve(zbuf, ids, index[keep], depth[keep], owner[keep])
+        ahead = np.flatnonzero(depth > zbuf.take(index))
+        index, depth, owner = index.take(ahead), depth.take(ahead), seen.take(owner.take(ahead))
+        keep = np.flatnonzero(_solid(faces, atlas, camera, table, index, depth, owner))
+        raster.resolve(zbuf, ids, index.take(keep), depth.take(keep), owner.take(keep))
     return GBuffer(camera, ids, zbuf, rays, ground, faces, table)
+
+
+def _in_view(camera: Camera, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (V, 4, 3) in camera axes, and numbers (V,) int32, of the faces that look this way and are not beside."""
+    away = camera.position.astype(np.float32) - faces.quads[:, 0]
+    facing = np.einsum("fk,fk->f", away, faces.mesh.normals)
+    # Leaves on the far side of a crown are hidden by those in front; the few that would show through are not missed.
+    limit = np.where(faces.mesh.sprites, -0.4 * np.sqrt(np.einsum("fk,fk->f", away, away)), 0)
+    seen = np.flatnonzero(facing > limit).astype(np.int32)
+    points = camera.to_camera(faces.quads.take(seen, axis=0))
+    nearest, farthest = raster.span_of(points[..., 2])
+    left, right = raster.span_of(
+        camera.sample_focal * points[..., 0] / np.maximum(points[..., 2], 1e-3) + camera.sample_centre[0]
+    )
+    beside = (nearest >= raster.NEAR) & ((right < 0) | (left > camera.samples[0] - 1))
+    keep = np.flatnonzero(~beside & (farthest >= raster.NEAR))
+    return points.take(keep, axis=0), seen.take(keep)
 
 
 def _solid(

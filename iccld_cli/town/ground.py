@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from iccld_cli.town.atlas import TILES
-from iccld_cli.town.plan import CHUNK, KERB, PARK, SUBURB, URBAN, YARD, Plan
+from iccld_cli.town.camera import SUPER, Camera
+from iccld_cli.town.plan import CHUNK, Plan
 
-ROAD, WALK, KERBSTONE, VERGE, PAVED, LAWN, SOIL = range(7)
+ROAD, WALK, KERBSTONE, VERGE, PAVED, LAWN, SOIL, CROP, STRAW, DITCH = range(10)
 """Kinds of ground."""
 
-GROUND_LABELS = np.array([0, 1, 1, 9, 1, 9, 9], np.uint8)
+NOTHING = 255
+"""Stands for no ground while kinds are compared."""
+
+GROUND_LABELS = np.array([0, 1, 1, 9, 1, 9, 9, 9, 9, 9], np.uint8)
 GROUND_TILES = np.array(
-    [TILES[t] for t in ("asphalt", "paver", "concrete", "grass", "paver", "grass", "dirt")], np.int32
+    [TILES[t] for t in ("asphalt", "paver", "concrete", "grass", "paver", "grass", "dirt", "grass", "dirt", "grass")],
+    np.int32,
 )
-TILE_METRES = np.array([3.0, 2.0, 1.5, 2.4, 2.6, 3.0, 3.0], np.float32)
+TILE_METRES = np.array([3.0, 2.0, 1.5, 2.4, 2.6, 3.0, 3.0, 4.0, 3.0, 1.6], np.float32)
 
 CORNER = 4.0
 """Kerb radius at crossings, metres."""
@@ -32,21 +38,20 @@ class GroundHit:
     Attributes:
         depth: Inverse depth (N,), 0 where the ray misses.
         kind: Kind of ground (N,) uint8.
-        lat: Metres right of the centre line (N,).
-        s: Metres along the street (N,).
     """
 
     depth: np.ndarray
     kind: np.ndarray
-    lat: np.ndarray
-    s: np.ndarray
 
 
 def kerb_distance(plan: Plan, lat: np.ndarray, s: np.ndarray, crossings: list[float]) -> np.ndarray:
     """Signed metres outside the carriageway; negative on the road, kerbs rounded at crossings."""
     side = lat > 0
     half = np.where(side, np.float32(plan.half(1)), np.float32(plan.half(0)))
-    out = np.abs(lat) - half
+    edge = np.abs(lat)
+    out = edge - half
+    if plan.median:
+        out = np.maximum(out, np.float32(plan.median) - edge)
     for mid in crossings:
         b = np.abs(s - np.float32(mid)) - np.float32(plan.cross_half)
         arc = np.float32(CORNER) - np.hypot(CORNER - out, CORNER - b)
@@ -62,10 +67,12 @@ def _kinds(plan: Plan, lat: np.ndarray, s: np.ndarray, out: np.ndarray, crossing
     front = np.array([plan.front(0), plan.front(1)], np.float32)[side]
     verge = np.array([plan.half(0) + plan.verge[0], plan.half(1) + plan.verge[1]], np.float32)[side]
     chunk = np.floor(s / np.float32(CHUNK)).astype(np.int32)
-    lot = np.array([PAVED, LAWN, LAWN, SOIL], np.uint8)
-    assert (URBAN, SUBURB, PARK, YARD) == (0, 1, 2, 3)
-    zone = plan.zones[side, chunk % plan.zones.shape[1]]
-    kind = np.where(edge < front, np.uint8(WALK), lot[zone])
+    lots = plan.lots[side, chunk % plan.lots.shape[1]]
+    if plan.kind != "urban":
+        kind = np.where(edge < front, np.uint8(VERGE), lots)
+        kind[(edge < front) & (edge > front - 0.4 * np.array(plan.verge, np.float32)[side])] = DITCH
+        return kind
+    kind = np.where(edge < front, np.uint8(WALK), lots)
     kind[(edge > front + 16) & (kind == PAVED)] = LAWN
     beside = np.zeros(len(s), bool)
     for mid in crossings:
@@ -88,12 +95,12 @@ def cast(plan: Plan, origin: np.ndarray, rays: np.ndarray) -> GroundHit:
         The hits, in the order of the rays.
     """
     n = len(rays)
-    hit = GroundHit(np.zeros(n, np.float32), np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n, np.float32))
-    down = np.flatnonzero(rays[:, 1] < -(origin[1] - KERB) / FAR)
+    hit = GroundHit(np.zeros(n, np.float32), np.zeros(n, np.uint8))
+    down = np.flatnonzero(rays[:, 1] < -(origin[1] - plan.kerb) / FAR)
     ray = rays[down]
     crossings = plan.crossings(origin[2] - 20, origin[2] + FAR)
     drop = -1 / ray[:, 1]
-    top = np.float32(origin[1] - KERB) * drop
+    top = np.float32(origin[1] - plan.kerb) * drop
     lat, s, out = _street(plan, origin, ray, top, crossings)
     low = np.flatnonzero(out < 0)
     depth = top
@@ -101,10 +108,38 @@ def cast(plan: Plan, origin: np.ndarray, rays: np.ndarray) -> GroundHit:
     kind = np.zeros(len(down), np.uint8)
     high = out >= 0
     kind[high] = _kinds(plan, lat[high], s[high], out[high], crossings)
-    lat[low], s[low], beyond = _street(plan, origin, ray[low], depth[low], crossings)
+    _, _, beyond = _street(plan, origin, ray[low], depth[low], crossings)
     # A ray that passes under the kerb's upper edge but lands beyond its foot has struck the kerb's face.
     kind[low] = np.where(beyond > 0, np.uint8(KERBSTONE), np.uint8(ROAD))
-    hit.depth[down], hit.kind[down], hit.lat[down], hit.s[down] = 1 / depth, kind, lat, s
+    hit.depth[down], hit.kind[down] = 1 / depth, kind
+    return hit
+
+
+def cast_grid(plan: Plan, camera: Camera, rays: np.ndarray) -> GroundHit:
+    """Casts a camera's whole grid of samples; those between pixels only where something ends nearby.
+
+    Args:
+        plan: The street.
+        camera: The camera.
+        rays: Its rays, one per sample.
+
+    Returns:
+        The hits: exact at pixel centres and wherever the ground around a pixel is not of one kind.
+    """
+    width, height = camera.samples
+    origin, grid = camera.position, rays.reshape(height, width, 3)
+    coarse = cast(plan, origin, grid[::SUPER, ::SUPER].reshape(-1, 3))
+    kind = np.where(coarse.depth > 0, coarse.kind, np.uint8(NOTHING)).reshape(height // SUPER, width // SUPER)
+    square = np.ones((3, 3), np.uint8)
+    mixed = (cv2.erode(kind, square) != cv2.dilate(kind, square)) | (kind == KERBSTONE)
+    full = np.repeat(np.repeat(kind, SUPER, 0), SUPER, 1)
+    # The ground lies on one of two levels, so that its depth follows from its kind.
+    levels = np.full(NOTHING + 1, 1 / (origin[1] - plan.kerb), np.float32)
+    levels[ROAD], levels[NOTHING] = 1 / origin[1], 0
+    hit = GroundHit((levels[full] * -grid[..., 1]).ravel(), np.where(full == NOTHING, np.uint8(0), full).ravel())
+    again = np.flatnonzero(np.repeat(np.repeat(mixed, SUPER, 0), SUPER, 1))
+    fine = cast(plan, origin, rays[again])
+    hit.depth[again], hit.kind[again] = fine.depth, fine.kind
     return hit
 
 
@@ -126,6 +161,16 @@ def _dash(s: np.ndarray, length: float, period: float, blur: np.ndarray) -> np.n
     return cover * (1 - blend) + blend * (length / period)
 
 
+def _motorway_lines(plan: Plan, lat: np.ndarray, s: np.ndarray, across: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Paint of a motorway (N,): solid edges, wide towards the hard shoulder, and 6 m dashes every 18 m (RMS)."""
+    edge = np.abs(lat)
+    white = np.maximum(_band(edge - plan.inner, 0.075, across), _band(edge - plan.drive_half, 0.14, across))
+    for k in range(1, plan.lanes):
+        dash = _band(edge - plan.inner - k * plan.lane, 0.075, across) * _dash(s, 6.0, 18.0, along)
+        white = np.maximum(white, dash)
+    return white.astype(np.float32)
+
+
 def markings(
     plan: Plan, lat: np.ndarray, s: np.ndarray, across: np.ndarray, along: np.ndarray, yellow: bool
 ) -> np.ndarray:
@@ -142,12 +187,16 @@ def markings(
     Returns:
         Coverage of white paint and of yellow paint (2, N) in 0..1.
     """
+    if plan.kind == "motorway":
+        return np.stack([_motorway_lines(plan, lat, s, across, along), np.zeros(len(lat), np.float32)])
     white = np.zeros(len(lat), np.float32)
     s0, s1 = (float(s.min()), float(s.max())) if len(s) else (0.0, 0.0)
     open_ = np.ones(len(lat), np.float32)
     for mid in plan.crossings(s0 - 10, s1 + 10):
         d = np.abs(s - np.float32(mid)) - np.float32(plan.cross_half + 6.4)
         open_ = np.minimum(open_, np.clip(d / along + 0.5, 0, 1))
+        if plan.kind != "urban":
+            continue
         stop = _band(s - np.float32(mid - plan.cross_half - 6.1), 0.22, along)
         white = np.maximum(white, stop * ((lat > 0.2) & (lat < plan.drive_half)))
         stop = _band(s - np.float32(mid + plan.cross_half + 6.1), 0.22, along)
@@ -162,6 +211,8 @@ def markings(
         centre = np.maximum(_band(lat - 0.12, 0.06, across), _band(lat + 0.12, 0.06, across))
     else:
         centre = _band(lat, 0.075, across) * _dash(s, 4.0, 9.0, along)
+    if not plan.lined:
+        open_ = np.zeros_like(open_)
     lines = np.zeros(len(lat), np.float32)
     for side, sign in ((0, -1), (1, 1)):
         lines = np.maximum(lines, _band(lat - sign * (plan.drive_half - 0.12), 0.06, across))

@@ -2,63 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from iccld_cli.town import buildings, nature, street, vehicles
+from iccld_cli.town import buildings, ground, nature, outland, street, vehicles
 from iccld_cli.town.facades import SIGNS
-from iccld_cli.town.mesh import Mesh, merge
+from iccld_cli.town.mesh import Mesh, Placed, place_all
 from iccld_cli.town.palette import Palette
 from iccld_cli.town.plan import CHUNK, KERB, PARK, SUBURB, URBAN, YARD, Plan, rng_of
-
-
-@dataclass
-class Yard:
-    """One side of one chunk while it is being furnished.
-
-    Attributes:
-        plan: The street.
-        colors: Colours of the look.
-        side: 0 left, 1 right.
-        chunk: Number of the chunk.
-        detail: Level of detail of plants, 0..2.
-        rng: Source of every choice.
-        out: Meshes placed so far, in world axes.
-    """
-
-    plan: Plan
-    colors: Palette
-    side: int
-    chunk: int
-    detail: int
-    rng: np.random.Generator
-    out: list[Mesh]
-
-    def put(self, mesh: Mesh, off: float, s: float, turn: float = 0.0, y: float = KERB, scale=1.0, paint=None) -> None:
-        """Places a mesh ``off`` metres from the centre line on this side; turn 0 faces as seen from the right side."""
-        sign = 1 if self.side else -1
-        pos, heading = self.plan.place(sign * off, s, (0.0 if self.side else np.pi) + turn, y)
-        if paint is not None:
-            mesh = mesh.painted(paint)
-        # Far towns would lose float precision; the renderer works relative to the chunk grid's own metres.
-        self.out.append(mesh.moved(pos, heading, scale))
-
-    def lengthwise(self, mesh: Mesh, off: float, s0: float, s1: float, y: float = KERB, paint=None) -> None:
-        """Places a mesh that stretches along z from 0, starting at whichever end keeps it between s0 and s1."""
-        self.put(mesh, off, s0 if self.side else s1, 0.0, y, 1.0, paint)
-
-    def plant(self, off: float, s: float, low: float = 0.75, high: float = 1.25) -> None:
-        """Plants a tree."""
-        kind = self.colors.tree_kind(self.rng)
-        mesh = nature.tree(kind, int(self.rng.integers(nature.VARIANTS)), self.detail)
-        size = self.rng.uniform(low, high) * np.array([1, self.rng.uniform(0.9, 1.2), 1])
-        self.put(mesh, off, s, self.rng.uniform(0, 6), KERB, size, self.colors.foliage(self.rng))
-
-    def shrub(self, off: float, s: float) -> None:
-        """Plants a bush."""
-        mesh = nature.bush(int(self.rng.integers(6)), self.detail)
-        self.put(mesh, off, s, 0, KERB, self.rng.uniform(0.6, 1.5), self.colors.foliage(self.rng))
+from iccld_cli.town.yard import Yard
 
 
 def furnish(plan: Plan, colors: Palette, chunk: int, detail: int) -> Mesh:
@@ -73,10 +24,13 @@ def furnish(plan: Plan, colors: Palette, chunk: int, detail: int) -> Mesh:
     Returns:
         One mesh in world axes.
     """
-    out: list[Mesh] = []
+    out: list[Placed] = []
     for side in (0, 1):
         yard = Yard(plan, colors, side, chunk, detail, rng_of(*plan.seed, 11, chunk, side), out)
         lo, hi = chunk * CHUNK, (chunk + 1) * CHUNK
+        if plan.kind != "urban":
+            outland.furnish_side(yard, lo, hi)
+            continue
         if plan.is_crossing(chunk):
             mid, gap = (lo + hi) / 2, plan.cross_half + 3.2
             _corner(yard, mid)
@@ -90,7 +44,7 @@ def furnish(plan: Plan, colors: Palette, chunk: int, detail: int) -> Mesh:
         _lamps(yard, lo, hi)
         if detail:
             _clutter(yard, lo, hi)
-    return merge(out)
+    return place_all(out)
 
 
 def _lots(yard: Yard, lo: float, hi: float) -> None:
@@ -109,25 +63,35 @@ def _urban(yard: Yard, lo: float, hi: float) -> None:
         floors = int(rng.integers(3, 7)) if kind == "block" else int(rng.integers(4, 10))
         depth = float(rng.uniform(10, 14))
         mesh = buildings.building(rng, kind, width - 0.05, depth, floors)
-        yard.lengthwise(mesh, yard.plan.front(yard.side) + 0.15, s, s + width, paint=yard.colors.building(rng))
+        yard.lengthwise(
+            mesh,
+            yard.plan.front(yard.side) + yard.plan.setback[yard.side],
+            s,
+            s + width,
+            paint=yard.colors.building(rng),
+        )
         s += width
 
 
 def _suburb(yard: Yard, lo: float, hi: float) -> None:
     """A house in a garden behind a fence, hedge or low wall."""
     rng, front = yard.rng, yard.plan.front(yard.side)
-    width = float(min(rng.uniform(8, 13), hi - lo - 2))
+    paved = yard.plan.lots[yard.side, yard.chunk % yard.plan.lots.shape[1]] == ground.PAVED
+    width = float(min(rng.uniform(9, 17), hi - lo - 2))
     if width > 5:
         s = float(rng.uniform(lo + 1, hi - width - 0.5))
-        back, depth = front + float(rng.uniform(3.5, 7)), float(rng.uniform(8, 11))
-        mesh = buildings.building(rng, "house", width, depth, int(rng.integers(1, 4)))
+        back, depth = front + float(rng.uniform(1.2, 4.5) if paved else rng.uniform(2.5, 7)), float(rng.uniform(8, 11))
+        mesh = buildings.building(rng, "house", width, depth, int(rng.integers(2, 4)))
         yard.lengthwise(mesh, back, s, s + width, paint=yard.colors.building(rng))
-    _border(yard, lo, hi, ("picket", "bars", "hedge", "wall", "mesh", "picket"))
-    for _ in range(rng.integers(1, 4)):
+    if not paved or rng.uniform() < 0.85:
+        _border(yard, lo, hi, ("picket", "bars", "hedge", "wall", "mesh", "railed", "boards", "railed", "wall"))
+    for _ in range(rng.integers(0, 2) if paved else rng.integers(1, 4)):
         yard.plant(front + rng.uniform(1.6, 3.0), rng.uniform(lo + 1, hi - 1), 0.4, 0.75)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(0, 2) if paved else rng.integers(1, 5)):
         yard.shrub(front + rng.uniform(0.8, 2.6), rng.uniform(lo + 0.5, hi - 0.5))
-    yard.plant(front + rng.uniform(17, 24), rng.uniform(lo, hi), 0.9, 1.4)
+    for _ in range(3):
+        # Old trees behind the houses, which stand against the sky.
+        yard.plant(front + rng.uniform(16, 26), rng.uniform(lo, hi), 1.1, 1.8)
 
 
 def _border(yard: Yard, lo: float, hi: float, kinds: tuple[str, ...]) -> None:
@@ -136,7 +100,7 @@ def _border(yard: Yard, lo: float, hi: float, kinds: tuple[str, ...]) -> None:
     pieces = max(round((hi - lo) / 6), 1)
     length = round((hi - lo) / pieces, 2)
     paint = yard.colors.fence(rng, kind)
-    height = {"picket": 1.1, "bars": 1.5, "mesh": 1.9, "wall": 1.1, "high": 2.4}.get(kind, 1.0)
+    height = {"picket": 1.1, "bars": 1.5, "mesh": 1.9, "wall": 1.1, "high": 2.4, "boards": 1.8}.get(kind, 1.0)
     tile = ("brick", "stone", "plaster", "concrete")[rng.integers(4)]
     gap = rng.integers(pieces) if rng.uniform() < 0.5 else -1
     for k in range(pieces):
@@ -147,6 +111,10 @@ def _border(yard: Yard, lo: float, hi: float, kinds: tuple[str, ...]) -> None:
             mesh = nature.hedge(length, yard.detail)
         elif kind in ("wall", "high"):
             mesh = street.wall(tile, length, height)
+        elif kind == "railed":
+            mesh = street.railed_wall(tile, length)
+        elif kind == "boards":
+            mesh = street.boards(length, height)
         else:
             mesh = street.fence(kind, length, height)
         yard.lengthwise(mesh, at, s, s + length, paint=paint)
@@ -155,9 +123,9 @@ def _border(yard: Yard, lo: float, hi: float, kinds: tuple[str, ...]) -> None:
 def _park(yard: Yard, lo: float, hi: float) -> None:
     """Trees on grass, sometimes railed off."""
     rng, front = yard.rng, yard.plan.front(yard.side)
-    if rng.uniform() < 0.6:
-        _border(yard, lo, hi, ("bars", "hedge", "bars"))
-    for _ in range(max(round((hi - lo) / 5), 1)):
+    if rng.uniform() < 0.85:
+        _border(yard, lo, hi, ("bars", "hedge", "railed", "bars"))
+    for _ in range(max(round((hi - lo) / 3.5), 1)):
         yard.plant(front + 1.5 + 22 * rng.uniform() ** 1.4, rng.uniform(lo, hi))
     for _ in range(rng.integers(2, 5)):
         yard.shrub(front + rng.uniform(1, 10), rng.uniform(lo, hi))
@@ -166,7 +134,7 @@ def _park(yard: Yard, lo: float, hi: float) -> None:
 def _walled(yard: Yard, lo: float, hi: float) -> None:
     """A yard behind a wall or mesh, with a shed."""
     rng, front = yard.rng, yard.plan.front(yard.side)
-    _border(yard, lo, hi, ("high", "wall", "high", "mesh"))
+    _border(yard, lo, hi, ("high", "wall", "boards", "mesh", "railed"))
     width = float(min(rng.uniform(9, 15), hi - lo - 1))
     if width > 6 and rng.uniform() < 0.8:
         s = float(rng.uniform(lo, hi - width))
@@ -184,15 +152,20 @@ def _kerbside(yard: Yard, lo: float, hi: float) -> None:
     if plan.parking[yard.side]:
         s = lo + rng.uniform(2.6, 4)
         while s < hi - 2.4:
-            if rng.uniform() < 0.66:
+            if rng.uniform() < 0.75:
                 mesh, paint, half = yard.colors.parked(rng)
                 yard.put(
                     mesh, plan.half(yard.side) - 1.12 + rng.uniform(-0.1, 0.1), s, rng.normal(0, 0.02), 0, 1, paint
                 )
                 s += half
             s += rng.uniform(3.1, 3.8) + 0.6
+    if plan.railed[yard.side]:
+        for s in np.arange(lo, hi - 1.9, 2.0):
+            off = plan.half(yard.side) + 0.35
+            yard.lengthwise(street.fence("bars", 2.0, 1.0), off, s, s + 2.0, paint=np.full((1, 3), 0.12, np.float32))
     room = plan.verge[yard.side] > 0
-    if room or (plan.walk[yard.side] > 2.6 and rng_of(*plan.seed, 3, yard.side).uniform() < 0.5):
+    # Most streets with a green strip have trees in it, and fewer of those with a wide walk.
+    if rng_of(*plan.seed, 3, yard.side).uniform() < (0.75 if room else 0.4) and (room or plan.walk[yard.side] > 2.6):
         off = plan.half(yard.side) + (plan.verge[yard.side] / 2 if room else 0.8)
         for s in np.arange(lo + rng.uniform(1, 4), hi, rng.uniform(8, 12)):
             yard.plant(off, s, 0.7, 1.05)
@@ -275,6 +248,8 @@ def _corner(yard: Yard, mid: float) -> None:
 
 def lamp_heads(plan: Plan, s0: float, s1: float) -> np.ndarray:
     """World positions (L, 3) of the street lamps' heads between two positions along the street."""
+    if plan.kind != "urban":
+        return np.zeros((0, 3))
     kind = int(rng_of(*plan.seed, 7).integers(3))
     heads = []
     for chunk in range(int(s0 // CHUNK), int(s1 // CHUNK) + 1):

@@ -65,6 +65,10 @@ class Sensor:
         jpeg: JPEG quality, 0 for none.
         bonnet: Height of the own bonnet, share of the picture; 0 shows none.
         bloom: Share of bright light that spills over.
+        metered: Share of the picture, from the top, that the exposure takes no notice of.
+        sharpen: Strength of the camera's own sharpening.
+        streaks: Strength of rain before the lens, 0..1.
+        gain: Most that the exposure is raised in the dark.
     """
 
     exposure: float = 1.0
@@ -81,6 +85,10 @@ class Sensor:
     jpeg: int = 0
     bonnet: float = 0.0
     bloom: float = 0.0
+    metered: float = 0.25
+    sharpen: float = 0.0
+    streaks: float = 0.0
+    gain: float = 12.0
 
 
 @dataclass
@@ -106,7 +114,7 @@ class Style:
         light: Light and air.
         sensor: Camera electronics.
         mount: Camera pose.
-        road: Linear colour of each kind of ground (7, 3).
+        road: Linear colour of each kind of ground (10, 3).
     """
 
     gritty: bool
@@ -152,14 +160,32 @@ def game(rng: np.random.Generator) -> Style:
         np.radians(rng.uniform(70, 84)),
     )
     road = _grounds(
-        (104, 106, 112), (176, 168, 156), (206, 202, 194), (98, 164, 58), (196, 188, 174), (92, 160, 54), (178, 140, 94)
+        (104, 106, 112),
+        (176, 168, 156),
+        (206, 202, 194),
+        (98, 164, 58),
+        (196, 188, 174),
+        (92, 160, 54),
+        (178, 140, 94),
+        (128, 180, 70),
+        (226, 196, 110),
+        (78, 132, 48),
     )
     return Style(False, Palette("game", 0.05, 0.2), 1.0, True, light, sensor, mount, road)
 
 
-def _weather(rng: np.random.Generator) -> Light:
-    """Overcast, haze, low sun or wet."""
-    kind = rng.choice(5, p=(0.28, 0.14, 0.22, 0.18, 0.18))
+WEATHER = np.array((0.28, 0.14, 0.22, 0.18, 0.18))
+"""Shares of overcast, haze, low sun, rain and broken cloud by day."""
+
+RAIN = 3
+
+
+def _weather(rng: np.random.Generator, rain: bool | None) -> Light:
+    """Overcast, haze, low sun, rain or broken cloud; ``rain`` decides about rain where it is given."""
+    shares = WEATHER * (np.arange(5) != RAIN) if rain is False else WEATHER
+    kind = int(rng.choice(5, p=shares / shares.sum()))
+    if rain:
+        kind = RAIN
     cover, wet, haze = 1.0, 0.0, float(rng.uniform(0.0015, 0.004))
     sun = _direction(rng.uniform(-150, 150), 50)
     # A covered sun still gives forms a lighter side; too weak to cast shadows.
@@ -171,12 +197,12 @@ def _weather(rng: np.random.Generator) -> Light:
         haze, horizon = float(rng.uniform(0.009, 0.016)), np.array([0.66, 0.66, 0.64])
         zenith, cloud = np.array([0.55, 0.57, 0.6]), np.array([0.68, 0.68, 0.68])
     elif kind == 2:
-        sun = _direction(rng.uniform(-100, 100), rng.uniform(13, 24))
+        sun = _direction(rng.uniform(-100, 100), rng.uniform(8, 24))
         sun_color = np.array([1.25, 0.85, 0.5]) * 1.2
         zenith, horizon = np.array([0.2, 0.27, 0.42]), np.array([0.85, 0.62, 0.42])
         above, below, cover = np.array([0.34, 0.38, 0.48]), np.array([0.2, 0.17, 0.15]), float(rng.uniform(0.3, 0.6))
         cloud = np.array([0.8, 0.6, 0.48])
-    elif kind == 3:
+    elif kind == RAIN:
         wet, haze = float(rng.uniform(0.6, 1)), float(rng.uniform(0.004, 0.009))
         zenith, horizon, above = zenith * 0.75, horizon * 0.78, above * 0.72
     elif kind == 4:
@@ -194,40 +220,55 @@ ROAD_CAMERA = (
     (128, 120, 110),
     (98, 108, 60),
     (112, 98, 82),
+    (110, 124, 66),
+    (166, 148, 104),
+    (82, 90, 56),
 )
 
 
-def camera(rng: np.random.Generator) -> Style:
-    """A dashboard camera in a greyer town: weather, muted paint, noise, blur and compression."""
-    light = _weather(rng)
+def camera(rng: np.random.Generator, rain: bool | None = None) -> Style:
+    """A dashboard camera in a greyer town: weather, muted paint, noise, blur and compression.
+
+    Poses span those of common dashboard cameras: behind the windscreen of a low car to that of a van, 48 to 75 degrees
+    across; one in seven looks to a side, as in a turn.
+    """
+    light = _weather(rng, rain)
     sensor = Sensor(
-        exposure=float(np.exp(rng.normal(-0.02, 0.2))),
+        exposure=float(np.exp(rng.normal(-0.12, 0.28))),
         metering=0.8,
         balance=np.array([np.exp(rng.normal(0, 0.07)), 1.0, np.exp(rng.normal(-0.02, 0.09))]),
-        saturation=float(rng.uniform(0.6, 0.95)),
-        contrast=float(rng.uniform(1.0, 1.28)),
-        lift=float(rng.uniform(0, 0.04)),
-        vignette=float(rng.uniform(0.15, 0.5)),
-        defocus=float(rng.uniform(0.35, 0.85)),
+        saturation=float(rng.uniform(0.6, 0.98)),
+        contrast=float(rng.uniform(1.0, 1.5)),
+        lift=float(rng.uniform(0, 0.03)),
+        vignette=float(rng.uniform(0.1, 0.5)),
+        sharp=float(rng.uniform(0, 0.5)),
+        defocus=float(rng.uniform(0.1, 0.85)),
         motion=float(rng.uniform(0, 2.2)),
-        noise=float(rng.uniform(0.006, 0.024)),
-        jpeg=int(rng.integers(55, 90)),
-        bonnet=float(rng.uniform(0.05, 0.11)) if rng.uniform() < 0.4 else 0.0,
+        noise=float(rng.uniform(0.004, 0.024)),
+        jpeg=int(rng.integers(55, 92)),
+        bonnet=float(rng.uniform(0.05, 0.11)) if rng.uniform() < 0.3 else 0.0,
         bloom=0.06,
+        metered=float(rng.uniform(0.2, 0.55)),
+        sharpen=float(rng.uniform(0, 1.6)),
+        streaks=float(rng.uniform(0.3, 1)) if rain else 0.0,
     )
+    yaw = rng.normal(0, 3) if rng.uniform() < 0.85 else rng.uniform(-45, 45)
     mount = Mount(
-        float(rng.uniform(1.15, 1.5)),
-        np.radians(rng.uniform(-1.5, 5)),
-        np.radians(rng.normal(0, 3)),
+        float(rng.uniform(1.1, 1.9)),
+        np.radians(rng.uniform(-3, 4.5)),
+        np.radians(yaw),
         np.radians(rng.normal(0, 0.8)),
-        np.radians(rng.uniform(52, 68)),
+        np.radians(rng.uniform(48, 75)),
     )
-    return Style(True, Palette("camera", 0.3, 0.12), 1.25, False, light, sensor, mount, _grounds(*ROAD_CAMERA))
+    # One town in four is seen without its leaves.
+    bare = float(rng.uniform(0.5, 0.9)) if rng.uniform() < 0.25 else float(rng.uniform(0.02, 0.2))
+    return Style(True, Palette("camera", bare, 0.12), 1.25, False, light, sensor, mount, _grounds(*ROAD_CAMERA))
 
 
-def night(rng: np.random.Generator) -> Style:
+def night(rng: np.random.Generator, rain: bool | None = None) -> Style:
     """The camera's town after dark: street lamps, lit windows, headlights, strong noise."""
-    base = camera(rng)
+    base = camera(rng, rain)
+    wet = rng.uniform(0.3, 1) if rng.uniform() < 0.4 else 0.0
     light = Light(
         sun=_direction(rng.uniform(-60, 60), 50),
         sun_color=np.array([0.012, 0.016, 0.026]),
@@ -238,7 +279,7 @@ def night(rng: np.random.Generator) -> Style:
         cloud=np.array([0.03, 0.028, 0.03]),
         cover=float(rng.uniform(0.2, 0.8)),
         haze=float(rng.uniform(0.002, 0.007)),
-        wet=float(rng.uniform(0.3, 1)) if rng.uniform() < 0.4 else 0.0,
+        wet=float(wet if rain is None else rng.uniform(0.6, 1) if rain else 0.0),
         night=1.0,
         offset=rng.uniform(0, 1, 2),
     )
@@ -246,21 +287,54 @@ def night(rng: np.random.Generator) -> Style:
     sensor.exposure *= 0.62
     sensor.noise = float(rng.uniform(0.02, 0.042))
     sensor.bloom, sensor.lift = 0.2, 0.02
+    # Without lamps the night stays dark: the sensor's gain ends.
+    sensor.gain = 6.0
     return Style(True, base.palette, 1.0, False, light, sensor, base.mount, base.road)
 
 
-STYLES = {"game": game, "camera": camera, "night": night}
+def dusk(rng: np.random.Generator, rain: bool | None = None) -> Style:
+    """The camera's town between sunset and dark: a bright rim of sky over dark streets, lamps just lit, some noise."""
+    base = camera(rng, rain)
+    late = float(rng.uniform(0, 1))
+    # From just after sunset to the end of civil twilight the light falls to about a tenth.
+    level = 0.42 * 0.14**late
+    glow = np.array([1.0, 0.66, 0.42]) if rng.uniform() < 0.6 and not rain else np.array([0.72, 0.72, 0.76])
+    light = Light(
+        sun=_direction(rng.uniform(-150, 150), 12),
+        sun_color=0.25 * level * glow,
+        above=level * np.array([0.72, 0.8, 1.05]),
+        below=level * np.array([0.26, 0.24, 0.24]),
+        zenith=level * np.array([0.42, 0.56, 1.0]),
+        horizon=level * 1.9 * glow,
+        cloud=level * np.array([0.66, 0.58, 0.66]),
+        cover=1.0 if rain else float(rng.uniform(0.2, 0.8)),
+        haze=float(rng.uniform(0.0015, 0.006)),
+        wet=float(rng.uniform(0.6, 1)) if rain else 0.0,
+        night=0.35 + 0.5 * late,
+        offset=rng.uniform(0, 1, 2),
+    )
+    sensor = base.sensor
+    sensor.exposure *= 0.72
+    sensor.noise = float(rng.uniform(0.012, 0.032))
+    sensor.bloom = 0.14
+    return Style(True, base.palette, 1.1, False, light, sensor, base.mount, base.road)
 
-LOOKS: tuple[str, ...] = tuple(STYLES)
+
+LOOKS: tuple[str, ...] = ("game", "camera", "night")
 """Names of the looks."""
 
+BY_HOUR = {"day": camera, "dusk": dusk, "night": night}
+"""The camera look at each of `mix.HOURS`."""
 
-def make_style(look: str, rng: np.random.Generator) -> Style:
+
+def make_style(look: str, rng: np.random.Generator, hour: str | None = None, rain: bool | None = None) -> Style:
     """Draws light, camera and colours of one town in a look.
 
     Args:
         look: One of LOOKS.
         rng: Source of every choice.
+        hour: One of BY_HOUR for the camera look; None for the look's own hour.  The other looks have one hour each.
+        rain: Whether it rains; None for the look's own weather.  It never rains in the game.
 
     Returns:
         The drawn style.
@@ -268,6 +342,10 @@ def make_style(look: str, rng: np.random.Generator) -> Style:
     Raises:
         IccldError: If the look is unknown.
     """
-    if look not in STYLES:
+    if look not in LOOKS:
         raise IccldError(f"unknown look {look!r} of the virtual town", did_you_mean(look, LOOKS))
-    return STYLES[look](rng)
+    if look == "game":
+        return game(rng)
+    if look == "camera":
+        return BY_HOUR[hour or "day"](rng, rain)
+    return night(rng, rain)

@@ -112,7 +112,7 @@ def hedge(length: float, detail: int) -> Mesh:
         Look(VEGETATION, (0.5, 0.5, 0.5), slot=0, tile="grass"),
         metre=1,
     )
-    count = round(length * (6, 9, 16)[detail])
+    count = round(length * (7, 12, 22)[detail])
     face = rng.integers(3, size=count)
     x = np.where(face == 0, rng.uniform(-0.3, 0.3, count), np.where(face == 1, -0.32, 0.32))
     y = np.where(face == 0, 1.0, rng.uniform(0.15, 1.0, count))

@@ -93,6 +93,10 @@ TROUSERS = {
 }
 SKINS = [(236, 196, 166), (206, 154, 118), (150, 104, 76), (98, 66, 48)]
 HAIRS = [(40, 28, 20), (90, 60, 34), (170, 130, 70), (24, 22, 22), (120, 116, 112)]
+BANKS = {
+    "game": [(110, 176, 64), (96, 160, 58)],
+    "camera": [(106, 114, 68), (118, 116, 74), (96, 108, 60), (126, 116, 80)],
+}
 FENCES = {
     "game": [(236, 236, 230), (150, 96, 54), (40, 90, 60)],
     "camera": [(120, 112, 100), (88, 74, 62), (60, 64, 62)],
@@ -114,8 +118,9 @@ class Palette:
     conifer: float
 
     def _pick(self, table: list, rng: np.random.Generator, spread: float) -> np.ndarray:
-        color = np.array(table[rng.integers(len(table))], np.float32)
-        return linear(*np.clip(color * rng.uniform(1 - spread, 1 + spread, 3), 0, 255))
+        color = table[rng.integers(len(table))]
+        gain = rng.uniform(1 - spread, 1 + spread, 3).tolist()
+        return np.array([(min(c * g, 255.0) / 255) ** 2 for c, g in zip(color, gain, strict=True)], np.float32)
 
     def building(self, rng: np.random.Generator) -> np.ndarray:
         """Walls, roof and trim (3, 3)."""
@@ -133,13 +138,21 @@ class Palette:
         """Leaf colour (1, 3)."""
         return self._pick(PLANTS[self.name], rng, 0.12)[None]
 
+    def hedge(self, rng: np.random.Generator) -> np.ndarray:
+        """Leaf colour (1, 3) of a hedge: green when trees are not."""
+        return self._pick(PLANTS[self.name][:3], rng, 0.12)[None]
+
+    def grass(self, rng: np.random.Generator) -> np.ndarray:
+        """Colour (3,) of a grassy bank."""
+        return self._pick(BANKS[self.name], rng, 0.1)
+
     def fence(self, rng: np.random.Generator, kind: str) -> np.ndarray:
         """Colour (1, 3) of a fence, wall or hedge."""
         if kind == "hedge":
-            return self.foliage(rng)
-        if kind in ("wall", "high"):
+            return self.hedge(rng)
+        if kind in ("wall", "high", "railed"):
             return self._pick(WALLS[self.name], rng, 0.12)[None]
-        if kind == "picket":
+        if kind in ("picket", "boards"):
             return self._pick(FENCES[self.name], rng, 0.08)[None]
         return np.full((1, 3), rng.uniform(0.03, 0.2), np.float32)
 

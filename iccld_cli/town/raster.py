@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iccld_cli.town.mesh import cross
+
 NEAR = 0.15
 """Nearest visible depth in metres."""
 
@@ -64,7 +66,7 @@ def perspective(points: np.ndarray, focal: float, cx: float, cy: float, height: 
     points = points.astype(np.float64)
     z = points[..., 2]
     hom = np.stack([focal * points[..., 0] + cx * z, focal * points[..., 1] + cy * z, z], -1)
-    normal = np.cross(points[:, 2] - points[:, 0], points[:, 3] - points[:, 1])
+    normal = cross(points[:, 2] - points[:, 0], points[:, 3] - points[:, 1])
     offset = np.einsum("fk,fk->f", normal, points[:, 0])
     offset = np.where(np.abs(offset) < 1e-9, 1e-9, offset)
     normal /= offset[:, None]
@@ -72,12 +74,14 @@ def perspective(points: np.ndarray, focal: float, cx: float, cy: float, height: 
     plane[:, 0] = normal[:, 0] / focal
     plane[:, 1] = normal[:, 1] / focal
     plane[:, 2] = normal[:, 2] - (normal[:, 0] * cx + normal[:, 1] * cy) / focal
-    crossing = np.asarray((z < NEAR).any(1))
+    nearest, farthest = span_of(z)
+    crossing = nearest < NEAR
     safe = np.where(z < NEAR, NEAR, z)
     ys = hom[..., 1] / safe
-    rows = np.stack([np.ceil(ys.min(1)), np.floor(ys.max(1))], -1)
+    least, most = span_of(ys)
+    rows = np.stack([np.ceil(least), np.floor(most)], -1)
     rows[crossing] = (0, height - 1)
-    rows[(z < NEAR).all(1)] = (0, -1)
+    rows[farthest < NEAR] = (0, -1)
     rows = np.clip(rows, -1, height).astype(np.int64)
     rows[:, 0] = np.maximum(rows[:, 0], 0)
     rows[:, 1] = np.minimum(rows[:, 1], height - 1)
@@ -97,14 +101,14 @@ def orthographic(points: np.ndarray, height: int) -> Setup:
     points = points.astype(np.float64)
     hom = points.copy()
     hom[..., 2] = 1.0
-    normal = np.cross(points[:, 2] - points[:, 0], points[:, 3] - points[:, 1])
+    normal = cross(points[:, 2] - points[:, 0], points[:, 3] - points[:, 1])
     nz = np.where(np.abs(normal[:, 2]) < 1e-7, 1e-7, normal[:, 2])
     plane = np.empty_like(normal)
     plane[:, 0] = normal[:, 0] / nz
     plane[:, 1] = normal[:, 1] / nz
     plane[:, 2] = -np.einsum("fk,fk->f", normal, points[:, 0]) / nz
-    ys = points[..., 1]
-    rows = np.clip(np.stack([np.ceil(ys.min(1)), np.floor(ys.max(1))], -1), -1, height).astype(np.int64)
+    least, most = span_of(points[..., 1])
+    rows = np.clip(np.stack([np.ceil(least), np.floor(most)], -1), -1, height).astype(np.int64)
     rows[:, 0] = np.maximum(rows[:, 0], 0)
     rows[:, 1] = np.minimum(rows[:, 1], height - 1)
     return Setup(_edges(hom), plane, rows, np.zeros(len(points), bool))
@@ -123,36 +127,42 @@ def fragments(setup: Setup, faces: np.ndarray, width: int) -> tuple[np.ndarray, 
     """
     first, last = setup.rows[faces, 0], setup.rows[faces, 1]
     count = np.maximum(last - first + 1, 0)
-    face = np.repeat(faces, count)
-    total = len(face)
-    start = np.cumsum(count) - count
-    y = np.arange(total) - np.repeat(start - first, count)
-    low = np.zeros(total)
-    high = np.full(total, width - 1.0)
+    row = np.repeat(np.arange(len(faces), dtype=np.int32), count)
+    y = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - first, count)
+    low = np.zeros(len(row))
+    high = np.full(len(row), width - 1.0)
+    edges = setup.edges.take(faces, axis=0)
     for k in range(4):
-        a, b, c = (setup.edges[:, k, i] for i in range(3))
+        a, b, c = (edges[:, k, i] for i in range(3))
         a = np.where(np.abs(a) < 1e-12, 1e-12, a)
-        bound = (-b / a)[face] * y + (-c / a)[face]
-        lower = (a > 0)[face]
+        bound = (-b / a).take(row) * y + (-c / a).take(row)
+        lower = (a > 0).take(row)
         np.maximum(low, bound, out=low, where=lower)
         np.minimum(high, bound, out=high, where=~lower)
     # Degenerate edges can push a bound to infinity, which no integer holds.
     begin = np.ceil(np.minimum(low, width + 1.0)).astype(np.int64)
     size = np.floor(np.maximum(high, -2.0)).astype(np.int64) - begin + 1
-    keep = size > 0
-    face, y, begin, size = face[keep], y[keep], begin[keep], size[keep]
-    plane = setup.plane[face]
-    base = plane[:, 0] * begin + plane[:, 1] * y + plane[:, 2]
-    step = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-    index = np.repeat(y * width + begin, size) + step
-    depth = np.repeat(base.astype(np.float32), size) + np.repeat(plane[:, 0].astype(np.float32), size) * step.astype(
-        np.float32
-    )
-    owner = np.repeat(face.astype(np.int32), size)
+    keep = np.flatnonzero(size > 0)
+    y, begin, size = y.take(keep), begin.take(keep), size.take(keep)
+    face = faces.take(row.take(keep))
+    plane = setup.plane.take(face, axis=0)
+    base = (plane[:, 0] * begin + plane[:, 1] * y + plane[:, 2]).astype(np.float32)
+    end = np.cumsum(size)
+    span = np.repeat(np.arange(len(size), dtype=np.int32), size)
+    step = np.arange(len(span)) - (end - size).take(span)
+    index = (y * width + begin).take(span) + step
+    depth = plane[:, 0].astype(np.float32).take(span) * step.astype(np.float32) + base.take(span)
+    owner = face.astype(np.int32).take(span)
     if setup.crossing[faces].any():
         ok = ~setup.crossing[owner] | ((depth > 0) & (depth < 1 / NEAR))
         index, depth, owner = index[ok], depth[ok], owner[ok]
     return index, depth, owner
+
+
+def span_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest (F,) of four values each (F, 4); several times faster than a reduction over a short axis."""
+    a, b, c, d = values.T
+    return np.minimum(np.minimum(a, b), np.minimum(c, d)), np.maximum(np.maximum(a, b), np.maximum(c, d))
 
 
 def resolve(zbuf: np.ndarray, ids: np.ndarray, index: np.ndarray, depth: np.ndarray, owner: np.ndarray) -> None:

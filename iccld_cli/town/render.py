@@ -12,23 +12,34 @@ from iccld_cli.town import gbuffer, ground, layout, sky, traffic
 from iccld_cli.town.atlas import build_atlas
 from iccld_cli.town.camera import SUPER, Camera, make_camera
 from iccld_cli.town.looks import HIDDEN, LOOKS, Style, make_style
-from iccld_cli.town.mesh import Mesh, merge
+from iccld_cli.town.mesh import Mesh, merge, place_all
 from iccld_cli.town.mirror import add_reflections
-from iccld_cli.town.plan import CHUNK, Plan, make_plan, rng_of
+from iccld_cli.town.mix import Mix, Scene
+from iccld_cli.town.plan import CHUNK, Plan, rng_of
+from iccld_cli.town.roads import make_plan
 from iccld_cli.town.sensor import bonnet_mask, expose
-from iccld_cli.town.shade import Scene, shade
+from iccld_cli.town.shade import Shading, shade
 from iccld_cli.town.shadow import MAP, contact_map, sun_map
 from iccld_cli.town.traffic import Ego
+
+DEFAULT = Scene()
+ALL_URBAN = Mix()
+
+SPEEDS = {"urban": (6, 12), "motorway": (20, 34), "country": (11, 25)}
+"""Range of driving speeds on each kind of road, m/s."""
 
 MIN_SIZE = 16
 """Smallest picture edge in pixels."""
 
 AHEAD = 6
-"""Chunks drawn in front of the camera's own."""
+"""Chunks of a town drawn in front of the camera's own."""
+
+FAR_AHEAD = 9
+"""The same outside towns."""
 
 IGNORE = 255
 
-BLOCK = 1 << 15
+BLOCK = 1 << 14
 """Samples shaded at once: few enough for the intermediate arrays to stay in the processor's cache."""
 
 
@@ -55,7 +66,9 @@ class Town:
     def near(self, s: float) -> list[Mesh]:
         """Furniture of the chunks seen from position ``s``."""
         here = int(s // CHUNK)
-        want = [(here + k, 2 if k < 2 else 1 if k < 4 else 0) for k in range(AHEAD + 1)]
+        # Outside towns the view is wide, and what stands there is soon drawn.
+        ahead = AHEAD if self.plan.kind == "urban" else FAR_AHEAD
+        want = [(here + k, 2 if k < 2 else 1 if k < 4 else 0) for k in range(ahead + 1)]
         self.chunks = {key: mesh for key, mesh in self.chunks.items() if key in want}
         for key in want:
             if key not in self.chunks:
@@ -63,26 +76,31 @@ class Town:
         return [self.chunks[key] for key in want]
 
 
-def make_town(seed: tuple[int, ...], look: str) -> Town:
+def make_town(seed: tuple[int, ...], look: str, scene: Scene = DEFAULT) -> Town:
     """Draws a town and the drive through it.
 
     Args:
         seed: Non-negative ints naming it.
         look: One of LOOKS.
+        scene: Kind of road, hour and rain.
 
     Returns:
         The town.
 
     Raises:
-        IccldError: If the look is unknown.
+        IccldError: If the look or the kind of road is unknown.
     """
     key = (*seed, LOOKS.index(look) if look in LOOKS else 0)
     rng = rng_of(*key, 2)
-    style = make_style(look, rng)
-    plan = make_plan(key, style.density)
+    style = make_style(look, rng, scene.hour, scene.rain)
+    plan = make_plan(key, style.density, scene.kind)
     lane = int(rng.integers(plan.lanes))
-    lat = (lane + 0.5) * plan.lane + float(rng.normal(0, 0.2))
-    return Town(plan, style, float(rng.uniform(300, 2000)), lat, float(rng.uniform(6, 12)))
+    lat = plan.lane_at(lane) + float(np.clip(rng.normal(0.1, 0.3), -0.5, 0.6))
+    start, speed = float(rng.uniform(300, 2000)), float(rng.uniform(*SPEEDS[scene.kind]))
+    if plan.period and rng.uniform() < 0.15:
+        # Before a crossing, or in the middle of it.
+        start = plan.crossings(start, start + 2 * plan.period * CHUNK)[0] + float(rng.uniform(-12, 3))
+    return Town(plan, style, start, lat, speed)
 
 
 def check(look: str, size: tuple[int, int], seed: int, index: int = 0) -> None:
@@ -136,20 +154,23 @@ def draw(
     camera = view(town, s, time, size)
     style, plan = town.style, town.plan
     atlas = build_atlas(style.gritty)
-    mesh = merge([*town.near(s), *traffic.moving(plan, style.palette, Ego(town.lat, s, town.speed), time)])
+    moving = traffic.moving(plan, style.palette, Ego(town.lat, s, town.speed), time)
+    mesh = merge([*town.near(s), *([place_all(moving)] if moving else [])])
     right, up = camera.rotation[0].astype(np.float32), -camera.rotation[1].astype(np.float32)
     faces = gbuffer.prepare(mesh, gbuffer.turn_sprites(mesh, right, up))
     rays = camera.rays()
-    hit = ground.cast(plan, camera.position, rays)
-    buf = gbuffer.draw(camera, faces, atlas, hit, rays, sky.is_hill(rays, hit.depth == 0, plan.seed))
+    hit = ground.cast_grid(plan, camera, rays)
+    buf = gbuffer.draw(camera, faces, atlas, hit, rays)
+    free = np.flatnonzero(buf.ids == gbuffer.SKY)
+    buf.ids[free[sky.is_hill(rays[free], plan.seed)]] = gbuffer.HILLS
     forward = camera.rotation[2] * (1, 0, 1)
     focus = camera.position + forward * 30
     focus[1] = 2.0
     bright = style.light.sun_color.max() > HIDDEN
     sun = sun_map(mesh, faces, atlas, style.light.sun, focus, MAP * (1 + (size[0] > 640))) if bright else None
     lamps = layout.lamp_heads(plan, s - 10, s + 90) if style.light.night else np.zeros((0, 3))
-    scene = Scene(plan, style, atlas, sun, contact_map(faces, focus), lamps, forward / np.linalg.norm(forward))
-    light = _resolve(scene, buf)
+    shading = Shading(plan, style, atlas, sun, contact_map(faces, focus), lamps, forward / np.linalg.norm(forward))
+    light = _resolve(shading, buf)
     if style.light.wet:
         add_reflections(buf, style.light, light)
     image = expose(light, style.sensor, style.light.horizon, noise)
@@ -158,39 +179,48 @@ def draw(
     return image, label
 
 
-def _resolve(scene: Scene, buf: gbuffer.GBuffer) -> np.ndarray:
+def _resolve(shading: Shading, buf: gbuffer.GBuffer) -> np.ndarray:
     """Shades every pixel once and the samples between pixels only where something ends; returns (H, W, 3) light."""
     w, h = buf.camera.samples
-    key = buf.grid(np.where(buf.ids == gbuffer.GROUND, -10 - buf.ground.kind.astype(np.int32), buf.ids))
+    ids = buf.ids
+    key = buf.grid(np.where(ids == gbuffer.GROUND, np.int32(-10) - buf.ground.kind, ids))
+    # Differences between neighbours along rows, then along columns, find every pixel whose 3x3 samples disagree.
     pad = np.pad(key, ((1, 0), (1, 0)), "edge")
-    edge = np.zeros((h // SUPER, w // SUPER), bool)
-    for dy in range(3):
-        for dx in range(3):
-            edge |= pad[dy : dy + h : SUPER, dx : dx + w : SUPER] != key[::SUPER, ::SUPER]
+    step = pad[:, 1:] != pad[:, :-1]
+    row = step[:, ::SUPER] | step[:, 1::SUPER]
+    # Sample column 2x of every padded row against the row of the centre.
+    down = pad[1:, 1::SUPER] != pad[:-1, 1::SUPER]
+    edge = row[:-1:SUPER] | row[1::SUPER] | row[2::SUPER] | down[::SUPER] | down[1::SUPER]
     want = np.zeros((h + 1, w + 1), bool)
     for dy in range(3):
         for dx in range(3):
             want[dy : dy + h : SUPER, dx : dx + w : SUPER] |= edge
     want[1::SUPER, 1::SUPER] = True
     index = np.flatnonzero(want[1:, 1:].ravel())
-    full = np.zeros((h * w, 3), np.float32)
-    for start in range(0, len(index), BLOCK):
-        part = index[start : start + BLOCK]
-        full[part] = shade(scene, buf, part)
-    grid = full.reshape(h, w, 3)
-    centre = np.ascontiguousarray(grid[::SUPER, ::SUPER])
-    # Very bright samples are held back so that one glint does not turn a whole edge pixel white.
-    soft = np.pad(np.minimum(grid, 2.0), ((1, 0), (1, 0), (0, 0)), "edge")
-    mean = np.zeros_like(centre)
-    for dy, wy in enumerate((0.25, 0.5, 0.25)):
-        for dx, wx in enumerate((0.25, 0.5, 0.25)):
-            mean += np.float32(wy * wx) * soft[dy : dy + h : SUPER, dx : dx + w : SUPER]
-    share = np.float32(1 - scene.style.sensor.sharp)
-    centre[edge] += (mean - centre)[edge] * share
+    seen = np.minimum(ids.take(index), 0)
+    full = np.empty((h * w, 3), np.float32)
+    for kind in (0, gbuffer.GROUND, gbuffer.HILLS, gbuffer.SKY):
+        alike = index[seen == kind]
+        for start in range(0, len(alike), BLOCK):
+            part = alike[start : start + BLOCK]
+            full[part] = shade(shading, buf, part)
+    centre = np.ascontiguousarray(full.reshape(h, w, 3)[::SUPER, ::SUPER])
+    y, x = np.nonzero(edge)
+    mean = np.zeros((len(y), 3), np.float32)
+    for dy, wy in ((-1, 0.25), (0, 0.5), (1, 0.25)):
+        at = np.maximum(y * SUPER + dy, 0) * w
+        for dx, wx in ((-1, 0.25), (0, 0.5), (1, 0.25)):
+            # Very bright samples are held back so that one glint does not turn a whole edge pixel white.
+            mean += np.float32(wy * wx) * np.minimum(full.take(at + np.maximum(x * SUPER + dx, 0), axis=0), 2)
+    share = np.float32(1 - shading.style.sensor.sharp)
+    own = centre[edge]
+    centre[edge] = own + (mean - own) * share
     return centre
 
 
-def render_frame(seed: int, index: int, look: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def render_frame(
+    seed: int, index: int, look: str, size: tuple[int, int], mix: Mix = ALL_URBAN
+) -> tuple[np.ndarray, np.ndarray]:
     """Renders one labelled frame of its own town; a pure function of its arguments.
 
     Args:
@@ -198,6 +228,7 @@ def render_frame(seed: int, index: int, look: str, size: tuple[int, int]) -> tup
         index: Number of the frame, >= 0.
         look: One of LOOKS.
         size: Width and height, pixels, each at least 16.
+        mix: Shares of the set's kinds of road, hours and rain; light and rain are those of the camera's looks.
 
     Returns:
         Display RGB (H, W, 3) uint8 and Cityscapes trainIds (H, W) uint8 with 255 to ignore.
@@ -206,7 +237,7 @@ def render_frame(seed: int, index: int, look: str, size: tuple[int, int]) -> tup
         IccldError: If the look is unknown, the size too small or a number negative.
     """
     check(look, size, seed, index)
-    town = make_town((seed, index), look)
+    town = make_town((seed, index), look, mix.scene(seed, index))
     time = float(rng_of(seed, index, 4).uniform(0, 60))
     return draw(town, town.start, time, size, rng_of(seed, index, 3))
 
@@ -233,6 +264,8 @@ def render_drive(
     if fps <= 0:
         raise IccldError(f"a drive cannot run at {fps} frames per second", "choose a rate above 0")
     town = make_town((seed, 0), look)
+    # A drive looks ahead, wherever single frames look.
+    town.style.mount.yaw = float(np.clip(town.style.mount.yaw, -0.1, 0.1))
     for k in range(frames):
         time = k / fps
         yield draw(town, town.start + town.speed * time, time, size, rng_of(seed, 3, k))

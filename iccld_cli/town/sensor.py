@@ -10,6 +10,11 @@ from iccld_cli.town.looks import Sensor
 LUMA = np.array([0.3, 0.59, 0.11], np.float32)
 
 
+def _luma(image: np.ndarray) -> np.ndarray:
+    """Brightness (H, W) of a picture (H, W, 3); one pass, where a matrix product of three columns is slow."""
+    return cv2.transform(image, LUMA[None])
+
+
 def _filmic(x: np.ndarray) -> np.ndarray:
     """Compresses linear light to 0..1 with a soft shoulder."""
     return x * (2.2 * x + 0.35) / (x * (2.0 * x + 0.75) + 0.28)
@@ -42,6 +47,28 @@ def _motion(image: np.ndarray, length: float) -> np.ndarray:
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
 
 
+def _rain(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Falling drops, drawn out by the exposure, and blurred drops on the windscreen before the lens."""
+    height, width = image.shape[:2]
+    length = max(round(height * 0.06), 3)
+    drops = (rng.random((height, width), np.float32) < 0.004 * strength).astype(np.float32)
+    kernel = np.zeros((length, length), np.float32)
+    lean = rng.uniform(-0.35, 0.35)
+    for k in range(length):
+        kernel[k, round((length - 1) / 2 + lean * (k - (length - 1) / 2))] = 1
+    lines = np.minimum(cv2.filter2D(drops, -1, kernel) * rng.uniform(0.05, 0.16), 0.3)[..., None]
+    sky = np.float32(image[: max(height // 3, 1)].mean())
+    image = image + lines * (np.float32(1.1) * sky - 0.4 * image)
+    mask = np.zeros((height, width), np.float32)
+    for _ in range(rng.poisson(14 * strength)):
+        at = (int(rng.integers(width)), int(rng.integers(height)))
+        cv2.circle(mask, at, max(round(float(rng.uniform(0.004, 0.014)) * width), 1), 1.0, -1, cv2.LINE_AA)
+    mask = cv2.GaussianBlur(mask, (0, 0), max(0.003 * width, 0.5))[..., None]
+    # A drop is a small lens: it shows the scene upside down and out of focus.
+    bent = cv2.GaussianBlur(image[::-1], (0, 0), max(0.02 * width, 1.0))
+    return image + 0.75 * mask * (0.5 * bent + 0.5 * sky - image)
+
+
 def expose(light: np.ndarray, sensor: Sensor, sky: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Turns linear light into the stored picture.
 
@@ -59,14 +86,19 @@ def expose(light: np.ndarray, sensor: Sensor, sky: np.ndarray, rng: np.random.Ge
     scale = width / 512
     _draw_bonnet(image, sensor, sky.astype(np.float32))
     if sensor.metering:
-        # Like a real camera: expose for the middle of the picture, within the electronics' range.
-        middle = np.minimum(image[height // 4 :] @ LUMA, 1.5).mean()
-        gain = np.clip(0.25 / max(float(middle), 1e-4), 0.5, 12.0) ** sensor.metering
+        # Like a real camera: expose for the lower part of the picture and let the sky clip.
+        middle = np.minimum(_luma(image[min(round(height * sensor.metered), height - 1) :]), 1.5).mean()
+        gain = np.clip(0.25 / max(float(middle), 1e-4), 0.5, sensor.gain) ** sensor.metering
         image = image * np.float32(gain)
     if sensor.bloom:
-        over = cv2.GaussianBlur(np.minimum(np.maximum(image - 0.7, 0), 4), (0, 0), 5 * scale)
-        over += 0.5 * cv2.GaussianBlur(over, (0, 0), 14 * scale)
-        image = image + sensor.bloom * over
+        # A glow that wide holds nothing that a quarter of the resolution would lose.
+        small = (max(width // 4, 1), max(height // 4, 1))
+        over = cv2.resize(np.minimum(np.maximum(image - 0.7, 0), 4), small, interpolation=cv2.INTER_AREA)
+        over = cv2.GaussianBlur(over, (0, 0), 5 / 4 * scale)
+        over += 0.5 * cv2.GaussianBlur(over, (0, 0), 14 / 4 * scale)
+        image = image + np.float32(sensor.bloom) * cv2.resize(over, (width, height), interpolation=cv2.INTER_LINEAR)
+    if sensor.streaks:
+        image = _rain(image, sensor.streaks, rng)
     if sensor.defocus:
         image = cv2.GaussianBlur(image, (0, 0), max(sensor.defocus * scale, 0.25), borderType=cv2.BORDER_REPLICATE)
         image = _motion(image, sensor.motion * scale)
@@ -76,10 +108,13 @@ def expose(light: np.ndarray, sensor: Sensor, sky: np.ndarray, rng: np.random.Ge
         x = (np.arange(width, dtype=np.float32) / width - 0.5)[None, :]
         image *= (1 - sensor.vignette * 1.6 * (x * x + y * y))[..., None]
     image = np.sqrt(np.clip(_filmic(image), 0, 1))
-    grey = (image @ LUMA)[..., None]
+    grey = _luma(image)[..., None]
     image = grey + (image - grey) * np.float32(sensor.saturation)
     image = (image - 0.5) * np.float32(sensor.contrast) + 0.5
     image = image * np.float32(1 - sensor.lift) + np.float32(sensor.lift)
+    if sensor.sharpen:
+        soft = cv2.GaussianBlur(image, (0, 0), max(0.9 * scale, 0.4), borderType=cv2.BORDER_REPLICATE)
+        image = image + np.float32(sensor.sharpen) * (image - soft)
     if sensor.noise:
         # Chroma noise is coarser than luma noise, because the sensor's colours are interpolated.
         grain = rng.standard_normal((height, width, 1), np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from iccld_cli.town import raster
 from iccld_cli.town.atlas import Atlas
-from iccld_cli.town.gbuffer import Faces, turn_sprites
+from iccld_cli.town.gbuffer import SOLID_BATCH, Faces, turn_sprites
 from iccld_cli.town.mesh import Mesh
 
 MAP = 832
@@ -76,23 +76,27 @@ def sun_map(mesh: Mesh, faces: Faces, atlas: Atlas, sun: np.ndarray, focus: np.n
     quads = faces.quads.copy()
     if mesh.sprites.any():
         quads[mesh.sprites] = turn_sprites(mesh, side.astype(np.float32), up.astype(np.float32))[mesh.sprites]
-    local = (quads @ axes.T.astype(np.float32)).astype(np.float64)
+    # Far sides cast the shadow: what they are compared with lies a whole body away, which hides acne.
+    cast = np.flatnonzero(((mesh.normals @ sun.astype(np.float32)) < 0) | mesh.sprites)
+    local = (quads.take(cast, axis=0) @ axes.T.astype(np.float32)).astype(np.float64)
     local[..., :2] = (local[..., :2] - start) * (edge / (2 * REACH))
     local[..., 2] *= -1
+    left, right = raster.span_of(local[..., 0])
+    low, high = raster.span_of(local[..., 1])
+    inside = np.flatnonzero((right > 0) & (left < edge) & (high > 0) & (low < edge))
+    cast, local = cast.take(inside), local.take(inside, axis=0)
     setup = raster.orthographic(local, edge)
-    # Far sides cast the shadow: what they are compared with lies a whole body away, which hides acne.
-    cast = ((mesh.normals @ sun.astype(np.float32)) < 0) | mesh.sprites
-    cast &= setup.rows[:, 1] >= setup.rows[:, 0]
-    cast &= (local[..., 0].max(1) > 0) & (local[..., 0].min(1) < edge)
     depth = np.full(edge * edge, -1e9, np.float32)
-    index, height, _ = raster.fragments(setup, np.flatnonzero(cast & ~faces.cutout), edge)
-    np.maximum.at(depth, index, height)
-    holes = np.flatnonzero(cast & faces.cutout)
-    if len(holes):
-        index, height, owner = raster.fragments(setup, holes, edge)
-        u, v = _local_uv(local, faces.mesh.reps, owner, index, edge)
-        keep = atlas.solid(mesh.tiles[owner], u, v, np.full(len(u), 2))
-        np.maximum.at(depth, index[keep], height[keep])
+    solid = np.flatnonzero(~faces.cutout[cast])
+    for first in range(0, len(solid), SOLID_BATCH):
+        index, height, _ = raster.fragments(setup, solid[first : first + SOLID_BATCH], edge)
+        np.maximum.at(depth, index, height)
+    holes = np.flatnonzero(faces.cutout[cast])
+    for first in range(0, len(holes), SOLID_BATCH):
+        index, height, owner = raster.fragments(setup, holes[first : first + SOLID_BATCH], edge)
+        u, v = _local_uv(local, faces.mesh.reps.take(cast, axis=0), owner, index, edge)
+        keep = np.flatnonzero(atlas.solid(mesh.tiles.take(cast.take(owner)), u, v, np.full(len(u), 2)))
+        np.maximum.at(depth, index.take(keep), height.take(keep))
     return SunMap(depth.reshape(edge, edge), axes, start)
 
 
@@ -137,7 +141,9 @@ def contact_map(faces: Faces, focus: np.ndarray) -> ContactMap:
     """Blurred footprint of everything within 1.2 m of the ground, around a world point (3,)."""
     n = 420
     start = focus[[0, 2]] - n * CONTACT / 2
-    low = (faces.quads[..., 1].max(1) < 1.25) & ~faces.mesh.sprites
+    near = np.abs(faces.quads[:, 0, ::2] - focus[::2].astype(np.float32)) < n * CONTACT
+    _, top = raster.span_of(faces.quads[..., 1])
+    low = (top < 1.25) & ~faces.mesh.sprites & near[:, 0] & near[:, 1]
     quads = faces.quads[low].astype(np.float64)
     local = np.stack([(quads[..., 0] - start[0]) / CONTACT, (quads[..., 2] - start[1]) / CONTACT, quads[..., 1]], -1)
     setup = raster.orthographic(local, n)

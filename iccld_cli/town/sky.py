@@ -12,6 +12,11 @@ from iccld_cli.town.looks import HIDDEN, Light
 from iccld_cli.town.materials import noise
 
 
+def length(rays: np.ndarray) -> np.ndarray:
+    """Lengths (N,) of vectors (N, 3); several times faster than the general norm of NumPy."""
+    return np.sqrt(np.einsum("nk,nk->n", rays, rays))
+
+
 @lru_cache(maxsize=2)
 def cloud_field(size: int = 512) -> np.ndarray:
     """Tileable cloud density (size + 1, size + 1) float32 about 0; the last row and column repeat the first."""
@@ -30,12 +35,13 @@ def hill_height(azimuth: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
     return np.maximum(out, np.float32(0.006))
 
 
-def is_hill(rays: np.ndarray, free: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-    """Samples (N,) bool below the hills' outline, for world directions (N, 3); ``free`` (N,) miss the ground."""
+def is_hill(rays: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+    """Which of world directions (N, 3) that meet nothing else lie below the hills' outline (N,) bool."""
     out = np.zeros(len(rays), bool)
-    low = np.flatnonzero(free & (rays[:, 1] < 0.3))
-    ray = rays[low]
-    flat = np.hypot(ray[:, 0], ray[:, 2])
+    # No hill is steeper than this: the base and all waves of `hill_height` together.
+    flat = np.sqrt(rays[:, 0] * rays[:, 0] + rays[:, 2] * rays[:, 2])
+    low = np.flatnonzero(rays[:, 1] < np.float32(0.11) * flat)
+    ray, flat = rays[low], flat[low]
     out[low] = ray[:, 1] < hill_height(np.arctan2(ray[:, 0], ray[:, 2]), seed) * flat
     return out
 
@@ -51,7 +57,7 @@ def sky_color(light: Light, rays: np.ndarray, clouds: bool = True) -> np.ndarray
     Returns:
         Linear RGB (N, 3) float32.
     """
-    unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    unit = rays / length(rays)[:, None]
     up = np.clip(unit[:, 1], 0, 1)
     t = np.power(up, np.float32(0.55))[:, None]
     color = light.horizon.astype(np.float32) * (1 - t) + light.zenith.astype(np.float32) * t

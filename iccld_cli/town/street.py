@@ -176,3 +176,91 @@ def shelter() -> Mesh:
     )
     b.box((0.35, 0.5, 0), (0.4, 0.07, 2.6), Look(BUILDING, (0.3, 0.2, 0.12)))
     return b.build()
+
+
+@lru_cache(maxsize=64)
+def railed_wall(tile: str, length: float) -> Mesh:
+    """A low wall along z from 0 to ``length`` that carries a railing; colour in slot 0."""
+    b = Builder(TILES)
+    b.box((0, 0.28, length / 2), (0.3, 0.56, length), Look(WALL, slot=0, tile=tile), metre=1.6)
+    n = max(round(length / 1.6), 1)
+    for side in (-1.0, 1.0):
+        x = side * 0.012
+        quad = [(x, 1.5, 0), (x, 1.5, length), (x, 0.58, length), (x, 0.58, 0)]
+        look = Look(FENCE, (0.1, 0.1, 0.11), tile="fence_bars")
+        b.faces([quad], look, normals=np.array([[side, 0, 0]]), reps=(n, 1))
+    return b.build()
+
+
+@lru_cache(maxsize=64)
+def boards(length: float, height: float) -> Mesh:
+    """A close-boarded fence along z from 0 to ``length``; colour in slot 0."""
+    b = Builder(TILES)
+    b.box((0, height / 2, length / 2), (0.08, height, length), Look(FENCE, slot=0, tile="planks"), metre=1.8)
+    for k in range(round(length / 2) + 1):
+        b.box((0, height / 2 + 0.05, min(2.0 * k, length)), (0.14, height + 0.1, 0.12), Look(FENCE, slot=0))
+    return b.build()
+
+
+@lru_cache(maxsize=16)
+def guard_rail(length: float, double: bool = False) -> Mesh:
+    """A steel safety barrier along z from 0 to ``length``, its beam towards -x (or both ways), 0.75 m tall.
+
+    Crash barriers are a class of their own in Cityscapes, which its trainIds ignore.
+    """
+    b = Builder(TILES)
+    steel = Look(VOID, (0.42, 0.43, 0.44), tile="metal", gloss=0.06)
+    for side in (-1, 1) if double else (-1,):
+        for y, x in ((0.68, 0.08), (0.6, 0.05), (0.52, 0.08)):
+            b.box((side * x, y, length / 2), (0.06, 0.09, length), steel, skip="fb")
+    for z in np.arange(length / 4, length, 2.0):
+        b.box((0, 0.36, float(z)), (0.1, 0.72, 0.12), Look(VOID, (0.3, 0.31, 0.32)))
+    return b.build()
+
+
+@lru_cache(maxsize=4)
+def crash_wall(length: float) -> Mesh:
+    """A concrete safety barrier along z from 0 to ``length`` (the profile of New Jersey), ignored like `guard_rail`."""
+    b = Builder(TILES)
+    right = [(0.08, 0.85), (0.12, 0.33), (0.28, 0.08), (0.3, 0.0)]
+    profile = np.array([(-x, y) for x, y in right[::-1]] + right)
+    rings = np.stack([np.column_stack([profile, np.full(8, z)]) for z in (0.0, length)])
+    b.loft(rings, Look(VOID, (0.5, 0.49, 0.46), tile="concrete"), reps=(1, length / 2))
+    return b.build()
+
+
+@lru_cache(maxsize=8)
+def overhead(wide: float, boards_: int) -> Mesh:
+    """A sign gantry across a carriageway, from x = 0 to -``wide``, its boards facing -z."""
+    b = Builder(TILES)
+    steel = Look(POLE, STEEL)
+    for x in (0.0, -wide):
+        b.box((x, 3.2, 0), (0.3, 6.4, 0.3), steel)
+    for y in (5.9, 6.5):
+        b.box((-wide / 2, y, 0), (wide, 0.16, 0.16), steel, skip="")
+    for k in range(round(wide / 1.5)):
+        x = -1.5 * k
+        b.tube((x, 5.9, 0), (x - 0.75, 6.5, 0), 0.04, 0.04, steel, 4)
+    for k in range(boards_):
+        x = -wide * (k + 0.6) / (boards_ + 0.2)
+        _plate(b, "guide", x, 6.3, (min(4.2, wide / boards_ - 0.6), 2.4), -0.2)
+    return b.build()
+
+
+@lru_cache(maxsize=2)
+def marker() -> Mesh:
+    """A white delineator post beside the road, 1 m tall, with its dark band."""
+    b = Builder(TILES)
+    b.box((0, 0.5, 0), (0.12, 1.0, 0.09), Look(POLE, (0.85, 0.85, 0.83)))
+    b.box((0, 0.78, 0), (0.125, 0.22, 0.095), Look(POLE, (0.04, 0.04, 0.04)))
+    b.box((0, 0.8, -0.05), (0.05, 0.16, 0.01), Look(POLE, (0.9, 0.6, 0.2), glow=0.25))
+    return b.build()
+
+
+@lru_cache(maxsize=2)
+def line_pole() -> Mesh:
+    """A wooden pole of a telephone line, with its crossbar."""
+    b = Builder(TILES)
+    b.tube((0, 0, 0), (0, 8.2, 0), 0.14, 0.1, Look(POLE, (0.2, 0.15, 0.11), tile="bark"), 7, "z")
+    b.box((0, 7.6, 0), (1.7, 0.12, 0.12), Look(POLE, (0.2, 0.15, 0.11)), skip="")
+    return b.build()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iccld_cli.town import people, vehicles
-from iccld_cli.town.mesh import Mesh
+from iccld_cli.town.mesh import Mesh, Placed
 from iccld_cli.town.palette import Palette
 from iccld_cli.town.plan import CHUNK, KERB, PARK, YARD, Plan, rng_of
 
@@ -42,7 +42,7 @@ def _slots(key: tuple[int, ...], gap: float, shift: float, s0: float, s1: float)
         yield j, j * gap + shift + jitter
 
 
-def moving(plan: Plan, colors: Palette, ego: Ego, time: float) -> list[Mesh]:
+def moving(plan: Plan, colors: Palette, ego: Ego, time: float) -> list[Placed]:
     """Every moving thing in front of the camera.
 
     Args:
@@ -52,18 +52,19 @@ def moving(plan: Plan, colors: Palette, ego: Ego, time: float) -> list[Mesh]:
         time: Seconds since the drive began.
 
     Returns:
-        Meshes in world axes.
+        What there is and where.
     """
-    out: list[Mesh] = []
+    out: list[Placed] = []
     for lane in range(plan.lanes):
         for way in (1, -1):
-            lat = way * (lane + 0.5) * plan.lane
+            lat = way * plan.lane_at(lane)
             own = abs(lat - ego.lat) < 1
             speed = ego.speed if own else (ego.speed * (1.12 if way > 0 else -0.9))
             _lane(out, plan, colors, ego, time, lat, speed, lane * 2 + (way > 0))
     for side in (0, 1):
-        _cyclists(out, plan, colors, ego, time, side)
-        for row in range(3):
+        if plan.kind != "motorway":
+            _cyclists(out, plan, colors, ego, time, side)
+        for row in range(3 if plan.walk[side] else 0):
             _walkers(out, plan, colors, ego, time, side, row)
     for zebra in plan.zebras(ego.s, ego.s + 70):
         _crossing(out, plan, colors, ego, time, zebra)
@@ -71,36 +72,46 @@ def moving(plan: Plan, colors: Palette, ego: Ego, time: float) -> list[Mesh]:
 
 
 def _lane(
-    out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: float, lat: float, speed: float, key: int
+    out: list[Placed], plan: Plan, colors: Palette, ego: Ego, time: float, lat: float, speed: float, key: int
 ) -> None:
     gap = 15.0 if abs(lat - ego.lat) < 1 else 17.0
-    for j, s in _slots((*plan.seed, 20 + key), gap, speed * time, ego.s - 8, ego.s + 120):
+    reach = 120
+    if plan.kind == "motorway":
+        gap, reach = 24.0, 200
+    for j, s in _slots((*plan.seed, 20 + key), gap, speed * time, ego.s - 8, ego.s + reach):
         rng = rng_of(*plan.seed, 20 + key, j + OFFSET, 1)
-        if rng.uniform() > 0.42 * plan.density:
+        if rng.uniform() > 0.42 * plan.traffic:
             continue
-        if abs(lat - ego.lat) < 2 and s - ego.s < 11:
+        if (abs(lat - ego.lat) < 2 and s - ego.s < 11) or (abs(lat - ego.lat) < 3.2 and abs(s - ego.s) < 5):
             continue
         lean = float(rng.normal(0, 0.15))
         pos, heading = plan.place(lat + lean, s, 0.0 if speed > 0 else np.pi)
-        for mesh in _vehicle(rng, colors):
-            out.append(mesh.moved(pos, heading))
+        for mesh, coat in _vehicle(rng, colors, "lane" if plan.lane < 2.75 and plan.kind == "country" else plan.kind):
+            out.append(Placed(mesh, pos, heading, paint=coat))
 
 
-def _vehicle(rng: np.random.Generator, colors: Palette) -> list[Mesh]:
-    kind = rng.uniform()
+def _vehicle(rng: np.random.Generator, colors: Palette, road: str) -> list[tuple[Mesh, np.ndarray]]:
+    """A vehicle, with its rider where it has one, and their paint."""
+    # On motorways a fifth of what drives is lorries, and few are buses or motorcycles; so the last shares fold back.
+    kind = rng.uniform() * (0.9 if road == "motorway" else 1.0)
+    if road == "motorway" and kind > 0.82:
+        kind = 0.75
+    if road == "lane":
+        # Lorries and buses keep off narrow roads.
+        kind = min(kind, 0.69)
     paint = colors.car_paint(rng)
     if kind < 0.7:
         kinds = list(vehicles.CARS)
-        return [vehicles.car(kinds[rng.integers(len(kinds))]).painted(paint)]
+        return [(vehicles.car(kinds[rng.integers(len(kinds))]), paint)]
     if kind < 0.79:
-        return [vehicles.truck(int(rng.integers(3))).painted(paint)]
+        return [(vehicles.truck(int(rng.integers(3))), paint)]
     if kind < 0.87:
-        return [vehicles.bus(int(rng.integers(2))).painted(paint)]
-    bike = vehicles.motorcycle(int(rng.integers(2))).painted(paint)
-    return [bike, people.rider("motorcycle", 0).painted(colors.person(rng))]
+        return [(vehicles.bus(int(rng.integers(2))), paint)]
+    bike = vehicles.motorcycle(int(rng.integers(2)))
+    return [(bike, paint), (people.rider("motorcycle", 0), colors.person(rng))]
 
 
-def _cyclists(out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: float, side: int) -> None:
+def _cyclists(out: list[Placed], plan: Plan, colors: Palette, ego: Ego, time: float, side: int) -> None:
     way = 1 if side else -1
     speed = 4.6 * way
     lat = way * (plan.drive_half - 0.4)
@@ -110,19 +121,19 @@ def _cyclists(out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: floa
             continue
         pos, heading = plan.place(lat, s, 0.0 if side else np.pi)
         phase = int((time * 1.3 + rng.uniform()) * people.PHASES) % people.PHASES
-        out.append(vehicles.bicycle().painted(colors.car_paint(rng)).moved(pos, heading))
-        out.append(people.rider("bicycle", phase).painted(colors.person(rng)).moved(pos, heading))
+        out.append(Placed(vehicles.bicycle(), pos, heading, paint=colors.car_paint(rng)))
+        out.append(Placed(people.rider("bicycle", phase), pos, heading, paint=colors.person(rng)))
 
 
-def _person(rng: np.random.Generator, colors: Palette, time: float, speed: float) -> tuple[Mesh, float]:
-    """A pedestrian and their size."""
+def _person(rng: np.random.Generator, colors: Palette, time: float, speed: float) -> tuple[Mesh, float, np.ndarray]:
+    """A pedestrian, their size and their clothes."""
     pace = abs(speed) / 1.45
     phase = int((time * pace + rng.uniform()) * people.PHASES) % people.PHASES if speed else people.PHASES
     size = 0.66 if rng.uniform() < 0.08 else float(rng.uniform(0.92, 1.08))
-    return people.pedestrian(phase, int(rng.integers(6))).painted(colors.person(rng)), size
+    return people.pedestrian(phase, int(rng.integers(6))), size, colors.person(rng)
 
 
-def _walkers(out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: float, side: int, row: int) -> None:
+def _walkers(out: list[Placed], plan: Plan, colors: Palette, ego: Ego, time: float, side: int, row: int) -> None:
     """One file of a sidewalk: two walk opposite ways, the third stands about."""
     key = 50 + side * 3 + row
     speed = (1.35, -1.15, 0.0)[row]
@@ -132,15 +143,15 @@ def _walkers(out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: float
         busy = 0.3 if plan.zone(int(s // CHUNK), side) in (PARK, YARD) else 0.5
         if rng.uniform() > busy * plan.density * (0.5 if row == 2 else 1.0):
             continue
-        mesh, size = _person(rng, colors, time, speed)
+        mesh, size, coat = _person(rng, colors, time, speed)
         lat = (1 if side else -1) * (base + float(rng.uniform(-0.3, 0.3)))
         turn = (0.0 if speed > 0 else np.pi) if speed else float(rng.uniform(0, 6.28))
         pos, heading = plan.place(lat, s, turn, _height(plan, s))
-        out.append(mesh.moved(pos, heading, size))
+        out.append(Placed(mesh, pos, heading, size, coat))
         if speed and rng.uniform() < 0.25:
-            mesh, size = _person(rng, colors, time, speed)
+            mesh, size, coat = _person(rng, colors, time, speed)
             pos, heading = plan.place(lat + 0.62, s + 0.15, turn, _height(plan, s))
-            out.append(mesh.moved(pos, heading, size))
+            out.append(Placed(mesh, pos, heading, size, coat))
 
 
 def _height(plan: Plan, s: float) -> float:
@@ -149,7 +160,7 @@ def _height(plan: Plan, s: float) -> float:
     return 0.0 if inside else KERB
 
 
-def _crossing(out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: float, zebra: float) -> None:
+def _crossing(out: list[Placed], plan: Plan, colors: Palette, ego: Ego, time: float, zebra: float) -> None:
     """Walkers on one zebra crossing, going back and forth between the sidewalks."""
     left, right = plan.half(0) + 0.8, plan.half(1) + 0.8
     span = left + right
@@ -163,7 +174,7 @@ def _crossing(out: list[Mesh], plan: Plan, colors: Palette, ego: Ego, time: floa
         s = zebra + float(rng.uniform(-1.2, 1.2))
         if s - ego.s < 9 and abs(lat - ego.lat) < 2:
             continue
-        mesh, size = _person(rng, colors, time, speed)
+        mesh, size, coat = _person(rng, colors, time, speed)
         on_road = -plan.half(0) < lat < plan.half(1)
         pos, heading = plan.place(lat, s, np.pi / 2 if way < 1 else -np.pi / 2, 0.0 if on_road else KERB)
-        out.append(mesh.moved(pos, heading, size))
+        out.append(Placed(mesh, pos, heading, size, coat))

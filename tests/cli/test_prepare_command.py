@@ -117,6 +117,10 @@ def test_mistakes_in_one_line(tmp_path):
         ["--camvid", ".", "--kitti", ".", "--name", "one"],
         ["--virtual", "0"],
         ["--virtual-drive", "1"],
+        ["--kinds", "urban"],
+        ["--light", "day"],
+        ["--rain", "0"],
+        ["--virtual", "1", "--rain", "1.5"],
     ],
 )
 def test_wrong_usage(tmp_path, arguments):
@@ -146,6 +150,19 @@ def test_the_virtual_town(tmp_path):
     assert data.read_label(data.frames("train")[0]).shape == (32, 64)
     assert (data.root / "drive.mp4").stat().st_size > 0
     assert "has no look 'gamer'" in refused("prepare", "--virtual", "2", "--look", "gamer", "--out", out)
+
+
+def test_shares_of_the_virtual_town(tmp_path):
+    out = tmp_path / "data"
+    town = ["prepare", "--virtual", "2", "--size", "32x16", "--out", out]
+    done = iccld(*town, "--look", "game", "--kinds", "motorway:1,country:3")
+    assert done.returncode == 0, done.stderr
+    options = PreparedDataset(out / "virtual-game").info.source["options"]
+    assert options["kinds"] == {"motorway": 0.25, "country": 0.75}
+    assert "kinds was" in refused(*town, "--look", "game")
+    assert "did you mean 'country'" in refused(*town, "--kinds", "contry")
+    assert "no use to the look game" in refused(*town, "--look", "game", "--light", "night")
+    assert "never rains" in refused(*town, "--look", "game", "--rain", "0.5")
 
 
 def test_a_target_look_has_splits_of_other_places():

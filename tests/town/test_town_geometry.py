@@ -9,7 +9,8 @@ from iccld_cli.town import gbuffer, ground, raster, render, street
 from iccld_cli.town.atlas import TILES, build_atlas
 from iccld_cli.town.camera import SUPER, Camera, make_camera
 from iccld_cli.town.mesh import Builder, Look, Mesh, merge
-from iccld_cli.town.plan import KERB, Plan, make_plan
+from iccld_cli.town.plan import KERB, Plan
+from iccld_cli.town.roads import make_plan
 
 SIZE = (160, 80)
 CAR, BUS = 13, 15
@@ -36,7 +37,7 @@ def draw(camera: Camera, mesh: Mesh, plan: Plan) -> gbuffer.GBuffer:
     rays = camera.rays()
     faces = gbuffer.prepare(mesh, mesh.quads)
     hit = ground.cast(plan, camera.position, rays)
-    return gbuffer.draw(camera, faces, build_atlas(False), hit, rays, np.zeros(len(rays), bool))
+    return gbuffer.draw(camera, faces, build_atlas(False), hit, rays)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
