@@ -1,14 +1,14 @@
 """How fast `predict` is on one video: its parts alone, the whole command, an older version, and a peer.
 
-    python benchmarks/predict.py VIDEO [--ckpt FILE] [--frames 60] [--rounds 3] [--height ROWS] [--backends openvino,torch]
-                                 [--before CHECKOUT] [--peer]
+    python benchmarks/predict.py VIDEO [--ckpt FILE] [--frames 60] [--rounds 3] [--height ROWS]
+                                 [--backends openvino,torch] [--before CHECKOUT] [--peer]
 
 Everything is measured in alternating rounds of one run, and medians are given. The whole command runs in a process of
 its own, as a user runs it; its seconds are those that it reports, without the start of Python. Prints JSON:
 
     parts      processor seconds a frame of decoding, network, drawing and encoding, each alone
-    whole      by backend: wall and processor seconds a frame, share of the processor seconds spent in the system, peak MiB
-    bars       wall by (processor seconds of the parts / cores); processor milliseconds outside the network; ratio to before
+    whole      by backend: wall and processor seconds a frame, share of those spent in the system, peak MiB
+    bars       wall by (processor seconds of the parts / cores); milliseconds outside the network; ratio to before
     peer       SegFormer-B0 at the same size and output, by torch and OpenVINO, and this model by both: seconds a frame
     floor      multiply-adds of the network by the processor's own measured rate of matrix products
 """
