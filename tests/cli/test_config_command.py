@@ -16,7 +16,7 @@ def test_all_keys_fit_into_80_columns(iccld):
     status, out, err = iccld("config")
     assert (status, err) == (0, "")
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert "optim.lr = 0.0002\n    number; above 0\n    Learning rate of the pretrained encoder.\n" in out
+    assert "optim.lr = 0.0002\n    number; above 0, at most 1000\n    Learning rate of the pretrained encoder.\n" in out
 
 
 def test_one_key_shows_what_the_presets_say(iccld):

@@ -70,7 +70,7 @@ def test_predict_and_evaluate_take_an_exported_file(iccld, models, tmp_path):
     for name, ckpt in (("original", models["stage2"]), (kind, exported)):
         out, scores = tmp_path / name, tmp_path / f"{name}.json"
         kinds = "overlay,labels,confidence,uncertainty"
-        status, _, err = iccld("predict", *images, "--ckpt", ckpt, "--out", out, "--save", kinds, "--batch-size", 2)
+        status, _, err = iccld("predict", *images, "--ckpt", ckpt, "--out", out, "--save", kinds, "--backend", "torch")
         assert (status, err) == (0, "")
         status, *_ = iccld(
             "evaluate", "--ckpt", ckpt, "--data", data, "--json", scores, "--report", tmp_path / "e.html"
