@@ -97,7 +97,12 @@ def test_resuming_a_finished_run_does_nothing(run, world):
 
 def test_a_broken_training_names_the_term_and_keeps_no_broken_state(world):
     out = world / "broken"
-    line = refused(runs.seg_arguments(world, out, "optim.lr=1000", "optim.head_lr_factor=1000", "optim.grad_clip=0", "--save-every", "1"), out)
+    line = refused(
+        runs.seg_arguments(
+            world, out, "optim.lr=1000", "optim.head_lr_factor=1000", "optim.grad_clip=0", "--save-every", "1"
+        ),
+        out,
+    )
     assert "training broke" in line
     assert "--resume" in line
     for state in (out / "state").glob("stage1-*"):  # what was saved before is finite, and so is the log
