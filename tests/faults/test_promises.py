@@ -64,7 +64,10 @@ BEHAVIOURS = {
     15: ("markup in names acted", ["names: evaluate_and_inspect_take_any_class_and_set_name"]),
     16: (
         "full disks behind SQLite and safetensors were internal errors",
-        ["disk: a_journal_that_is_full_for_real", "disk: a_model_file_on_a_disk_that_is_too_small"],
+        [
+            "disk: prepare_on_a_disk_that_is_too_small_leaves_no_data_set_and_goes_on",
+            "disk: a_model_file_on_a_disk_that_is_too_small",
+        ],
     ),
     17: (
         "damaged JSON was an internal error",
