@@ -18,7 +18,7 @@ import numpy as np
 
 from iccld_cli.errors import IccldError
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
-from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, memory_explained, not_finite
+from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, joined, memory_explained, not_finite
 from iccld_cli.inference.onnxfile import read_notes
 from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino, threads
 
@@ -110,13 +110,7 @@ class ExportedModel:
         self.settle(sampling or Sampling())
         size = (frames.shape[1], frames.shape[2]) if size is None else size
         with memory_explained(frames):
-            parts = [self._one(frame, want, size) for frame in frames]
-        stacked = {
-            name: np.stack([getattr(part, name) for part in parts])
-            for name in ("labels", "confidence", "uncertainty", "probabilities")
-            if getattr(parts[0], name) is not None
-        }
-        return Answer(**stacked)
+            return joined([self._one(frame, want, size) for frame in frames])
 
     def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Answer:
         found = self._run(to_input(frame, self.facts.size))[0]  # (K, h, w)
@@ -125,10 +119,10 @@ class ExportedModel:
         if found.shape[1:] != size:
             found = _resized(found, size)  # (K, H, W)
         return Answer(
-            labels=found.argmax(axis=0).astype(np.uint8),
-            confidence=found.max(axis=0) if "confidence" in want else None,
-            uncertainty=entropy_share(found[None])[0] if "uncertainty" in want else None,
-            probabilities=found if "probabilities" in want else None,
+            labels=found.argmax(axis=0).astype(np.uint8)[None],
+            confidence=found.max(axis=0)[None] if "confidence" in want else None,
+            uncertainty=entropy_share(found[None]) if "uncertainty" in want else None,
+            probabilities=found[None] if "probabilities" in want else None,
         )
 
 

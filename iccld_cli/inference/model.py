@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -89,6 +89,12 @@ class Answer:
     uncertainty: np.ndarray | None = None
     disagreement: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+
+
+def joined(parts: Sequence[Answer]) -> Answer:
+    """Results of frames (1, ...) as those of a batch; all have the same maps."""
+    names = [field.name for field in fields(Answer) if getattr(parts[0], field.name) is not None]
+    return Answer(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 class Model(Protocol):

@@ -27,7 +27,16 @@ from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.inference import cache
 from iccld_cli.inference.fullsize import Logits, segment_frame
-from iccld_cli.inference.model import Answer, Sampling, Want, memory_explained, network_size, not_finite, settle_height
+from iccld_cli.inference.model import (
+    Answer,
+    Sampling,
+    Want,
+    joined,
+    memory_explained,
+    network_size,
+    not_finite,
+    settle_height,
+)
 from iccld_cli.inference.noise import seeded_noise
 from iccld_cli.inference.runtimes import import_openvino, threads
 
@@ -127,13 +136,7 @@ class OpenvinoModel:
         sampling = self.settle(sampling or Sampling())
         size = (frames.shape[1], frames.shape[2]) if size is None else size
         with memory_explained(frames):
-            parts = [segment_frame(self._views(frame, sampling), size, want) for frame in frames]
-        stacked = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("labels", "confidence", "uncertainty", "probabilities")
-            if getattr(parts[0], name) is not None
-        }
-        return Answer(**stacked)
+            return joined([segment_frame(self._views(frame, sampling), size, want) for frame in frames])
 
     def _views(self, frame: np.ndarray, sampling: Sampling) -> list[Logits]:
         """Logits of a frame uint8 (H, W, 3), at every scale and, if asked for, mirrored."""
