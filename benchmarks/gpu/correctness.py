@@ -17,7 +17,7 @@ GROUPS = (
     ("tests/cuda/test_trainings.py", "test_a_training and seg"),
     ("tests/cuda/test_trainings.py", "test_a_training and adv"),
     ("tests/cuda/test_synchronisation.py", ""),
-    ("tests/cuda/test_processes.py", ""),
+    ("tests/cuda/test_launched_on_cuda.py", ""),
     ("tests/cuda/test_inference_on_cuda.py", ""),
     ("tests/cuda/test_trainings.py", "not test_a_training"),
 )
