@@ -33,7 +33,7 @@ from packaging.version import Version
 MIB = 2**20
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
 STANDS_FOR = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
-NOT_NEEDED = ("av",)  # videos alone need it, and it is the largest of all wheels
+NOT_NEEDED = ("av", "openvino", "openvino-telemetry")  # videos; a faster `predict` on a CPU. The largest of all wheels
 TESTS_NEED = ("pytest", "hypothesis")  # what tests/conftest.py and tests/cuda import
 _SAMPLE = 10  # one of so many frames tells what all will take
 _MARGIN = 0.98
