@@ -14,7 +14,7 @@ from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
-    from iccld_cli.inference.predict import Prediction
+    from iccld_cli.inference.predict import Summary
 
 _SHOWN_PROBLEMS = 20
 
@@ -62,11 +62,11 @@ def predict(
     from iccld_cli.inference.predict import predict as run
 
     left_out: dict[Path, str] = {}
-    jobs = collect(inputs, out, left_out)
+    items = collect(inputs, out, left_out)
     for path, reason in left_out.items():
         say(f"warning: {path} {reason} and is left out", stderr=True)
     file = find_model(ckpt)
-    once = len(jobs) == 1 and not jobs[0].is_video
+    once = len(items) == 1 and not items[0].is_video
     sampling = Sampling(steps, seed, samples, factors, flip, rows, once)
     model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
@@ -89,7 +89,7 @@ def predict(
     started = time.perf_counter()
     try:
         with progress_bar("predict", "frames") as progress:
-            done = run(model, jobs, options, progress)
+            done = run(model, items, options, progress)
     except KeyboardInterrupt:
         say(
             f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4 (labels: "
@@ -97,7 +97,7 @@ def predict(
             stderr=True,
         )
         raise
-    _tell(done, out, time.perf_counter() - started, len(jobs), f"{model.backend} {model.precision} on {model.device}")
+    _tell(done, out, time.perf_counter() - started, len(items), f"{model.backend} {model.precision} on {model.device}")
     if once and backend == "auto":
         from iccld_cli.inference.backends import convert_for_next_time
 
@@ -108,7 +108,7 @@ def _note(line: str) -> None:
     say(line, stderr=True)
 
 
-def _tell(done: Prediction, out: Path, seconds: float, inputs: int, by: str) -> None:
+def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> None:
     parts = [
         f"{number} {one if number == 1 else many}"
         for number, one, many in ((done.images, "image", "images"), (done.frames, "video frame", "video frames"))

@@ -25,7 +25,7 @@ import numpy as np
 from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.images import image_of, read_image
-from iccld_cli.inference.model import Answer, Model, Sampling, Want, load_model
+from iccld_cli.inference.model import Model, Sampling, Segmentation, Want, load_model
 from iccld_cli.inference.video import VideoReader
 from iccld_cli.report.overlay import DEFAULT_ALPHA, draw_overlay
 
@@ -43,11 +43,11 @@ class Result:
         classes: TrainIds that the model was trained on, a part of `names`.
     """
 
-    def __init__(self, model: Predictor, image: np.ndarray, answer: Answer) -> None:
-        """Keep an answer (B = 1); the model computes what was not asked for when it is read."""
-        self._model, self._answer = model, answer
+    def __init__(self, model: Predictor, image: np.ndarray, segmentation: Segmentation) -> None:
+        """Keep a result of `Model.segment` (B = 1); the model computes what was not asked for when it is read."""
+        self._model, self._first = model, segmentation
         self.image = image
-        self.labels: np.ndarray = answer.labels[0]
+        self.labels: np.ndarray = segmentation.labels[0]
         self.names: tuple[str, ...] = model.header.label_space.names
         self.classes: tuple[int, ...] = model.header.classes
 
@@ -75,14 +75,12 @@ class Result:
         return draw_overlay(self.image, self.labels, self._model.header.label_space, alpha=alpha, legend=shown)
 
     def _maps(self, name: Literal["confidence", "uncertainty"]) -> np.ndarray:
-        found: np.ndarray | None = getattr(
-            self._answer if getattr(self._answer, name) is not None else self._more, name
-        )
+        found: np.ndarray | None = getattr(self._first if getattr(self._first, name) is not None else self._more, name)
         assert found is not None
         return found[0]
 
     @functools.cached_property
-    def _more(self) -> Answer:
+    def _more(self) -> Segmentation:
         return self._model._segment(self.image, ("confidence", "uncertainty"))
 
 
@@ -91,7 +89,7 @@ class Predictor:
 
     Attributes:
         model: What runs it, for batches and for everything else a `Model` can be asked.
-        sampling: How it answers.
+        sampling: How it predicts.
     """
 
     def __init__(self, model: Model, sampling: Sampling | None = None) -> None:
@@ -99,7 +97,7 @@ class Predictor:
 
         Args:
             model: From `load_model`.
-            sampling: How it answers; None for the model's own choice.
+            sampling: How it predicts; None for the model's own choice.
 
         Raises:
             IccldError: The model cannot do that.
@@ -152,7 +150,7 @@ class Predictor:
             if reader.missing():
                 raise IccldError(f"{video} is damaged or cut off, {reader.decoded} frames could be decoded")
 
-    def _segment(self, image: np.ndarray, want: tuple[Want, ...]) -> Answer:
+    def _segment(self, image: np.ndarray, want: tuple[Want, ...]) -> Segmentation:
         return self.model.segment(image[None], want, sampling=self.sampling)
 
 
@@ -164,7 +162,7 @@ def load(
     Args:
         path: A `.safetensors`, `.onnx` or `.xml` file or a folder with one; None for the model that is shipped.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        sampling: How it answers: steps, seed, averages, height. None for the model's own choice.
+        sampling: How it predicts: steps, seed, averages, height. None for the model's own choice.
         backend: What runs a `.safetensors` file: `auto` for the fastest that is there, `torch`, `compiled` or
             `openvino`. The first use of OpenVINO converts the file, which takes seconds.
 

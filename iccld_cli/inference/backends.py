@@ -35,7 +35,7 @@ def open_backend(path: Path, device: str, backend: str, sampling: Sampling, tell
             return OpenvinoModel.open(path, sampling.steps, once=sampling.once, before_conversion=lambda: _told(tell))
         except IccldError:
             raise
-        except Exception as error:  # it was not asked for, so whatever is wrong with it keeps nobody from an answer
+        except Exception as error:  # it was not asked for, so that whatever is wrong with it stops no prediction
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             tell(f"OpenVINO cannot run this model ({reason[:200]}); torch does, more slowly")
     from iccld_cli.inference.torch_model import TorchModel
@@ -87,11 +87,11 @@ def _suits_openvino(path: Path, device: str, sampling: Sampling) -> bool:
 
 
 def convert_for_next_time(path: Path, model: Model, sampling: Sampling, tell: Callable[[str], None]) -> None:
-    """After a single frame that torch answered: convert the file, if that is what would run it faster.
+    """After a single frame that torch predicted: convert the file, if that is what would run it faster.
 
     Args:
         path: The model's file.
-        model: What answered.
+        model: What predicted it.
         sampling: What it was asked.
         tell: Called with a line before the conversion.
     """
@@ -107,7 +107,7 @@ def convert_for_next_time(path: Path, model: Model, sampling: Sampling, tell: Ca
             sampling.steps,
             before_conversion=lambda: tell("converting the model for this processor, so that next time starts faster"),
         )
-    except Exception as error:  # the answer is there; the next run tries again, and says what is wrong
+    except Exception as error:  # the prediction is made; the next run tries again, and says what is wrong
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         tell(f"OpenVINO cannot run this model ({reason[:200]})")
 

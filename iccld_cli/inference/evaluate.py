@@ -14,7 +14,7 @@ import numpy as np
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.inference.evaluation import Evaluation, FrameScore
-from iccld_cli.inference.model import Answer, Model, Sampling, Want
+from iccld_cli.inference.model import Model, Sampling, Segmentation, Want
 from iccld_cli.inference.threads import group, prefetch
 from iccld_cli.labels import LabelSpace, shared_classes
 from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
@@ -55,9 +55,9 @@ class _Scorer:
         self.by_disagreement = ErrorDetection()
         self.frames: list[FrameScore] = []
 
-    def add(self, frame: Frame, label: np.ndarray, answer: Answer, number: int) -> None:
-        """Score one frame: label uint8 (h, w), and the answer's row of that number."""
-        predicted = self.fold[answer.labels[number]]
+    def add(self, frame: Frame, label: np.ndarray, segmentation: Segmentation, number: int) -> None:
+        """Score one frame: label uint8 (h, w), and the segmentation's row of that number."""
+        predicted = self.fold[segmentation.labels[number]]
         single = ConfusionMatrix(len(self.matrix.counts))
         single.update(predicted, label)
         self.matrix.counts += single.counts
@@ -66,17 +66,17 @@ class _Scorer:
 
         valid = self.is_scored[label]
         correct = (predicted == label)[valid]
-        assert answer.confidence is not None and answer.uncertainty is not None
-        self.calibration.update(answer.confidence[number][valid], correct)
-        self.by_entropy.update(answer.uncertainty[number][valid], correct)
-        if answer.disagreement is not None:
-            self.by_disagreement.update(answer.disagreement[number][valid], correct)
+        assert segmentation.confidence is not None and segmentation.uncertainty is not None
+        self.calibration.update(segmentation.confidence[number][valid], correct)
+        self.by_entropy.update(segmentation.uncertainty[number][valid], correct)
+        if segmentation.disagreement is not None:
+            self.by_disagreement.update(segmentation.disagreement[number][valid], correct)
 
 
-def folded_answers(model_classes: Sequence[int], dataset: PreparedDataset) -> dict[int, int]:
+def folded_predictions(model_classes: Sequence[int], dataset: PreparedDataset) -> dict[int, int]:
     """TrainIds that a model knows and a data set's labels do not tell apart -> the ones that their pixels carry there.
 
-    An answer of the first kind is scored as the second: a truck is right where the labels know cars alone.
+    A prediction of the first kind is scored as the second: a truck is right where the labels know cars alone.
     """
     info = dataset.info
     ids, known = {name: i for i, name in enumerate(info.label_space.names)}, info.known_ids()
@@ -87,7 +87,7 @@ def folded_answers(model_classes: Sequence[int], dataset: PreparedDataset) -> di
 
 
 def scored_classes(model_classes: Sequence[int], dataset: PreparedDataset) -> tuple[int, ...]:
-    """The classes on which a model can be scored on a data set: those both know, its answers folded.
+    """The classes on which a model can be scored on a data set: those both know, its predictions folded.
 
     Args:
         model_classes: TrainIds the model was trained on.
@@ -96,16 +96,16 @@ def scored_classes(model_classes: Sequence[int], dataset: PreparedDataset) -> tu
     Raises:
         IccldError: They have no class in common.
     """
-    folds = folded_answers(model_classes, dataset)
-    answered = {folds.get(train_id, train_id) for train_id in model_classes}
-    return shared_classes([answered, dataset.info.known_ids()], len(dataset.info.label_space))
+    folds = folded_predictions(model_classes, dataset)
+    predicted = {folds.get(train_id, train_id) for train_id in model_classes}
+    return shared_classes([predicted, dataset.info.known_ids()], len(dataset.info.label_space))
 
 
 def chosen_classes(names: str, known: Sequence[int], space: LabelSpace) -> tuple[int, ...]:
     """Read the names of the classes to score.
 
-    Pixels with other labels are left out; the model may still answer any class it knows, and is wrong where it
-    answers one of the others.
+    Pixels with other labels are left out; the model may still predict any class it knows, and is wrong where it
+    predicts one of the others.
 
     Args:
         names: Class names, separated by commas.
@@ -152,7 +152,7 @@ def evaluate(
         model: The model.
         dataset: Where the frames come from.
         scope: What of it is scored.
-        sampling: How the model answers; 2 samples or more also give `auroc_disagreement`.
+        sampling: How the model predicts; 2 samples or more also give `auroc_disagreement`.
         progress: Called with (frames done, frames in all) after every batch.
 
     Raises:
@@ -163,7 +163,7 @@ def evaluate(
     sampling = model.settle(sampling or Sampling())
     frames = labelled_frames(dataset, scope.split, scope.limit)
     classes = scored_classes(model.header.classes, dataset) if scope.classes is None else scope.classes
-    space, folds = dataset.info.label_space, folded_answers(model.header.classes, dataset)
+    space, folds = dataset.info.label_space, folded_predictions(model.header.classes, dataset)
     scorer, seconds, done = _Scorer(classes, len(space), folds), 0.0, 0
 
     def most(item: tuple[Frame, np.ndarray, np.ndarray]) -> int:
@@ -174,11 +174,11 @@ def evaluate(
         for batch in group(loaded, lambda item: (item[1].shape, item[2].shape), most):
             started = time.perf_counter()
             images = np.stack([image for _, image, _ in batch])  # (B, H, W, 3)
-            answer = model.segment(images, _WANTED, batch[0][2].shape, sampling)
+            segmentation = model.segment(images, _WANTED, batch[0][2].shape, sampling)
             seconds += time.perf_counter() - started
             for number, (frame, _, label) in enumerate(batch):
                 try:
-                    scorer.add(frame, label, answer, number)
+                    scorer.add(frame, label, segmentation, number)
                 except ValueError as error:
                     raise IccldError(f"{dataset.root / str(frame.label)}: {error}", "prepare it again") from None
             done += len(batch)

@@ -46,7 +46,7 @@ class Evaluation:
         height: Rows at which the network saw the images; 0 for their own.
         backend: What ran the network, see `Model`.
         precision: Type that it computed in.
-        folded: Class name -> the class as which its answers were scored.
+        folded: Class name -> the class as which its predictions were scored.
         ece: Expected calibration error in [0, 1], 15 bins.
         auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
         auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.

@@ -1,7 +1,7 @@
 """Models for other runtimes: an ONNX or OpenVINO file that takes an image and gives probabilities.
 
 The graph has one size and one number of steps. The noise of the sampling steps is a constant in it, the one
-that `predict` draws from the same seed, so that both give the same answer. The file carries the model's whole header,
+that `predict` draws from the same seed, so that both give the same labels. The file carries the model's whole header,
 so that `predict` and `evaluate` take it like any other (`inference.exported`).
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from iccld_cli.errors import IccldError
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
-from iccld_cli.inference.model import Answer, Sampling, Want, entropy_share, joined, memory_explained, not_finite
+from iccld_cli.inference.model import Sampling, Segmentation, Want, entropy_share, joined, memory_explained, not_finite
 from iccld_cli.inference.onnxfile import read_notes
 from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino, threads
 
@@ -105,20 +105,20 @@ class ExportedModel:
         want: Collection[Want] = (),
         size: tuple[int, int] | None = None,
         sampling: Sampling | None = None,
-    ) -> Answer:
+    ) -> Segmentation:
         """See `Model`."""
         self.settle(sampling or Sampling())
         size = (frames.shape[1], frames.shape[2]) if size is None else size
         with memory_explained(frames):
             return joined([self._one(frame, want, size) for frame in frames])
 
-    def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Answer:
+    def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Segmentation:
         found = self._run(to_input(frame, self.facts.size))[0]  # (K, h, w)
         if not np.isfinite(found).all():
             raise not_finite()
         if found.shape[1:] != size:
             found = _resized(found, size)  # (K, H, W)
-        return Answer(
+        return Segmentation(
             labels=found.argmax(axis=0).astype(np.uint8)[None],
             confidence=found.max(axis=0)[None] if "confidence" in want else None,
             uncertainty=entropy_share(found[None]) if "uncertainty" in want else None,
@@ -222,7 +222,7 @@ def _header(path: Path, text: str | None) -> ModelHeader:
 
 
 def _checked(model: ExportedModel) -> ExportedModel:
-    """A model that answers once in the form that its header says."""
+    """A model that predicts once in the form that its header says."""
     width, height = model.facts.size
     wanted = (1, len(model.header.label_space), height, width)
     try:
@@ -230,7 +230,7 @@ def _checked(model: ExportedModel) -> ExportedModel:
     except Exception as error:  # the runtime's own kinds
         raise _unreadable(model.path, error) from None
     if shape != wanted:
-        raise IccldError(f"{model.path} answers in the shape {shape}, its header says {wanted}", "export it again")
+        raise IccldError(f"{model.path} returns the shape {shape}, its header says {wanted}", "export it again")
     return model
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from iccld_cli.inference.model import Answer, Want, entropy_share
+from iccld_cli.inference.model import Segmentation, Want, entropy_share
 
 STRIP_BYTES = 2**20
 """Float values of a strip, in bytes."""
@@ -36,7 +36,7 @@ class Logits:
     mirrored: bool = False
 
 
-def segment_frame(views: Sequence[Logits], size: tuple[int, int], want: Collection[Want]) -> Answer:
+def segment_frame(views: Sequence[Logits], size: tuple[int, int], want: Collection[Want]) -> Segmentation:
     """Results of one frame.
 
     Args:
@@ -49,7 +49,7 @@ def segment_frame(views: Sequence[Logits], size: tuple[int, int], want: Collecti
     """
     asked = [name for name in want if name != "disagreement"]
     if not asked and len(views) == 1 and not views[0].mirrored:
-        return Answer(largest(views[0].values, size)[None])
+        return Segmentation(largest(views[0].values, size)[None])
     classes = len(views[0].values)
     labels = np.empty(size, np.uint8)
     maps: dict[str, np.ndarray] = {name: np.empty(size, np.float32) for name in asked if name != "probabilities"}
@@ -66,7 +66,7 @@ def segment_frame(views: Sequence[Logits], size: tuple[int, int], want: Collecti
             maps["uncertainty"][part] = entropy_share(mean[None])[0]
         if "probabilities" in maps:
             maps["probabilities"][:, part] = mean
-    return Answer(labels[None], **{name: values[None] for name, values in maps.items()})
+    return Segmentation(labels[None], **{name: values[None] for name, values in maps.items()})
 
 
 def largest(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

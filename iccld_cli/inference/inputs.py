@@ -1,4 +1,4 @@
-"""What `iccld predict` is given: files, folders and globs become a list of jobs with distinct output names."""
+"""What `iccld predict` is given: files, folders and globs become a list of inputs with distinct output names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iccld_cli.reading import kind_problem
 
 
 @dataclass(frozen=True)
-class Job:
+class Input:
     """One image or video to predict.
 
     Attributes:
@@ -30,7 +30,7 @@ class Job:
     is_video: bool
 
 
-def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] | None = None) -> list[Job]:
+def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] | None = None) -> list[Input]:
     """Find the images and videos.
 
     A folder's tree is kept in the names. Hidden files, files of other kinds and the output folder are passed over.
@@ -42,7 +42,7 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
             links), and what it is.
 
     Returns:
-        The jobs in the order of the inputs, sorted by path within one.
+        In the order given, sorted by path within one.
 
     Raises:
         IccldError: An input does not exist, is of no known kind, or holds nothing.
@@ -55,7 +55,7 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
             found.setdefault(path.resolve(), one)
     candidates = list(found.values())
     names = distinct_names(candidates)
-    return [Job(one.path, name, one.is_video) for one, name in zip(candidates, names, strict=True)]
+    return [Input(one.path, name, one.is_video) for one, name in zip(candidates, names, strict=True)]
 
 
 def _expand(

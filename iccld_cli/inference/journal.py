@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error, write_text
-from iccld_cli.inference.inputs import Job
+from iccld_cli.inference.inputs import Input
 
 FORMAT = 1
 
@@ -115,23 +115,23 @@ class Journal:
                     self._write()
         self._release(remove=not self._entries)
 
-    def finished(self, job: Job) -> bool:
+    def finished(self, item: Input) -> bool:
         """Whether an earlier run predicted this input, unchanged, and all its results are still there."""
-        entry = self._entry(job)
+        entry = self._entry(item)
         return (
             entry is not None
             and entry.done
-            and entry.stamp == _stamp(job.path)
+            and entry.stamp == _stamp(item.path)
             and all(_measure(self.out / path) == size for path, size in entry.results.items())
         )
 
-    def owns(self, job: Job) -> bool:
+    def owns(self, item: Input) -> bool:
         """Whether results under this input's names are an unfinished run's own, to be replaced without a question."""
-        return self._entry(job) is not None
+        return self._entry(item) is not None
 
-    def problem(self, job: Job) -> IccldError | None:
+    def problem(self, item: Input) -> IccldError | None:
         """What was wrong with a finished input."""
-        entry = self._entry(job)
+        entry = self._entry(item)
         return None if entry is None or entry.problem is None else IccldError(*entry.problem)
 
     def stage(self, suffix: str = "") -> Path:
@@ -139,7 +139,7 @@ class Journal:
         self._staged += 1
         return self._work / f"{self._staged}{suffix}"
 
-    def publish(self, done: Sequence[tuple[Job, Sequence[Result], IccldError | None]]) -> None:
+    def publish(self, done: Sequence[tuple[Input, Sequence[Result], IccldError | None]]) -> None:
         """Give results their names; inputs that shared a pass go together, so that they share it again after a crash.
 
         Args:
@@ -148,52 +148,52 @@ class Journal:
         Raises:
             IccldError: The disk is full or the folder cannot be written.
         """
-        for job, results, problem in done:
-            entry = self._entries.setdefault(_key(job), _Entry())
-            entry.stamp, entry.done = _stamp(job.path), False
+        for item, results, problem in done:
+            entry = self._entries.setdefault(_key(item), _Entry())
+            entry.stamp, entry.done = _stamp(item.path), False
             entry.results = {_below(r.final, self.out): _measure(r.staged) or 0 for r in results}
             entry.problem = None if problem is None else (problem.message, problem.hint)
-            self._mine.add(_key(job))
-        self._append(job for job, _, _ in done)
+            self._mine.add(_key(item))
+        self._append(item for item, _, _ in done)
         for _, results, _ in done:
             for result in results:
                 self._replace(result.staged, result.final)
         leftovers: list[str] = []
-        for job, _, _ in done:
-            entry = self._entries[_key(job)]
+        for item, _, _ in done:
+            entry = self._entries[_key(item)]
             leftovers += entry.partial
             entry.done, entry.partial = True, []
-        self._append(job for job, _, _ in done)
-        for job, _, _ in done:
-            self._entries[_key(job)] = _SETTLED  # the file has it; memory shall not grow with the results
+        self._append(item for item, _, _ in done)
+        for item, _, _ in done:
+            self._entries[_key(item)] = _SETTLED  # the file has it; memory shall not grow with the results
         for path in leftovers:
             _remove(self.out / path)
 
-    def publish_partial(self, job: Job, results: Sequence[Result]) -> list[Path]:
+    def publish_partial(self, item: Input, results: Sequence[Result]) -> list[Path]:
         """Leave what is done of an interrupted input under names that say so; they go when it is finished.
 
         Args:
-            job: The input.
+            item: The input.
             results: `final` is the name that says so.
 
         Returns:
             The names that were given; one that somebody else's file has is not.
         """
-        entry = self._entries.setdefault(_key(job), _Entry())
-        self._mine.add(_key(job))
+        entry = self._entries.setdefault(_key(item), _Entry())
+        self._mine.add(_key(item))
         given = [r for r in results if not os.path.lexists(r.final) or _below(r.final, self.out) in entry.partial]
         entry.partial = sorted({*entry.partial, *(_below(r.final, self.out) for r in given)})
-        self._append([job])
+        self._append([item])
         for result in given:
             self._replace(result.staged, result.final)
         return [result.final for result in given]
 
-    def claim(self, jobs: Sequence[Job]) -> None:
-        """Say which inputs this run answers for: their entries go when it ends well."""
-        self._mine.update(_key(job) for job in jobs)
+    def claim(self, items: Sequence[Input]) -> None:
+        """Say which inputs this run is responsible for: their entries go when it ends well."""
+        self._mine.update(_key(item) for item in items)
 
-    def _entry(self, job: Job) -> _Entry | None:
-        return self._entries.get(_key(job))
+    def _entry(self, item: Input) -> _Entry | None:
+        return self._entries.get(_key(item))
 
     def _replace(self, staged: Path, final: Path) -> None:
         try:
@@ -276,10 +276,10 @@ class Journal:
         lines += [self._line(key) for key in self._entries]
         write_text(self._file, "\n".join(lines) + "\n")
 
-    def _append(self, jobs: Sequence[Job] | Iterator[Job]) -> None:
+    def _append(self, items: Sequence[Input] | Iterator[Input]) -> None:
         try:
             with open(self._file, "a", encoding="utf-8") as file:
-                file.write("".join(self._line(_key(job)) + "\n" for job in jobs))
+                file.write("".join(self._line(_key(item)) + "\n" for item in items))
         except OSError as error:
             raise explain_os_error(error, self._file) from error
 
@@ -314,8 +314,8 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _key(job: Job) -> str:
-    return f"{os.path.abspath(job.path)} -> {job.name.as_posix()}"
+def _key(item: Input) -> str:
+    return f"{os.path.abspath(item.path)} -> {item.name.as_posix()}"
 
 
 def _stamp(path: Path) -> list[int]:

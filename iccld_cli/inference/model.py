@@ -41,7 +41,7 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model answers. What is None is the model's own choice, see `Model.settle`.
+    """How a model predicts. What is None is the model's own choice, see `Model.settle`.
 
     Attributes:
         steps: Denoising steps; 0 decodes the latent directly.
@@ -72,7 +72,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Segmentation:
     """What `Model.segment` returns; what was not asked for is None.
 
     Attributes:
@@ -91,14 +91,14 @@ class Answer:
     probabilities: np.ndarray | None = None
 
 
-def joined(parts: Sequence[Answer]) -> Answer:
+def joined(parts: Sequence[Segmentation]) -> Segmentation:
     """Results of frames (1, ...) as those of a batch; all have the same maps."""
-    names = [field.name for field in fields(Answer) if getattr(parts[0], field.name) is not None]
-    return Answer(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    names = [field.name for field in fields(Segmentation) if getattr(parts[0], field.name) is not None]
+    return Segmentation(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 class Model(Protocol):
-    """A model ready to answer. Several threads may use one at the same time.
+    """A model ready to predict. Several threads may use one at the same time.
 
     Attributes:
         header: What its file says: label space, classes, configuration.
@@ -118,7 +118,7 @@ class Model(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256, in hex, of everything that its answers depend on."""
+        """sha256, in hex, of everything that its predictions depend on."""
 
     def settle(self, sampling: Sampling) -> Sampling:
         """Fill in what is left open, and refuse what the model cannot do.
@@ -139,7 +139,7 @@ class Model(Protocol):
         want: Collection[Want] = (),
         size: tuple[int, int] | None = None,
         sampling: Sampling | None = None,
-    ) -> Answer:
+    ) -> Segmentation:
         """Segment frames of equal size.
 
         Args:
@@ -275,8 +275,8 @@ def memory_explained(frames: np.ndarray) -> Iterator[None]:
 
 
 def not_finite() -> IccldError:
-    """What is said of a model whose sums overflow: the largest of its answers would be one class everywhere."""
-    return IccldError("the model's answers are not finite numbers", "its weights are too large; train it again")
+    """What is said of a model whose sums overflow: the largest logit would be one class everywhere."""
+    return IccldError("the model's outputs are not finite numbers", "its weights are too large; train it again")
 
 
 def entropy_share(probabilities: np.ndarray) -> np.ndarray:

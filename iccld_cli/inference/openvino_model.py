@@ -28,8 +28,8 @@ from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.inference import cache
 from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.model import (
-    Answer,
     Sampling,
+    Segmentation,
     Want,
     joined,
     memory_explained,
@@ -131,7 +131,7 @@ class OpenvinoModel:
         want: Collection[Want] = (),
         size: tuple[int, int] | None = None,
         sampling: Sampling | None = None,
-    ) -> Answer:
+    ) -> Segmentation:
         """See `Model`."""
         sampling = self.settle(sampling or Sampling())
         size = (frames.shape[1], frames.shape[2]) if size is None else size

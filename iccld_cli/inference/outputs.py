@@ -18,7 +18,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 from iccld_cli.header import ModelHeader
 from iccld_cli.imagefiles import JPEG_SUFFIXES, RESULT_QUALITY
-from iccld_cli.inference.inputs import Job
+from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
 from iccld_cli.report.overlay import colorize, draw_overlay
@@ -60,20 +60,20 @@ class Maps:
         return picture
 
 
-def output_path(job: Job, kind: str, out: Path) -> Path:
-    """Where a kind of a job's result lies; a folder for the labels of a video."""
-    base = out / kind / job.name
-    if job.is_video:
+def output_path(item: Input, kind: str, out: Path) -> Path:
+    """Where a kind of an input's result lies; a folder for the labels of a video."""
+    base = out / kind / item.name
+    if item.is_video:
         return base if kind == "labels" else base.with_name(base.name + ".mp4")
-    suffix = ".jpg" if kind == "overlay" and job.path.suffix.lower() in JPEG_SUFFIXES else ".png"
+    suffix = ".jpg" if kind == "overlay" and item.path.suffix.lower() in JPEG_SUFFIXES else ".png"
     return base.with_name(base.name + suffix)
 
 
-def existing_outputs(job: Job, options: PredictOptions, inputs: Set[Path]) -> tuple[list[Path], list[Path]]:
-    """A job's results that exist, and those that do not.
+def existing_outputs(item: Input, options: PredictOptions, inputs: Set[Path]) -> tuple[list[Path], list[Path]]:
+    """An input's results that exist, and those that do not.
 
     Args:
-        job: The input.
+        item: The input.
         options: What is kept of it.
         inputs: Real paths of all inputs and of the folders they lie in.
 
@@ -83,11 +83,11 @@ def existing_outputs(job: Job, options: PredictOptions, inputs: Set[Path]) -> tu
     existing: list[Path] = []
     missing: list[Path] = []
     for kind in options.kinds():
-        path = output_path(job, kind, options.out)
+        path = output_path(item, kind, options.out)
         if path.resolve() in inputs:
-            its = "its input" if path.resolve() == job.path.resolve() else "the input"
+            its = "its input" if path.resolve() == item.path.resolve() else "the input"
             raise IccldError(f"the result would replace {its} {path}", "give another --out")
-        _refuse_obstacle(path, options.out, frames=job.is_video and kind == "labels")
+        _refuse_obstacle(path, options.out, frames=item.is_video and kind == "labels")
         there = any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
         (existing if there else missing).append(path)
     return existing, missing
@@ -108,13 +108,13 @@ def _refuse_obstacle(path: Path, out: Path, frames: bool) -> None:
 
 
 def stage_image_outputs(
-    journal: Journal, job: Job, image: np.ndarray, maps: Maps, options: PredictOptions, header: ModelHeader
+    journal: Journal, item: Input, image: np.ndarray, maps: Maps, options: PredictOptions, header: ModelHeader
 ) -> list[Result]:
     """Build every kind of one image's result, not yet under its name."""
     found = []
     for kind in options.kinds():
-        data = encode_image(output_path(job, kind, options.out).suffix, maps.picture(kind, image, options, header))
-        final = output_path(job, kind, options.out)
+        data = encode_image(output_path(item, kind, options.out).suffix, maps.picture(kind, image, options, header))
+        final = output_path(item, kind, options.out)
         found.append(staged_file(journal, final, functools.partial(_write_bytes, data=data)))
     return found
 
@@ -147,18 +147,18 @@ class VideoOutputs:
     """
 
     def __init__(
-        self, job: Job, reader: VideoReader, options: PredictOptions, header: ModelHeader, journal: Journal
+        self, item: Input, reader: VideoReader, options: PredictOptions, header: ModelHeader, journal: Journal
     ) -> None:
         """Nothing is opened yet.
 
         Args:
-            job: The video.
+            item: The video.
             reader: It, opened.
             options: What to keep.
             header: Of the model.
             journal: Where results are built and published.
         """
-        self.job, self.reader, self.options, self.header, self.journal = job, reader, options, header, journal
+        self.item, self.reader, self.options, self.header, self.journal = item, reader, options, header, journal
         self._writers: dict[str, VideoWriter] = {}
         self._staged: dict[str, Path] = {}
 
@@ -178,7 +178,7 @@ class VideoOutputs:
             raise explain_os_error(problem, self._final(name)) from problem
         if interrupted:
             self.journal.publish_partial(
-                self.job, [Result(path, _partial(name, self._final(name))) for name, path in self._staged.items()]
+                self.item, [Result(path, _partial(name, self._final(name))) for name, path in self._staged.items()]
             )
 
     def write(self, frame: VideoFrame, maps: Maps) -> None:
@@ -200,14 +200,14 @@ class VideoOutputs:
     def publish(self, problem: IccldError | None) -> None:
         """Give the results their names, with what was wrong with the video."""
         results = [Result(path, self._final(name)) for name, path in self._staged.items()]
-        self.journal.publish([(self.job, results, problem)])
+        self.journal.publish([(self.item, results, problem)])
 
     def described(self) -> str:
         """The first result's path, for a message."""
         return str(self._final(self.options.kinds()[0]))
 
     def _final(self, kind: str) -> Path:
-        return output_path(self.job, kind, self.options.out)
+        return output_path(self.item, kind, self.options.out)
 
     def _write_labels(self, frame: VideoFrame, maps: Maps) -> None:
         if "labels" not in self._staged:

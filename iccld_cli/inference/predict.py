@@ -22,7 +22,7 @@ import numpy as np
 from iccld_cli import __version__
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import read_image
-from iccld_cli.inference.inputs import Job
+from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.model import Model, Sampling, Want
 from iccld_cli.inference.outputs import (
@@ -44,7 +44,7 @@ class PredictOptions:
     Attributes:
         out: Output folder.
         save: Kinds of results, out of `KINDS`.
-        sampling: How the model answers.
+        sampling: How the model predicts.
         alpha: Opacity of the colours in overlays.
         legend: Whether overlays name the classes.
         batch_size: Images per pass; None leaves it to the model.
@@ -91,7 +91,7 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Summary:
     """What `predict` did.
 
     Attributes:
@@ -111,10 +111,10 @@ class Prediction:
 
 def predict(
     model: Model,
-    jobs: Sequence[Job],
+    items: Sequence[Input],
     options: PredictOptions,
     progress: Callable[[int, int], None] | None = None,
-) -> Prediction:
+) -> Summary:
     """Predict a list of inputs.
 
     Inputs that cannot be read do not stop the others. A video that breaks off is predicted as far as it decodes.
@@ -124,7 +124,7 @@ def predict(
 
     Args:
         model: The model.
-        jobs: From `collect`.
+        items: From `collect`.
         options: What to do.
         progress: Called with (units done, units in all); a unit is an image or a video frame.
 
@@ -136,8 +136,8 @@ def predict(
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
     options = replace(options, sampling=model.settle(options.sampling))
-    images = [job for job in jobs if not job.is_video][: options.limit]
-    videos = [job for job in jobs if job.is_video]
+    images = [item for item in items if not item.is_video][: options.limit]
+    videos = [item for item in items if item.is_video]
     settings = {
         "version": __version__,
         "model": model.digest,
@@ -147,20 +147,20 @@ def predict(
     }
     with Journal(options.out, settings) as journal:
         chosen = [*images, *videos]
-        left = [job for job in chosen if not journal.finished(job)]
+        left = [item for item in chosen if not journal.finished(item)]
         todo = _without_existing(left, chosen, options, journal)
         journal.claim(chosen)
         run = _Run(model, options, progress or (lambda done, total: None), journal)
         again = set(left)
-        before = [(job.path, journal.problem(job)) for job in chosen if job not in again]
+        before = [(item.path, journal.problem(item)) for item in chosen if item not in again]
         run.problems += [(path, problem) for path, problem in before if problem is not None]
-        run.total = sum(run.count(job) for job in todo)
+        run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
-        run.images([job for job in todo if not job.is_video])
-        for job in todo:
-            if job.is_video:
-                run.video(job)
-    return Prediction(
+        run.images([item for item in todo if not item.is_video])
+        for item in todo:
+            if item.is_video:
+                run.video(item)
+    return Summary(
         run.done_images, run.done_frames, len(left) - len(todo), tuple(run.problems), len(chosen) - len(left)
     )
 
@@ -179,19 +179,19 @@ class _Run:
         self.total = self.done_images = self.done_frames = 0
         self.problems: list[tuple[Path, IccldError]] = []
 
-    def count(self, job: Job) -> int:
-        """Units of a job; 0 for a video that cannot be opened, which is reported when its turn comes."""
-        if not job.is_video:
+    def count(self, item: Input) -> int:
+        """Units of an input; 0 for a video that cannot be opened, which is reported when its turn comes."""
+        if not item.is_video:
             return 1
         try:
-            with VideoReader(job.path) as reader:
+            with VideoReader(item.path) as reader:
                 return min(reader.announced, self.options.limit or reader.announced)
         except IccldError:
             return 0
 
-    def images(self, jobs: list[Job]) -> None:
+    def images(self, items: list[Input]) -> None:
         """Predict single images; neighbours of equal size share a pass."""
-        with WriteBehind() as writer, contextlib.closing(prefetch(self._read(jobs), 4)) as images:
+        with WriteBehind() as writer, contextlib.closing(prefetch(self._read(items), 4)) as images:
             batches = group(images, lambda item: item[1].shape, self._batch_size)
             found = in_order(self._of_images, batches, self.model.parallel)
             with contextlib.closing(found):
@@ -200,32 +200,32 @@ class _Run:
                     self.done_images += len(batch)
                     self._advance()
 
-    def _of_images(self, batch: list[tuple[Job, np.ndarray]]) -> tuple[list[tuple[Job, np.ndarray]], list[Maps]]:
+    def _of_images(self, batch: list[tuple[Input, np.ndarray]]) -> tuple[list[tuple[Input, np.ndarray]], list[Maps]]:
         return batch, self._maps([image for _, image in batch])
 
-    def _save_images(self, batch: list[tuple[Job, np.ndarray]], maps: list[Maps]) -> None:
+    def _save_images(self, batch: list[tuple[Input, np.ndarray]], maps: list[Maps]) -> None:
         done = [
-            (job, stage_image_outputs(self.journal, job, image, result, self.options, self.model.header), None)
-            for (job, image), result in zip(batch, maps, strict=True)
+            (item, stage_image_outputs(self.journal, item, image, result, self.options, self.model.header), None)
+            for (item, image), result in zip(batch, maps, strict=True)
         ]
         self.journal.publish(done)
 
-    def video(self, job: Job) -> None:
+    def video(self, item: Input) -> None:
         """Predict one video."""
         try:
-            reader = VideoReader(job.path)
+            reader = VideoReader(item.path)
         except IccldError as error:
-            self.problems.append((job.path, error))
+            self.problems.append((item.path, error))
             return
         with reader:
             before = self.done_frames
-            with VideoOutputs(job, reader, self.options, self.model.header, self.journal) as outputs:
+            with VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
                 self._video_frames(reader, outputs)
             decoded = self.done_frames - before
             lost = 0 if self.options.limit and decoded >= self.options.limit else reader.missing()
-            problem = self._lost(job, decoded, reader.announced, outputs) if lost else None
+            problem = self._lost(item, decoded, reader.announced, outputs) if lost else None
             if problem is not None:
-                self.problems.append((job.path, problem))
+                self.problems.append((item.path, problem))
             if decoded:
                 outputs.publish(problem)
 
@@ -244,55 +244,58 @@ class _Run:
     def _of_frames(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[Maps]]:
         return batch, self._maps([frame.image for frame in batch])
 
-    def _lost(self, job: Job, decoded: int, announced: int, outputs: VideoOutputs) -> IccldError:
+    def _lost(self, item: Input, decoded: int, announced: int, outputs: VideoOutputs) -> IccldError:
         of = f" of {announced}" if announced > decoded else ""
         if not decoded:
-            return IccldError(f"no frame{of} in {job.path} could be decoded", "the file is damaged")
+            return IccldError(f"no frame{of} in {item.path} could be decoded", "the file is damaged")
         return IccldError(
-            f"{job.path} is damaged or cut off, {decoded}{of} frames could be decoded",
+            f"{item.path} is damaged or cut off, {decoded}{of} frames could be decoded",
             f"{outputs.described()} holds those",
         )
 
-    def _read(self, jobs: list[Job]) -> Iterator[tuple[Job, np.ndarray]]:
-        for job in jobs:
+    def _read(self, items: list[Input]) -> Iterator[tuple[Input, np.ndarray]]:
+        for item in items:
             try:
-                image = read_image(job.path)
+                image = read_image(item.path)
             except IccldError as error:
-                self.problems.append((job.path, error))
+                self.problems.append((item.path, error))
             else:
-                yield job, image
+                yield item, image
 
     def _advance(self) -> None:
         self.progress(self.done_images + self.done_frames, self.total)
 
-    def _batch_size(self, item: tuple[Job, np.ndarray] | VideoFrame) -> int:
+    def _batch_size(self, item: tuple[Input, np.ndarray] | VideoFrame) -> int:
         image = item.image if isinstance(item, VideoFrame) else item[1]
         return self.options.batch_size or self.model.batch_size(image.shape[:2], self.options.sampling)
 
     def _maps(self, images: list[np.ndarray]) -> list[Maps]:
         """Segment images of equal size and keep one byte a pixel of what is asked for."""
         wants = self.options.wants()
-        answer = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
-        kept = {name: _to_byte(value) for name in wants if (value := getattr(answer, name)) is not None}
+        segmentation = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
+        kept = {name: _to_byte(value) for name in wants if (value := getattr(segmentation, name)) is not None}
         return [
-            Maps(labels, **{name: value[i] for name, value in kept.items()}) for i, labels in enumerate(answer.labels)
+            Maps(labels, **{name: value[i] for name, value in kept.items()})
+            for i, labels in enumerate(segmentation.labels)
         ]
 
 
-def _without_existing(jobs: list[Job], all_jobs: list[Job], options: PredictOptions, journal: Journal) -> list[Job]:
-    """The jobs to do; checked before the work starts, not after it."""
-    inputs = {job.path.resolve() for job in all_jobs}
+def _without_existing(
+    items: list[Input], all_items: list[Input], options: PredictOptions, journal: Journal
+) -> list[Input]:
+    """The inputs to do; checked before the work starts, not after it."""
+    inputs = {item.path.resolve() for item in all_items}
     for folder in {path.parent for path in inputs}:
         inputs.update((folder, *folder.parents))
-    todo: list[Job] = []
-    for job in jobs:
-        existing, missing = existing_outputs(job, options, inputs)
-        own = journal.owns(job)
+    todo: list[Input] = []
+    for item in items:
+        existing, missing = existing_outputs(item, options, inputs)
+        own = journal.owns(item)
         if existing and options.skip_existing and not missing and not own:
             continue
         if existing and not options.overwrite and not options.skip_existing and not own:
             raise IccldError(f"{existing[0]} exists", "give another --out, --overwrite to replace, or --skip-existing")
-        todo.append(job)
+        todo.append(item)
     return todo
 
 

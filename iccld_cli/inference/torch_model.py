@@ -20,8 +20,8 @@ from iccld_cli.header import ModelHeader
 from iccld_cli.inference.device import pick_device
 from iccld_cli.inference.fullsize import largest
 from iccld_cli.inference.model import (
-    Answer,
     Sampling,
+    Segmentation,
     Want,
     memory_explained,
     network_size,
@@ -35,7 +35,7 @@ BATCH_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
-class _Segmentation:
+class _Mean:
     """Probabilities (B, K, h, w), a mean over noises; disagreement (B, h, w) of the noises, None with one."""
 
     probabilities: Tensor
@@ -49,7 +49,7 @@ class TorchModel:
     parallel = 1
 
     def __init__(self, segmenter: Segmenter, header: ModelHeader) -> None:
-        """Take a network as it is, where it is; its mode is restored after each answer.
+        """Take a network as it is, where it is; its mode is restored after each call.
 
         Args:
             segmenter: The network.
@@ -122,7 +122,7 @@ class TorchModel:
         want: Collection[Want] = (),
         size: tuple[int, int] | None = None,
         sampling: Sampling | None = None,
-    ) -> Answer:
+    ) -> Segmentation:
         """See `Model`."""
         sampling = self.settle(sampling or Sampling())
         size = (frames.shape[1], frames.shape[2]) if size is None else size
@@ -132,11 +132,11 @@ class TorchModel:
                 # The largest logit has the largest probability.
                 (logits,) = self._logits(images, sampling, sampling.scales[0], 1)
                 if self._device.type == "cpu":
-                    return Answer(np.stack([largest(one, size) for one in logits.numpy()]))
-                return Answer(_bytes(resize_logits(logits, size).argmax(dim=1)))
-            return _answer(self._averaged(images, size, sampling), want)
+                    return Segmentation(np.stack([largest(one, size) for one in logits.numpy()]))
+                return Segmentation(_bytes(resize_logits(logits, size).argmax(dim=1)))
+            return _chosen(self._averaged(images, size, sampling), want)
 
-    def _averaged(self, images: Tensor, size: tuple[int, int], sampling: Sampling) -> _Segmentation:
+    def _averaged(self, images: Tensor, size: tuple[int, int], sampling: Sampling) -> _Mean:
         """Mean over scales, mirrored images and noises."""
         found = []
         for scale in sampling.scales:
@@ -144,14 +144,14 @@ class TorchModel:
             if sampling.flip:
                 mirrored = self._once(images.flip(-1), size, sampling, scale)
                 gap = None if mirrored.disagreement is None else mirrored.disagreement.flip(-1)
-                found.append(_Segmentation(mirrored.probabilities.flip(-1), gap))
+                found.append(_Mean(mirrored.probabilities.flip(-1), gap))
         if len(found) == 1:
             return found[0]
         gaps = [one.disagreement for one in found if one.disagreement is not None]
         mean = torch.stack([one.probabilities for one in found]).mean(dim=0)
-        return _Segmentation(mean, torch.stack(gaps).mean(dim=0) if gaps else None)
+        return _Mean(mean, torch.stack(gaps).mean(dim=0) if gaps else None)
 
-    def _once(self, images: Tensor, size: tuple[int, int], sampling: Sampling, scale: float) -> _Segmentation:
+    def _once(self, images: Tensor, size: tuple[int, int], sampling: Sampling, scale: float) -> _Mean:
         """Mean over noises at one scale."""
         draws = sampling.samples if sampling.steps else 1  # without noise all draws are the same
         total: Tensor | None = None
@@ -164,9 +164,9 @@ class TorchModel:
         assert total is not None
         mean = total / draws
         if draws == 1:
-            return _Segmentation(mean, None if sampling.samples == 1 else torch.zeros_like(mean[:, 0]))
+            return _Mean(mean, None if sampling.samples == 1 else torch.zeros_like(mean[:, 0]))
         gap = (_entropy(mean) - entropy / draws).clamp_(min=0) / math.log(mean.shape[1])
-        return _Segmentation(mean, gap)
+        return _Mean(mean, gap)
 
     def _logits(self, images: Tensor, sampling: Sampling, scale: float, draws: int) -> Iterator[Tensor]:
         assert sampling.steps is not None and sampling.seed is not None
@@ -215,10 +215,10 @@ def normalised_entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(dim=-3).div_(math.log(max(classes, 2))).clamp_(0, 1)
 
 
-def _answer(found: _Segmentation, want: Collection[Want]) -> Answer:
+def _chosen(found: _Mean, want: Collection[Want]) -> Segmentation:
     confidence, labels = found.probabilities.max(dim=1)  # (B, H, W) each
     gap = found.disagreement
-    return Answer(
+    return Segmentation(
         labels=_bytes(labels),
         confidence=confidence.cpu().numpy() if "confidence" in want else None,
         uncertainty=normalised_entropy(found.probabilities).cpu().numpy() if "uncertainty" in want else None,
@@ -228,7 +228,7 @@ def _answer(found: _Segmentation, want: Collection[Want]) -> Answer:
 
 
 def _bytes(labels: Tensor) -> np.ndarray:
-    # uint8 before the copy: ids fit, and a GPU's answer crosses the bus eight times faster.
+    # uint8 before the copy: ids fit, and a GPU's result crosses the bus eight times faster.
     return labels.to(torch.uint8).cpu().numpy()
 
 

@@ -75,8 +75,8 @@ def test_a11_a_glob_leaves_them_out_too(odd):
 @pytest.mark.parametrize("given", ["folder", "glob"])
 def test_a11_predict_names_them_and_takes_the_rest(odd, tmp_path, given):
     left_out = {}
-    jobs = collect([odd if given == "folder" else f"{odd}/*.png"], tmp_path / "out", left_out)
-    assert [job.path.name for job in jobs] == ["0.png", "1.png", "2.png"]
+    items = collect([odd if given == "folder" else f"{odd}/*.png"], tmp_path / "out", left_out)
+    assert [item.path.name for item in items] == ["0.png", "1.png", "2.png"]
     assert {path.name: reason for path, reason in left_out.items()} == ODD
 
 

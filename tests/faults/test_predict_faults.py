@@ -247,8 +247,8 @@ def test_results_of_inputs_of_like_names_never_meet(run, inputs, tmp_path, files
 
 def test_names_do_not_depend_on_the_order_of_the_inputs(tmp_path):
     given = [image(tmp_path / name) for name in ("x.png", "X.png", "a/x.png", "x.bmp")]
-    forward = {job.path: job.name for job in collect(given, tmp_path / "out")}
-    assert forward == {job.path: job.name for job in collect(given[::-1], tmp_path / "out")}
+    forward = {item.path: item.name for item in collect(given, tmp_path / "out")}
+    assert forward == {item.path: item.name for item in collect(given[::-1], tmp_path / "out")}
     assert len(set(forward.values())) == 4
 
 

@@ -16,11 +16,11 @@ from iccld_cli.inference.evaluate import (
     Scope,
     check_label_space,
     evaluate,
-    folded_answers,
+    folded_predictions,
     labelled_frames,
     scored_classes,
 )
-from iccld_cli.inference.model import Answer, Sampling, load_model
+from iccld_cli.inference.model import Sampling, Segmentation, load_model
 from iccld_cli.labels import CITYSCAPES, LabelSpace
 
 
@@ -114,7 +114,7 @@ class Oracle:
     def segment(self, frames, want=(), size=None, sampling=None):
         label = next(self.labels)
         label = self.change(np.where(label == 255, 0, label).astype(np.uint8))[None]
-        return Answer(label, np.ones(label.shape, np.float32), np.zeros(label.shape, np.float32))
+        return Segmentation(label, np.ones(label.shape, np.float32), np.zeros(label.shape, np.float32))
 
 
 def test_a_model_that_knows_the_answer_scores_100(model, dataset):
@@ -134,7 +134,7 @@ def test_answers_that_the_labels_do_not_tell_apart_are_folded(model, tmp_path):
     covers = {"truck": "car", "terrain": "vegetation", "road": "car"}
     data.info = dataclasses.replace(data.info, covers=covers)
     header = dataclasses.replace(model.header, classes=(0, 2, 9, 10, truck))  # no car, and terrain for vegetation
-    assert folded_answers(header.classes, data) == {truck: car}  # vegetation is not labelled; road is told apart
+    assert folded_predictions(header.classes, data) == {truck: car}  # vegetation is not labelled; road is told apart
     assert CITYSCAPES.names_of(scored_classes(header.classes, data)) == ("road", "building", "sky", "car")
     trucks = Oracle(header, data, lambda label: np.where(label == car, truck, label).astype(np.uint8))
     result = evaluate(trucks, data, Scope())

@@ -17,14 +17,14 @@ def tree(tmp_path):
     return tmp_path
 
 
-def names(jobs):
-    return [job.name.as_posix() for job in jobs]
+def names(items):
+    return [item.name.as_posix() for item in items]
 
 
 def test_a_folder_keeps_its_tree(tree):
-    jobs = collect([tree / "a"], tree / "out")
-    assert names(jobs) == ["1", "deep/2"]
-    assert not any(job.is_video for job in jobs)
+    items = collect([tree / "a"], tree / "out")
+    assert names(items) == ["1", "deep/2"]
+    assert not any(item.is_video for item in items)
 
 
 def test_two_folders_keep_their_names(tree):
