@@ -10,13 +10,32 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from iccld_cli.cli.options import parse_size
 from iccld_cli.cli.terminal import console, say, shown
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure how fast a model predicts and trains here, in about two minutes.")
+    ] = False,
+    ckpt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Model to measure (default: the shipped one).")
+    ] = None,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the frames to measure with.")] = "960x540",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, to measure on.")] = "auto",
 ) -> None:
-    """Try out what the program needs here: devices, libraries, H.264, disk, a forward pass."""
+    """Try out what the program needs here: devices, libraries, H.264, disk, a forward pass.
+
+    With `--speed`: frames per second and memory of every backend, steps per second of both stages, and what would be
+    faster.
+    """
+    if speed:
+        _speed(ckpt, size, device, as_json)
+        return
+    if ckpt is not None:
+        raise typer.BadParameter("it is measured with --speed alone", param_hint="--ckpt")
+
     from iccld_cli.inference.doctor import examine
 
     found = examine(Path.cwd())
@@ -26,6 +45,43 @@ def doctor(
         _show(found)
     if found["problems"]:
         raise typer.Exit(1)
+
+
+def _speed(ckpt: Path | None, size: str, device: str, as_json: bool) -> None:
+    from iccld_cli.inference.speed import measure
+
+    wanted = parse_size(size)
+    assert wanted is not None
+    found = measure(ckpt, (wanted[1], wanted[0]), device, tell=lambda line: say(f"{line} ...", stderr=True))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    say(f"{found['model']}, frames of {found['size']}, network at {found['height']} rows")
+    table = Table("backend", "precision", box=None, header_style="bold")
+    for name in ("frames/s", "first, s", "memory"):
+        table.add_column(name, justify="right")
+    for row in found["predict"]:
+        if "error" in row:
+            table.add_row(row["backend"], Text(shown(row["error"]), style="dim"))
+        else:
+            numbers = (row["frames_per_second"], row["first_seconds"])
+            table.add_row(
+                row["backend"], row["precision"], *(f"{n:.1f}" for n in numbers), f"{row['memory_gib']:.2f} GiB"
+            )
+    console().print(table)
+    if found["train"]:
+        table = Table("training", "crops", "batch", box=None, header_style="bold")
+        for name in ("steps/s", "memory"):
+            table.add_column(name, justify="right")
+        for row in found["train"]:
+            facts = (row["stage"], row["crop"], str(row["batch_size"]))
+            if "error" in row:
+                table.add_row(*facts, Text(shown(row["error"]), style="dim"))
+            else:
+                table.add_row(*facts, f"{row['steps_per_second']:.2f}", f"{row['memory_gib']:.2f} GiB")
+        console().print(table)
+    for line in found["advice"]:
+        say(line, style="green")
 
 
 def _show(found: dict[str, Any]) -> None:
