@@ -1,7 +1,8 @@
 """Models that `iccld export` wrote, run by ONNX Runtime or OpenVINO, without torch.
 
 A graph has one size and one number of steps. A file is data, whoever wrote it: an `.onnx` file must be whole in itself,
-and beside an `.xml` file nothing but the `.bin` of its name is opened.
+and beside an `.xml` file nothing but the `.bin` of its name is opened. Runtimes get bytes that were checked, not names.
+How long a graph computes, and the memory that it takes for it, is its own affair.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ import numpy as np
 
 from iccld_cli.errors import IccldError
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
+from iccld_cli.inference.irfile import check_graph
 from iccld_cli.inference.model import Sampling, Segmentation, Want, entropy_share, joined, memory_explained, not_finite
 from iccld_cli.inference.onnxfile import read_notes
 from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino, threads
+from iccld_cli.reading import MIB, ReadError, read_bytes
 
 INPUT, OUTPUT = "image", "probabilities"
 RT_INFO = ["iccld", "header"]
 """Where an OpenVINO file keeps the header."""
+
+MAX_FILE = 4096 * MIB
+"""Most bytes of a file that is opened; an ONNX file has 2 GiB at most."""
 
 Run = Callable[[np.ndarray], np.ndarray]
 """float32 (1, 3, H, W) in [0, 1] -> probabilities float32 (1, K, H, W)."""
@@ -158,7 +164,7 @@ def onnx_session(model: bytes | str) -> Run:
     """A graph for ONNX Runtime on the CPU, from a file's bytes or its path."""
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come as exceptions as well
     options.intra_op_num_threads = threads()  # a number also keeps it from pinning threads to cores
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda image: session.run([OUTPUT], {INPUT: image})[0]
@@ -179,9 +185,11 @@ def openvino_graph(model: Any) -> Run:
 
 def _open_onnx(path: Path) -> ExportedModel:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_FILE)
         notes = read_notes(data)
-    except (OSError, ValueError) as error:
+    except ReadError as error:
+        raise IccldError(f"{path} {error.message}", "export it again") from None
+    except ValueError as error:
         raise IccldError(f"{path} is not an ONNX file to read ({error})", "export it again") from None
     header = _header(path, notes.get(HEADER_KEY))
     _needs("onnxruntime", import_onnxruntime)
@@ -196,9 +204,16 @@ def _open_openvino(path: Path) -> ExportedModel:
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise IccldError(f"the weights {weights} of {path} are missing", "keep both files together")
+    try:
+        graph, values = read_bytes(path, MAX_FILE), read_bytes(weights, MAX_FILE)
+        check_graph(graph)
+    except ReadError as error:
+        raise IccldError(f"{path} or the weights beside it {error.message}", "export it again") from None
+    except ValueError as error:
+        raise IccldError(f"{path} cannot be run ({error})", "export it again") from None
     openvino = _needs("openvino", import_openvino)
     try:
-        model = openvino.Core().read_model(str(path), str(weights))
+        model = openvino.Core().read_model(graph, values)
         text = model.get_rt_info(RT_INFO).astype(str) if model.has_rt_info(RT_INFO) else None
     except Exception as error:  # the runtime's own kinds
         raise _unreadable(path, error) from None
@@ -207,8 +222,8 @@ def _open_openvino(path: Path) -> ExportedModel:
         run = openvino_graph(model)
     except Exception as error:
         raise _unreadable(path, error) from None
-    digest = hashlib.sha256(path.read_bytes())
-    digest.update(weights.read_bytes())
+    digest = hashlib.sha256(graph)
+    digest.update(values)
     return _checked(ExportedModel(path, header, "openvino", run, digest.hexdigest()))
 
 

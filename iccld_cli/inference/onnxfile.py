@@ -1,29 +1,38 @@
 """What an ONNX file says of itself and whether it is whole, read from its bytes alone.
 
-A tensor of an ONNX file may lie in another file, of any name; a runtime then opens that one too. A model file is data
-from anywhere, so this is found out before a runtime sees it. The format is protobuf (https://protobuf.dev, encoding),
-the numbers of the fields are those of onnx.proto (https://github.com/onnx/onnx).
+A tensor of an ONNX file may lie in another file, of any name; a runtime then opens that one too. A loop may have no
+end, and functions that call each other grow without bound when they are put in place. A model file is data from
+anywhere, so all this is refused before a runtime sees it; nothing that `iccld export` writes has it. The format is
+protobuf (https://protobuf.dev, encoding), the numbers of the fields are those of onnx.proto
+(https://github.com/onnx/onnx).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-MAX_DEPTH = 64
-"""Of graphs within nodes; those of this program have one level."""
-
 _MODEL_NOTES, _NOTE_KEY, _NOTE_VALUE = 14, 1, 2
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_MAX_KEY = 2**32
+"""Keys of fields have 32 bits; protobuf drops what is above."""
+
 _PARTS = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
+    "model": {7: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
 """Message -> field -> message, wherever a tensor may be below."""
+
+_REFUSED = {
+    ("tensor", _EXTERNAL_DATA): "it keeps tensors in other files",
+    ("attribute", 6): "it has graphs within graphs, such as loops",
+    ("attribute", 11): "it has graphs within graphs, such as loops",
+    ("model", 20): "it has graphs for training",
+    ("model", 25): "it has functions of its own",
+}
+"""(message, field) -> why it is not taken."""
 
 
 def read_notes(data: bytes) -> dict[str, str]:
@@ -33,7 +42,7 @@ def read_notes(data: bytes) -> dict[str, str]:
         data: The file's bytes.
 
     Raises:
-        ValueError: It is no ONNX file, or keeps tensors in other files.
+        ValueError: It is no ONNX file, keeps tensors in other files, or is more than one graph.
     """
     notes: dict[str, str] = {}
     view = memoryview(data)
@@ -41,19 +50,18 @@ def read_notes(data: bytes) -> dict[str, str]:
         if field == _MODEL_NOTES and isinstance(value, memoryview):
             entry = {f: bytes(v).decode("utf-8") for f, v in _fields(value) if isinstance(v, memoryview)}
             notes[entry.get(_NOTE_KEY, "")] = entry.get(_NOTE_VALUE, "")
-    _refuse_other_files(view, "model", 0)
+    _check(view, "model")
     return notes
 
 
-def _refuse_other_files(view: memoryview, kind: str, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ValueError("it is nested too deeply")
+def _check(view: memoryview, kind: str) -> None:
     for field, value in _fields(view):
-        if kind == "tensor":
-            if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value != 0):
-                raise ValueError("it keeps tensors in other files")
-        elif isinstance(value, memoryview) and field in _PARTS[kind]:
-            _refuse_other_files(value, _PARTS[kind][field], depth + 1)
+        if (kind, field) in _REFUSED:
+            raise ValueError(_REFUSED[kind, field])
+        if kind == "tensor" and field == _DATA_LOCATION and value != 0:
+            raise ValueError(_REFUSED["tensor", _EXTERNAL_DATA])
+        if isinstance(value, memoryview) and field in _PARTS.get(kind, ()):
+            _check(value, _PARTS[kind][field])
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -61,6 +69,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(view)
     while at < end:
         key, at = _varint(view, at)
+        if key >= _MAX_KEY:
+            raise ValueError("it is no ONNX file")
         field, wire = key >> 3, key & 7
         if wire == 0:
             number, at = _varint(view, at)
