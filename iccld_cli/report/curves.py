@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -125,6 +126,10 @@ def plot_curves(log_path: Path, out_path: Path) -> None:
             )  # fmt: skip
     with atomic_path(out_path) as temporary:
         figure.savefig(temporary, format="png")
+    # A figure consists of reference cycles, and a training makes so few objects that Python hardly ever looks for
+    # such: without this, figures of many megabytes pile up.
+    del figure, axes
+    gc.collect()
 
 
 def _draw_panel(axes: Any, title: str, curves: dict[str, list[tuple[float, float]]], breaks: list[float]) -> None:
