@@ -58,5 +58,7 @@ def adapt_seg(
 
         print_plan(resolved, data, adversarial=False, backbone=header.backbone if header else None)
         return
+    if header is None:
+        training.tell_download(resolved.model.encoder)
     options = RunOptions(out, resume, auto_batch=training.wants_auto(batch_size))
     adapt_seg(resolved, data, options, source_only, start)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from iccld_cli.cli.options import parse_size
+from iccld_cli.cli.terminal import say
 
 SHIPPED = "shipped"
 MAX_BATCH = 4096
@@ -94,3 +95,14 @@ def start_file(ckpt: Path | None) -> Path | None:
     from iccld_cli.inference.model import find_model
 
     return find_model(None)
+
+
+def tell_download(encoder: str) -> None:
+    """Say what loading an encoder will download, if anything."""
+    if "/" not in encoder:
+        return
+    from iccld_cli.models.pretrained import describe_download
+
+    told = describe_download(encoder)
+    if told is not None:
+        say(told, stderr=True)

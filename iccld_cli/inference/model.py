@@ -22,6 +22,7 @@ import numpy as np
 
 from iccld_cli.errors import IccldError, explain_out_of_memory
 from iccld_cli.header import ModelHeader
+from iccld_cli.shipped import shipped_file
 
 if TYPE_CHECKING:
     from iccld_cli.models.segmenter import Segmenter
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 Want = Literal["confidence", "uncertainty", "disagreement", "probabilities"]
 """What can be asked for besides labels."""
 
-ASSETS = (Path(__file__).parents[1] / "assets", Path(__file__).parents[2] / "assets")
-"""Where shipped model files lie: in an installed package, and beside the package in a checkout."""
+DEFAULT_MODEL = "iccld-small.safetensors"
+"""The shipped model that is meant where nobody names one."""
 
 SUFFIXES = (".safetensors", ".onnx", ".xml")
 """Of model files."""
@@ -210,7 +211,7 @@ def find_model(given: Path | str | None) -> Path:
         IccldError: There is none, or several.
     """
     if given is None:
-        shipped = next((path for folder in ASSETS for path in sorted(folder.glob("iccld-*.safetensors"))), None)
+        shipped = shipped_file(DEFAULT_MODEL)
         if shipped is None:
             raise IccldError(
                 "this installation comes without a model file", "name one with --ckpt, such as RUN/stage2.safetensors"

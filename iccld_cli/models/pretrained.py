@@ -7,6 +7,7 @@ alone. Its configuration is taken apart by `models.architectures` before the lib
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from iccld_cli.models.backbones import (
     library_config,
     model_class,
 )
+from iccld_cli.models.bundled import BUNDLED, load_bundled
 from iccld_cli.models.efficientnet_lite import EfficientNetLite, lite_of_efficientnet
 from iccld_cli.plainjson import parse_json
 
@@ -51,7 +53,8 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
     """Load a pretrained encoder.
 
     Args:
-        source: Hub id or local folder with `config.json` and safetensors weights.
+        source: Name of an encoder that comes with the program, hub id, or local folder with `config.json` and
+            safetensors weights.
 
     Returns:
         The encoder in float32.
@@ -60,6 +63,8 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
         IccldError: Nothing can be loaded from there, or it is no encoder that works here.
     """
     local = Path(source).is_dir()
+    if source in BUNDLED and not local:
+        return load_bundled(source)
     reachable = local or _is_reachable(source)
     try:
         with _quiet():
@@ -83,6 +88,32 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
         if is_out_of_memory(error):
             raise
         raise _explain(source, error, local, reachable) from None
+
+
+def describe_download(source: str) -> str | None:
+    """What loading an encoder of the hub will download.
+
+    Args:
+        source: See `load_backbone`.
+
+    Returns:
+        A sentence; None where nothing has to be downloaded, or the hub does not say.
+    """
+    if source in BUNDLED or Path(source).is_dir():
+        return None
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    patterns = (*_DESCRIPTIONS, *_WEIGHTS)
+    try:
+        found = HfApi().model_info(source, timeout=_HUB_TIMEOUT, files_metadata=True)
+        wanted = [s for s in found.siblings or () if any(fnmatch.fnmatch(s.rfilename, p) for p in patterns)]
+        new = [s for s in wanted if not isinstance(try_to_load_from_cache(source, s.rfilename), str)]
+    except Exception:  # whatever is wrong is explained where the encoder is loaded
+        return None
+    size = sum(s.size or 0 for s in new)
+    if not size:
+        return None
+    return f"encoder {source}: downloading {size / 1e6:.0f} MB from the Hugging Face hub, once"
 
 
 def _build(source: str, folder: Path, model_type: str, raw: dict[str, Any]) -> HuggingFaceBackbone:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from iccld_cli import shipped
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
-from iccld_cli.inference import model as model_module
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.model import load_model
 
@@ -185,14 +185,14 @@ def test_an_unknown_kind_is_wrong_usage(iccld, models, photos, tmp_path):
 
 
 def test_without_a_model_the_option_is_named(iccld, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_module, "ASSETS", (tmp_path,))
+    monkeypatch.setattr(shipped, "FOLDERS", (tmp_path,))
     status, _, err = iccld("predict", photos, "--out", tmp_path / "out")
     assert status == 1
     assert "--ckpt" in err
 
 
 def test_without_a_name_the_shipped_model_is_used_and_named(iccld, models, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_module, "ASSETS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(shipped, "FOLDERS", (tmp_path / "none", tmp_path))
     shutil.copy(models["stage2"], tmp_path / "iccld-small.safetensors")
     for name, options in {"shipped": [], "named": ["--ckpt", models["stage2"]]}.items():
         status, _, err = iccld("predict", photos, "--out", tmp_path / name, "--save", "color", *options)
