@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from iccld_cli import __version__
-from iccld_cli.cli import adapt_adv, adapt_seg, config, demo, doctor, evaluate, export, inspect, predict, prepare
+from iccld_cli.cli import adapt, adapt_adv, adapt_seg, config, demo, doctor, evaluate, export, inspect, predict, prepare
 from iccld_cli.cli.options import Command
 from iccld_cli.cli.terminal import safe_streams, say
 from iccld_cli.errors import IccldError
@@ -51,6 +51,7 @@ def _common(
 
 app.command("prepare", cls=Command)(prepare.prepare)
 app.command("inspect", cls=Command)(inspect.inspect)
+app.command("adapt", cls=Command)(adapt.adapt)
 app.command("adapt-seg", cls=Command)(adapt_seg.adapt_seg)
 app.command("adapt-adv", cls=Command)(adapt_adv.adapt_adv)
 app.command("config", cls=Command)(config.config)

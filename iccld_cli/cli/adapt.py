@@ -1,0 +1,48 @@
+"""`iccld adapt`: own footage in, own model out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iccld_cli.cli.terminal import console as make_console
+from iccld_cli.cli.terminal import say
+
+
+def adapt(
+    footage: Annotated[
+        list[Path], typer.Argument(metavar="FOOTAGE...", help="Videos, folders of images or prepared data sets.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the model, the page and everything else.")],
+    ckpt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Model to start from (default: the shipped one).")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="Minutes of training.")] = 20.0,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Steps of training, in place of --minutes.")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(metavar="SET", help="Prepared set with labels in `val`: they choose the model.")
+    ] = None,
+    predict: Annotated[bool, typer.Option("--predict", help="Segment all of the footage with the result.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Adapt a model to your own footage, without labels and without a network.
+
+    Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
+    the start, the adapted model or their average, whichever is the safest; DIR/index.html shows before and after. The
+    same command again goes on where it stopped.
+
+    Example: iccld adapt drive1.mp4 drive2.mp4 --out my-road --minutes 30 --predict
+    """
+    from iccld_cli.footage import MODEL_NAME, PAGE_NAME, FootageOptions, adapt_footage
+
+    console = make_console()
+    options = FootageOptions(footage, out, ckpt, minutes, iterations, val, predict, seed, device)
+    summary = adapt_footage(options, console)
+    console.rule("Done")
+    say(f"{summary['chosen']} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")
+    say(f"open {out / PAGE_NAME}; next: iccld predict VIDEO --ckpt {out / MODEL_NAME}")

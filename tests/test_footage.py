@@ -1,0 +1,185 @@
+"""`iccld adapt`: footage in, model out."""
+
+import json
+import sys
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+from iccld_cli import footage
+from iccld_cli.__main__ import main
+from iccld_cli.checkpoint import load_segmenter, save_segmenter
+from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.footage import Judged, choice, choose_frames
+from iccld_cli.header import ModelHeader
+from iccld_cli.inference.model import load_model
+from iccld_cli.labels import CITYSCAPES
+from iccld_cli.models.build import build_segmenter
+from iccld_cli.prepare.adapters.images import Images
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
+from iccld_cli.prepare.tree import FolderTree
+
+CLASSES = tuple(range(19))
+
+
+def street(seed, size=(64, 96)):
+    """A picture with structure, another for each seed."""
+    random = np.random.default_rng(seed)
+    small = random.integers(40, 220, (8, 12, 3), dtype=np.uint8)
+    return cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def folder_of(path, pictures):
+    path.mkdir()
+    for number, picture in enumerate(pictures):
+        cv2.imwrite(str(path / f"{number:03d}.png"), picture)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, small_config):
+    """A stage-1 model, small and untrained."""
+    config = small_config("data.crop=[64,64]", "data.batch_size=2", "data.workers=0")
+    path = tmp_path_factory.mktemp("start") / "stage1.safetensors"
+    header = ModelHeader("stage1", config, CITYSCAPES, CLASSES, [], 1, {}, height=64)
+    save_segmenter(path, build_segmenter(config, 19, denoiser=False, seed=0), header)
+    return path
+
+
+@pytest.fixture
+def iccld(monkeypatch, capsys, tmp_path):
+    """A function: arguments -> (exit status, output, errors); the town is tiny and rendered once."""
+    monkeypatch.setattr(footage, "TOWN_FRAMES", 4)
+    monkeypatch.setattr(footage, "TOWN_SIZE", (96, 64))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_frames_are_chosen_for_variety(tmp_path):
+    still = street(1)
+    noise = np.random.default_rng(3).integers(0, 9, (64, 96, 3), dtype=np.uint8)  # `prepare` refuses a single colour
+    dark, blank = noise, 120 + noise
+    pictures = [
+        street(0),
+        still,
+        still,
+        np.clip(still.astype(int) + 1, 0, 255).astype(np.uint8),
+        dark,
+        blank,
+        street(2),
+    ]
+    source = Images(FolderTree(folder_of(tmp_path / "raw", pictures)))
+    dataset, _ = prepare(source, tmp_path / "data", "raw", PrepareOptions(skip_bad=True))
+    kept, left_out = choose_frames(dataset, 10)
+    assert kept == [0, 1, 6]
+    assert left_out == Counter({"as the one before": 2, "dark": 1, "blank": 1})
+    kept, left_out = choose_frames(dataset, 2)
+    assert len(kept) == 2 and kept[0] == 0
+    assert left_out["like others"] == 1
+
+
+def test_a_capped_choice_takes_the_frame_least_like_the_others(tmp_path):
+    near = [np.clip(street(0).astype(int) + 4 * i, 0, 255).astype(np.uint8) for i in range(3)]
+    source = Images(FolderTree(folder_of(tmp_path / "raw", [*near, street(5)])))
+    dataset, _ = prepare(source, tmp_path / "data", "raw", PrepareOptions())
+    assert choose_frames(dataset, 2)[0] == [0, 3]
+
+
+def test_footage_becomes_a_model_and_a_page(iccld, start, tmp_path):
+    raw = folder_of(tmp_path / "my road", [street(i) for i in range(5)])
+    out = tmp_path / "out"
+    command = ("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "2", "--predict")
+    status, said, err = iccld(*command)
+    assert status == 0, said + err
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"] == 5 and summary["iterations"] == 2
+    assert summary["start"].startswith("stage1.safetensors ") and len(summary["start"].split()[1]) == 64
+    assert summary["chosen"] in ("start", "adapted", "average")
+    assert set(summary["judged"]) == {"start", "adapted", "average"}
+    assert PreparedDataset(out / "data/my-road").info.splits == {"train": 5}
+    model = load_model(out / "model.safetensors")
+    assert model.header.classes == CLASSES
+    page = (out / "index.html").read_text()
+    assert "before" in page and "my-road" not in page.split("<body")[0]
+    assert len(list((out / "predictions").rglob("*.jpg")) + list((out / "predictions").rglob("*.png"))) == 5
+    before, adapted, average = (
+        load_segmenter(p)[0].state_dict()
+        for p in (start, out / "runs/adapted/stage1.safetensors", out / "runs/average.safetensors")
+    )
+    moved = [name for name, value in before.items() if value.is_floating_point() and not value.equal(adapted[name])]
+    assert moved
+    for name in moved:
+        assert np.allclose(average[name], (before[name] + adapted[name]) / 2, atol=1e-6)
+
+    digest = (out / "model.safetensors").read_bytes()
+    log = (out / "runs/adapted/log.jsonl").read_bytes()
+    assert iccld(*command)[0] == 0  # goes on: nothing is trained again
+    assert (out / "runs/adapted/log.jsonl").read_bytes() == log
+    assert (out / "model.safetensors").read_bytes() == digest
+    status, _, err = iccld(*command[:-2], "3", "--predict")
+    assert status == 1 and "other options (iterations)" in err
+
+
+def test_minutes_become_steps_once(iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
+    command = ("adapt", raw, "--out", out, "--ckpt", start, "--minutes", "0.1")
+    assert iccld(*command)[0] == 0
+    steps = json.loads((out / "summary.json").read_text())["iterations"]
+    assert steps >= 20
+    recorded = json.loads((out / "adapt.json").read_text())
+    assert recorded["iterations"] == steps
+    assert not (out / "runs/probe").exists()
+
+
+@pytest.mark.parametrize(
+    ("judged", "chosen"),
+    [
+        ({"start": (0.9, None), "adapted": (0.99, None), "average": (0.9, None)}, "average"),
+        ({"start": (0.9, None), "adapted": (0.99, None), "average": (0.88, None)}, "start"),
+        ({"start": (0.9, 50.0), "adapted": (0.1, 52.0), "average": (0.9, 51.0)}, "adapted"),
+        ({"start": (0.9, 50.0), "adapted": (0.9, 49.0), "average": (0.9, 50.0)}, "start"),
+    ],
+)
+def test_the_choice(judged, chosen):
+    assert choice({name: Judged(agreement, 0.9, miou) for name, (agreement, miou) in judged.items()}) == chosen
+
+
+@pytest.mark.parametrize("case", ["none", "missing", "dark", "no pictures", "exported", "in use", "val"])
+def test_bad_input_is_one_line(case, iccld, start, tmp_path):
+    raw = folder_of(tmp_path / "raw", [street(0), street(1)])
+    out, ckpt, more = tmp_path / "out", start, []
+    if case == "missing":
+        raw = tmp_path / "nothing"
+    elif case == "dark":
+        dark = np.zeros((64, 96, 3), np.uint8)
+        dark[::2, ::3] = 12
+        raw = folder_of(tmp_path / "night", [dark, dark])
+    elif case == "no pictures":
+        raw = tmp_path / "empty"
+        raw.mkdir()
+    elif case == "exported":
+        ckpt = tmp_path / "model.onnx"
+        ckpt.write_bytes(b"x")
+    elif case == "in use":
+        out.mkdir()
+        (out / "letter.txt").write_text("mine")
+    elif case == "val":
+        more = ["--val", str(raw)]
+    arguments = ["adapt", *([] if case == "none" else [raw]), "--out", out, "--ckpt", ckpt, "--iterations", "1", *more]
+    status, _, err = iccld(*arguments)
+    assert status == (2 if case == "none" else 1)
+    assert "Traceback" not in err and "internal" not in err
+    if case != "none":
+        assert sum(line.startswith("error: ") for line in err.splitlines()) == 1
+    if case in ("missing", "dark", "no pictures"):
+        assert not out.exists()
+    if case == "in use":
+        assert [p.name for p in out.iterdir()] == ["letter.txt"]
