@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 MODEL_NAME, PAGE_NAME, SUMMARY_NAME = "model.safetensors", "index.html", "summary.json"
 _MARKER = "adapt.json"
+_LOOKED_AT = "looked-at"
 
 MOST_FRAMES = 400
 """Frames that are trained on at most; more of one camera tell little that is new."""
@@ -156,7 +157,7 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
     try:
         console.rule("Footage")
         with folder.given_back_on_error():
-            targets = _footage(options, console)
+            targets = _targets(options, folder, console)
         folder.note(began)
         console.rule("Virtual town")
         sources = _town(options, console)
@@ -248,6 +249,15 @@ def _check_val(val: Path, header: ModelHeader) -> None:
 # --- footage ---------------------------------------------------------------------------------------------------------
 
 
+def _targets(options: FootageOptions, folder: _Folder, console: Console) -> list[PreparedDataset]:
+    """The frames to train on, chosen once."""
+    if "targets" not in folder.tree:
+        found = _footage(options, console)
+        folder.record("targets", [str(target.root.absolute()) for target in found])
+    shutil.rmtree(options.out / _LOOKED_AT, ignore_errors=True)  # as large as all of the footage
+    return [PreparedDataset(Path(root)) for root in folder.tree["targets"]]
+
+
 def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]:
     """The frames to train on, as prepared data sets."""
     found, names = [], Counter[str]()
@@ -264,7 +274,7 @@ def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]
         name, source = _opened(path, options.out)
         names[name] += 1
         name = name if names[name] == 1 else f"{name}-{names[name]}"
-        looked_at = _prepared(source, options.out / "looked-at", name, console)
+        looked_at = _prepared(source, options.out / _LOOKED_AT, name, console)
         kept, left_out = choose_frames(looked_at, MOST_FRAMES)
         if not kept:
             raise IccldError(

@@ -119,6 +119,7 @@ def test_footage_becomes_a_model_and_a_page(iccld, start, tmp_path):
     for name in moved:
         assert np.allclose(average[name], (before[name] + adapted[name]) / 2, atol=1e-6)
 
+    assert not (out / "looked-at").exists()  # as large as the footage itself
     digest = (out / "model.safetensors").read_bytes()
     log = (out / "runs/adapted/log.jsonl").read_bytes()
     assert iccld(*command)[0] == 0  # goes on: nothing is trained again
