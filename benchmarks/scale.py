@@ -39,9 +39,7 @@ def main() -> None:
         print(f"{label}:")
         print(f"  two-core machines: {machine_hours:,.0f} hours; {machine_hours / 24 / 30:,.0f} machines for a month")
         decode = frames * DECODE_MS / 1000 / 3600 / CPU_CORES
-        print(
-            f"  of that decoding (all frames): {decode:,.0f} hours, {100 * decode / machine_hours:.0f} %"
-        )
+        print(f"  of that decoding (all frames): {decode:,.0f} hours, {100 * decode / machine_hours:.0f} %")
         for name, rate in GPU_FRAMES_PER_S.items():
             feed = rate * every * DECODE_MS / 1000
             print(f"  H200, {name}: {count / rate / 3600:,.0f} hours; {feed:.1f} cores decode for one of them")
