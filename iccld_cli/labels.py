@@ -135,6 +135,19 @@ CITYSCAPES = LabelSpace(
 )
 """The 19 classes of the Cityscapes benchmark."""
 
+CITYSCAPES_LABEL_IDS: dict[str, int] = {
+    name: number
+    for number, name in enumerate(
+        (
+            *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road"),
+            *("sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel"),
+            *("pole", "polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider"),
+            *("car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
+        )
+    )
+}
+"""Class name -> number in the benchmark's label files and submissions (cityscapesScripts, `helpers/labels.py`)."""
+
 THINGS = (
     "traffic light",
     "traffic sign",

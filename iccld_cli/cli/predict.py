@@ -32,8 +32,20 @@ def predict(
     scales: Scales = "1",
     flip: Flip = False,
     save: Annotated[
-        str, typer.Option(help="Any of overlay,labels,color,confidence,uncertainty, separated by commas.")
+        str,
+        typer.Option(
+            metavar="KIND,KIND",
+            help="What to write: overlay, side (input beside overlay), labels (trainIds), palette (same, in colour), "
+            "labelIds (for the Cityscapes server), color, confidence, uncertainty, probabilities, frames (numbers of "
+            "each frame), dataset (predictions to train on).",
+        ),
     ] = "overlay",
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, metavar="P", help="Least confidence of a label in `dataset`; others are 255.")
+    ] = 0.9,
+    to_label: Annotated[
+        int, typer.Option(min=0, metavar="N", help="List the N frames most worth labelling in DIR/to_label.jsonl.")
+    ] = 0,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the overlay's colours.")] = 0.5,
     legend: Annotated[bool, typer.Option(help="Name the classes at the foot of overlays.")] = True,
     height: Height = None,
@@ -85,6 +97,8 @@ def predict(
         limit=limit,
         overwrite=overwrite,
         skip_existing=skip_existing,
+        threshold=threshold,
+        to_label=to_label,
     )
     started = time.perf_counter()
     try:
@@ -117,6 +131,14 @@ def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> Non
     units = done.images + done.frames
     if units:
         say(f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second, {by}) -> {out}")
+    if done.dataset is not None:
+        pixels = done.dataset.info.extra["pixels"]
+        share = 1 - pixels.get("ignore", 0) / max(1, sum(pixels.values()))
+        frames, where = done.dataset.info.extra["labelled"], done.dataset.root
+        say(f"{frames} frames to train on, {100 * share:.0f} % of their pixels with a label -> {where}")
+        say(f"next: iccld adapt-seg --source {where} --target ...")
+    if done.to_label:
+        say(f"{len(done.to_label)} frames most worth labelling -> {out / 'to_label.jsonl'}, first {done.to_label[0]}")
     if done.resumed:
         say(f"{done.resumed} inputs were finished by an earlier run that ended early")
     if done.skipped:

@@ -3,6 +3,7 @@
     OUT/.predict/lock             held while a run lives; the system lets go of it when the run dies
     OUT/.predict/journal.jsonl    settings, then a line before and a line after an input's results take their names
     OUT/.predict/work/            results under work; emptied by the next run
+    OUT/.predict/parts/           a file an input, its share of what is written about all of them
 
 Results are built in `work` and renamed when the whole input is done, a video's folder of labels in one step. An input
 with a first line and no second was caught in between: whatever lies under its names is this run's own, and it is
@@ -12,6 +13,7 @@ predicted again. When every input is done the folder goes away.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -78,6 +80,7 @@ class Journal:
         self.out, self.settings = out, json.loads(json.dumps(settings))
         self._folder = out / f".{name}"
         self._file, self._work = self._folder / "journal.jsonl", self._folder / "work"
+        self._parts = self._folder / "parts"
         self._lock = FileLock(self._folder / "lock", timeout=0)
         self._entries: dict[str, _Entry] = {}
         self._mine: set[str] = set()
@@ -110,6 +113,8 @@ class Journal:
         with contextlib.suppress(OSError):
             shutil.rmtree(self._work, ignore_errors=True)
             if kind is None:
+                for key in self._mine:
+                    _remove(self._part(key))
                 self._entries = {key: entry for key, entry in self._entries.items() if key not in self._mine}
                 if self._entries:
                     self._write()
@@ -138,6 +143,10 @@ class Journal:
         """A path to build a result at, on the same disk as its final one, with a name that always fits."""
         self._staged += 1
         return self._work / f"{self._staged}{suffix}"
+
+    def part(self, item: Input) -> Path:
+        """Where the lines that an input adds to the files about all inputs are kept until all are done."""
+        return self._part(_key(item))
 
     def publish(self, done: Sequence[tuple[Input, Sequence[Result], IccldError | None]]) -> None:
         """Give results their names; inputs that shared a pass go together, so that they share it again after a crash.
@@ -192,6 +201,9 @@ class Journal:
         """Say which inputs this run is responsible for: their entries go when it ends well."""
         self._mine.update(_key(item) for item in items)
 
+    def _part(self, key: str) -> Path:
+        return self._parts / f"{hashlib.sha256(os.fsencode(key)).hexdigest()}.jsonl"
+
     def _entry(self, item: Input) -> _Entry | None:
         return self._entries.get(_key(item))
 
@@ -214,7 +226,7 @@ class Journal:
 
     def _clear(self) -> None:
         """Remove what a killed run had under work; nobody else has anything here while the lock is held."""
-        keep = {self._file.name, Path(self._lock.lock_file).name}
+        keep = {self._file.name, Path(self._lock.lock_file).name, self._parts.name}
         for path in self._folder.iterdir():
             if path.name not in keep:
                 _remove(path)
@@ -222,6 +234,7 @@ class Journal:
     def _release(self, remove: bool) -> None:
         if remove:
             _remove(self._file)
+            _remove(self._parts)
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink()
         if remove:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -18,8 +18,16 @@ IMAGE_ENDS = (".png", ".jpg")
 VIDEO_ENDS = (".mp4", "", ".partial.mp4", ".partial")
 """What results add to a name. A video's labels are a folder of its name; an interrupt leaves `.partial`."""
 
-MOST_BYTES = 255 - len(".partial.mp4")
+MOST_BYTES = 255 - len("_labelIds.png")
 """Longest last part of a name; no usual file system takes more than 255 bytes."""
+
+
+def label_ids_name(name: PurePath) -> PurePath:
+    """The name under which the Cityscapes benchmark wants a frame's labels, without the suffix.
+
+    `leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png` is answered by `berlin_000000_000019_labelIds.png`.
+    """
+    return name.with_name(name.name.removesuffix("_leftImg8bit") + "_labelIds")
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,11 @@ def _meeting(candidates: Sequence[Candidate], names: Sequence[PurePath]) -> set[
     return found
 
 
-def _results(candidate: Candidate, name: PurePath) -> Iterable[str]:
+def _results(candidate: Candidate, name: PurePath) -> Iterator[str]:
     folded = str(_folded(name))
-    return (folded + end for end in (VIDEO_ENDS if candidate.is_video else IMAGE_ENDS))
+    yield from (folded + end for end in (VIDEO_ENDS if candidate.is_video else IMAGE_ENDS))
+    if not candidate.is_video:  # in a folder of their own, where `x` and `x_leftImg8bit` would meet
+        yield f"labelIds\0{_folded(label_ids_name(name))}"
 
 
 def _folded(name: PurePath) -> PurePath:

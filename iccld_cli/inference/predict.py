@@ -1,11 +1,18 @@
 """Predictions for images and videos, streamed: memory does not grow with their number or length.
 
-OUT/overlay/NAME.jpg|png|mp4       the input in class colours
-OUT/labels/NAME.png                8-bit trainIds; of a video NAME/000000.png, ...
-OUT/color/NAME.png|mp4             class colours alone
-OUT/confidence/NAME.png|mp4        255 x probability of the predicted class
-OUT/uncertainty/NAME.png|mp4       255 x entropy / log K
-OUT/disagreement/NAME.png|mp4      255 x disagreement of the noise seeds, with `uncertainty` and samples > 1
+OUT/overlay/NAME.jpg|png|mp4          the input in class colours
+OUT/side/NAME.jpg|png|mp4             the input, and beside it the overlay
+OUT/labels/NAME.png                   8-bit trainIds
+OUT/palette/NAME.png                  the same with the class colours as the PNG's palette
+OUT/labelIds/NAME_labelIds.png        numbers and names of the Cityscapes benchmark
+OUT/color/NAME.png|mp4                class colours alone
+OUT/confidence/NAME.png|mp4           255 x probability of the predicted class
+OUT/uncertainty/NAME.png|mp4          255 x entropy / log K
+OUT/disagreement/NAME.png|mp4         255 x disagreement of the noise seeds, with `uncertainty` and samples > 1
+OUT/probabilities/NAME.safetensors    float16 (K, H, W)
+OUT/frames.jsonl, to_label.jsonl, dataset/    about all frames, see `inference.collected`
+
+Of a video, kinds without `mp4` are folders: NAME/000000.png, ...
 """
 
 from __future__ import annotations
@@ -20,21 +27,30 @@ from typing import Any
 import numpy as np
 
 from iccld_cli import __version__
+from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.inference import collected
+from iccld_cli.inference.facts import facts_of
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.model import Model, Sampling, Want
 from iccld_cli.inference.outputs import (
+    DATASET_IMAGES,
+    DATASET_LABELS,
     KINDS,
     Maps,
     VideoOutputs,
     existing_outputs,
+    label_ids,
     stage_image_outputs,
 )
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader
 from iccld_cli.report.overlay import DEFAULT_ALPHA
+
+DEFAULT_THRESHOLD = 0.9
+"""Least confidence of a label that is learned from."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,8 @@ class PredictOptions:
         limit: At most this many images, and frames of each video; None for all.
         overwrite: Replace results that exist.
         skip_existing: Leave out inputs whose results all exist.
+        threshold: Least confidence, in [0, 1], of labels in the prepared data set; others are 255.
+        to_label: List this many frames that are most worth labelling; 0 for no list.
     """
 
     out: Path
@@ -62,6 +80,8 @@ class PredictOptions:
     limit: int | None = None
     overwrite: bool = False
     skip_existing: bool = False
+    threshold: float = DEFAULT_THRESHOLD
+    to_label: int = 0
 
     def settings(self) -> dict[str, Any]:
         """What results depend on besides the model, JSON-ready."""
@@ -77,17 +97,27 @@ class PredictOptions:
             "legend": self.legend,
             "limit": self.limit,
             "batch size": self.batch_size,
+            "threshold": self.threshold if "dataset" in self.save else None,
+            "frames": "frames" in self.save,
+            "to label": self.to_label,
         }
 
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of results that are written, `disagreement` included."""
-        more = "uncertainty" in self.save and self.sampling.samples > 1
-        return self.save + (("disagreement",) if more else ())
+        """The kinds of results that each input gets, `disagreement` and the two of the data set included."""
+        found = tuple(kind for kind in self.save if kind not in ("frames", "dataset"))
+        if "uncertainty" in self.save and self.sampling.samples > 1:
+            found += ("disagreement",)
+        return found + ((DATASET_IMAGES, DATASET_LABELS) if "dataset" in self.save else ())
+
+    def collects(self) -> bool:
+        """Whether files about all frames are written."""
+        return "frames" in self.save or "dataset" in self.save or self.to_label > 0
 
     def wants(self) -> tuple[Want, ...]:
         """What the model is asked for besides labels."""
-        every: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement")
-        return tuple(name for name in every if name in self.kinds())
+        every: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement", "probabilities")
+        wanted = {*self.kinds(), *(("confidence", "uncertainty") if self.collects() else ())}
+        return tuple(name for name in every if name in wanted)
 
 
 @dataclass(frozen=True)
@@ -100,6 +130,8 @@ class Summary:
         skipped: Inputs whose results existed.
         problems: (input, what was wrong with it), for inputs that could not be read or only in part.
         resumed: Inputs that an earlier, unfinished run with the same settings had finished.
+        to_label: The frames most worth labelling, each in a few words, the first one first.
+        dataset: The prepared data set of the predictions.
     """
 
     images: int
@@ -107,6 +139,8 @@ class Summary:
     skipped: int
     problems: tuple[tuple[Path, IccldError], ...]
     resumed: int = 0
+    to_label: tuple[str, ...] = ()
+    dataset: PreparedDataset | None = None
 
 
 def predict(
@@ -136,6 +170,11 @@ def predict(
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
     options = replace(options, sampling=model.settle(options.sampling))
+    if "labelIds" in options.save:
+        label_ids(model.header.label_space)  # refuse other classes before the work
+    source = collected.dataset_source(model.header, model.digest, options.threshold)
+    if "dataset" in options.save:
+        collected.refuse_other_dataset(options.out, source)
     images = [item for item in items if not item.is_video][: options.limit]
     videos = [item for item in items if item.is_video]
     settings = {
@@ -160,8 +199,22 @@ def predict(
         for item in todo:
             if item.is_video:
                 run.video(item)
+        listed: list[str] = []
+        if "frames" in options.save:
+            collected.write_frames(options.out, chosen, journal)
+        if options.to_label:
+            listed = collected.write_to_label(options.out, chosen, journal, model.header, options.to_label)
+        dataset = None
+        if "dataset" in options.save:
+            dataset = collected.write_dataset(options.out, chosen, journal, model.header, source)
     return Summary(
-        run.done_images, run.done_frames, len(left) - len(todo), tuple(run.problems), len(chosen) - len(left)
+        run.done_images,
+        run.done_frames,
+        len(left) - len(todo),
+        tuple(run.problems),
+        len(chosen) - len(left),
+        tuple(listed),
+        dataset,
     )
 
 
@@ -273,9 +326,25 @@ class _Run:
         """Segment images of equal size and keep one byte a pixel of what is asked for."""
         wants = self.options.wants()
         segmentation = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
-        kept = {name: _to_byte(value) for name in wants if (value := getattr(segmentation, name)) is not None}
+        bytewise = {*wants} & {*self.options.kinds()} - {"probabilities"}
+        kept: dict[str, np.ndarray] = {
+            name: _to_byte(value) for name in bytewise if (value := getattr(segmentation, name)) is not None
+        }
+        if "probabilities" in wants:
+            assert segmentation.probabilities is not None
+            kept["probabilities"] = segmentation.probabilities.astype(np.float16)
+        if "dataset" in self.options.save:
+            assert segmentation.confidence is not None
+            classes = self.model.header.classes
+            trusted = collected.ignored_below(
+                segmentation.labels, segmentation.confidence, self.options.threshold, classes
+            )
+            kept["trusted"] = trusted
+        facts = (
+            [facts_of(image, segmentation, i) for i, image in enumerate(images)] if self.options.collects() else None
+        )
         return [
-            Maps(labels, **{name: value[i] for name, value in kept.items()})
+            Maps(labels, **{name: value[i] for name, value in kept.items()}, facts=facts[i] if facts else None)
             for i, labels in enumerate(segmentation.labels)
         ]
 

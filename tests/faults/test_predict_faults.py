@@ -66,7 +66,7 @@ def undisturbed(run, inputs, tmp_path_factory):
 def whole(out, expected):
     """Every final name holds what it holds in the end."""
     found = {name: content for name, content in tree(out).items() if not name.startswith(".")}
-    assert all(content == expected[name] for name, content in found.items())
+    assert [name for name, content in found.items() if content != expected[name]] == []
     folders = {name.rpartition("/")[0] for name in found if name.count("/") == 2}
     for folder in folders:
         assert {n for n in found if n.startswith(folder)} == {n for n in expected if n.startswith(folder)}
@@ -101,6 +101,23 @@ def test_half_a_video_is_never_taken_for_finished(run, inputs, undisturbed, tmp_
         assert call(run([inputs / "v.mp4"], out, "--skip-existing")) == 0
         assert tree(out) == video
         shutil.rmtree(out)
+
+
+@forks
+@pytest.mark.parametrize("seed", range(2))
+def test_files_about_all_frames_are_the_same_after_a_kill(run, inputs, tmp_path, seed):
+    options = ("--save", "frames,dataset,probabilities", "--threshold", 0.1, "--to-label", 4)
+    assert forked(run([inputs], tmp_path / "whole", *options)) == 1  # for the damaged image
+    expected, out = tree(tmp_path / "whole"), tmp_path / "out"
+    assert {"frames.jsonl", "to_label.jsonl", "dataset/index.jsonl", "dataset/dataset.json"} <= set(expected)
+    for moment in moments(seed, 150, 3):
+        if forked(run([inputs], out, *options), kill_at=moment, folder=out) == 1:
+            break
+    else:
+        assert forked(run([inputs], out, *options)) == 1
+    expected["dataset/dataset.json"] = expected["dataset/dataset.json"].replace(b'"name": "whole"', b'"name": "out"')
+    assert tree(out) == expected
+    assert hidden(out) == []
 
 
 @forks
