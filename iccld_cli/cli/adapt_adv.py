@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iccld_cli.cli import training
+from iccld_cli.errors import IccldError
 
 
 def adapt_adv(
@@ -38,8 +39,11 @@ def adapt_adv(
     from iccld_cli.train.run import RunOptions, adapt_adv
     from iccld_cli.train.start import open_start
 
-    start = open_start(ckpt)
-    assert start.header is not None
+    file = training.start_file(ckpt)
+    start = open_start(file)
+    assert file is not None and start.header is not None
+    if out is None and not ckpt.exists():
+        raise IccldError(f"{ckpt} is no file here", "name the run folder with --out")
     given = dict(
         encoder=None, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
         precision=precision, save_every=save_every, compile=compile,
@@ -57,5 +61,5 @@ def adapt_adv(
 
         print_plan(resolved, data, adversarial=True, backbone=start.header.backbone)
         return
-    options = RunOptions(out or ckpt.parent, resume, auto_batch=training.wants_auto(batch_size))
+    options = RunOptions(out or file.parent, resume, auto_batch=training.wants_auto(batch_size))
     adapt_adv(resolved, data, options, start)

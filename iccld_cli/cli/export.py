@@ -14,9 +14,12 @@ from iccld_cli.errors import IccldError, did_you_mean
 
 def export(
     ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file.")],
-    format_: Annotated[str, typer.Option("--format", help="onnx, openvino or half.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx, openvino, half or hub.")],
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="File to write: .onnx, .xml for openvino, .safetensors for half.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="File to write: .onnx, .xml for openvino, .safetensors for half; a folder for hub."
+        ),
     ],
     size: Annotated[
         str | None,
@@ -26,6 +29,12 @@ def export(
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps (default: the model's).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed; the noise becomes part of the file.")] = 0,
     opset: Annotated[int, typer.Option(min=14, help="ONNX operator set.")] = 18,
+    licence: Annotated[
+        str, typer.Option(metavar="ID", help="For the card of `hub`, as the hub writes it, such as apache-2.0.")
+    ] = "other",
+    push: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Upload the folder of `hub` to the Hugging Face hub.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write a model that runs without this program: image (1, 3, H, W) in [0, 1] to probabilities (1, K, H, W).
@@ -34,12 +43,17 @@ def export(
 
     `--format half` writes a model file of half the size instead, to hand on: weights in fp16, and names of data
     sets and encoder without the paths of this machine.
+
+    `--format hub` writes a folder as the Hugging Face hub has it: weights, config.json and a model card; `--push`
+    uploads it.
     """
     from iccld_cli.inference.model import find_model
 
-    formats = ("onnx", "openvino", "half")
+    formats = ("onnx", "openvino", "half", "hub")
     if format_ not in formats:
         raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
+    if push is not None and format_ != "hub":
+        raise typer.BadParameter("goes with --format hub", param_hint="--push")
     wanted, rows = parse_size(size), parse_height(height)
     if rows is not None and (rows == 0 or wanted is not None):
         raise typer.BadParameter("give rows, and no --size beside them", param_hint="--height")
@@ -56,6 +70,9 @@ def export(
 
     if ckpt.suffix != ".safetensors":
         raise IccldError(f"{ckpt} is an exported file already", "give the .safetensors file that it was made from")
+    if format_ == "hub":
+        _to_hub(ckpt, out, licence, push)
+        return
     segmenter, header = load_segmenter(ckpt)
     if format_ == "half":
         save_segmenter(out, segmenter, without_paths(header), half=True)
@@ -66,3 +83,14 @@ def export(
         f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps; probabilities differ by at most "
         f"{done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class"
     )
+
+
+def _to_hub(ckpt: Path, out: Path, licence: str, name: str | None) -> None:
+    from iccld_cli.checkpoint import check_segmenter
+    from iccld_cli.inference.hub import push, save_folder
+
+    check_segmenter(ckpt)
+    save_folder(ckpt, out, licence=licence, name=name)
+    say(f"wrote {out}: model.safetensors, config.json and README.md, the model card")
+    if name is not None:
+        say(f"uploaded to {push(out, name)}")

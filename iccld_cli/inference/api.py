@@ -16,7 +16,8 @@ A loaded model may be used by several threads at once; a stream belongs to the t
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,8 +25,9 @@ import numpy as np
 
 from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader
+from iccld_cli.inference.hub import LICENCE, push, save_folder
 from iccld_cli.inference.images import image_of, read_image
-from iccld_cli.inference.model import Model, Sampling, Segmentation, Want, load_model
+from iccld_cli.inference.model import Model, Sampling, Segmentation, Want, find_model, load_model
 from iccld_cli.inference.video import VideoReader
 from iccld_cli.report.overlay import DEFAULT_ALPHA, draw_overlay
 
@@ -92,18 +94,82 @@ class Predictor:
         sampling: How it predicts.
     """
 
-    def __init__(self, model: Model, sampling: Sampling | None = None) -> None:
+    def __init__(self, model: Model, sampling: Sampling | None = None, path: Path | None = None) -> None:
         """Take a model.
 
         Args:
             model: From `load_model`.
             sampling: How it predicts; None for the model's own choice.
+            path: Its file; without it the model cannot be saved.
 
         Raises:
             IccldError: The model cannot do that.
         """
         self.model = model
         self.sampling = model.settle(sampling or Sampling())
+        self._path = path
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, device: str = "auto", backend: str = "auto") -> Predictor:
+        """Load a folder of `save_pretrained`, or a model of the Hugging Face hub; the same as `load`.
+
+        Args:
+            name: The folder, or `org/name`, optionally with `@revision`.
+            device: See `load`.
+            backend: See `load`.
+
+        Raises:
+            IccldError: See `load`.
+        """
+        return load(name, device, backend=backend)
+
+    def save_pretrained(self, folder: Path | str, licence: str = LICENCE, tags: Sequence[str] = ()) -> Path:
+        """Write the model as a folder in the form of the Hugging Face hub: weights, `config.json`, model card.
+
+        Args:
+            folder: Where to; it is made if need be.
+            licence: Of the model, as the hub writes it, such as `apache-2.0`. The terms of the training data hold.
+            tags: Further ones of the card.
+
+        Returns:
+            The folder.
+
+        Raises:
+            IccldError: The model is an exported one or has no file, or the disk is full.
+        """
+        if self._path is None:
+            raise IccldError("a live network has no file to save", "write one with iccld_cli.checkpoint.save_segmenter")
+        save_folder(self._path, Path(folder), licence=licence, tags=tags)
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        name: str,
+        token: str | None = None,
+        private: bool | None = None,
+        licence: str = LICENCE,
+        tags: Sequence[str] = (),
+    ) -> str:
+        """Upload the model to the Hugging Face hub, as `save_pretrained` writes it.
+
+        Args:
+            name: `org/name`; made where it does not exist.
+            token: Of the hub; None for the one that `hf auth login` keeps, or `HF_TOKEN`.
+            private: Whether a new entry is private; None for the account's default.
+            licence: See `save_pretrained`.
+            tags: See `save_pretrained`.
+
+        Returns:
+            Address of the model.
+
+        Raises:
+            IccldError: See `save_pretrained`; or the hub cannot be reached or refuses it.
+        """
+        if self._path is None:
+            raise IccldError("a live network has no file to save", "write one with iccld_cli.checkpoint.save_segmenter")
+        with tempfile.TemporaryDirectory(prefix="iccld-") as folder:
+            save_folder(self._path, Path(folder), licence=licence, tags=tags, name=name)
+            return push(Path(folder), name, token=token, private=private)
 
     @property
     def header(self) -> ModelHeader:
@@ -160,7 +226,8 @@ def load(
     """Load a model.
 
     Args:
-        path: A `.safetensors`, `.onnx` or `.xml` file or a folder with one; None for the model that is shipped.
+        path: A `.safetensors`, `.onnx` or `.xml` file, a folder with one, or the id `org/name` of a model on the
+            Hugging Face hub, which is downloaded; None for the model that is shipped.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         sampling: How it predicts: steps, seed, averages, height. None for the model's own choice.
         backend: What runs a `.safetensors` file: `auto` for the fastest that is there, `torch`, `compiled` or
@@ -170,4 +237,5 @@ def load(
         IccldError: There is no such file, it is damaged or not a model of this program, or the device or the backend
             is not there.
     """
-    return Predictor(load_model(path, device, backend=backend, sampling=sampling), sampling)
+    file = find_model(path)
+    return Predictor(load_model(file, device, backend=backend, sampling=sampling), sampling, file)

@@ -22,6 +22,7 @@ import numpy as np
 
 from iccld_cli.errors import IccldError, explain_out_of_memory
 from iccld_cli.header import ModelHeader
+from iccld_cli.inference.hub import download, is_hub_id
 from iccld_cli.shipped import shipped_file
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ def load_model(
     """Open a model.
 
     Args:
-        source: A `.safetensors`, `.onnx` or `.xml` file, a folder that holds one of them, None for the model that is
-            shipped, or a live network, which stays where it is.
+        source: A `.safetensors`, `.onnx` or `.xml` file, a folder that holds one of them, a hub id, None for the model
+            that is shipped, or a live network, which stays where it is.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; exported files run on the CPU.
         header: Of a live network.
         backend: One of `BACKENDS`, for a `.safetensors` file; an exported file has its own. `auto` takes OpenVINO on
@@ -205,10 +206,11 @@ def find_model(given: Path | str | None) -> Path:
     """The model file that is meant.
 
     Args:
-        given: A file, a folder that holds one model file, or None for the one that is shipped.
+        given: A file, a folder that holds one model file, the id of a model on the Hugging Face hub, which is
+            downloaded, or None for the one that is shipped.
 
     Raises:
-        IccldError: There is none, or several.
+        IccldError: There is none, or several, or the hub cannot be reached.
     """
     if given is None:
         shipped = shipped_file(DEFAULT_MODEL)
@@ -218,6 +220,8 @@ def find_model(given: Path | str | None) -> Path:
             )
         return shipped
     path = Path(given)
+    if is_hub_id(given):
+        path = download(path.as_posix())
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file() and p.name[0] != ".")
         if len(found) != 1:
