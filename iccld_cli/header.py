@@ -27,6 +27,9 @@ HEIGHTS = {"edfeb5381e4361e6e61c06e4d34268955d7f40cfcd3a7382325cff7d420da005": 3
 """Digest of the tensors -> working height of files older than `ModelHeader.height`: `iccld-small`, adapted to CamVid's
 360 rows."""
 
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Of exported files."""
+
 _MAX_NAME = 200
 _MAX_STEPS = 10**12
 _MAX_SIDE = 16384
@@ -41,15 +44,18 @@ class ExportFacts:
         size: (width, height) in pixels of the image that it takes.
         steps: Denoising steps inside.
         seed: Seed of the noise inside.
+        precision: `fp32`, `fp16` (weights in fp16) or `int8` (weights and activations, where the runtime gains).
     """
 
     size: tuple[int, int]
     steps: int
     seed: int
+    precision: str = "fp32"
 
     def to_json(self) -> dict[str, Any]:
         """The object stored in the header."""
-        return {"size": list(self.size), "steps": self.steps, "seed": self.seed}
+        told = {"size": list(self.size), "steps": self.steps, "seed": self.seed}
+        return told if self.precision == "fp32" else {**told, "precision": self.precision}
 
     @classmethod
     def from_json(cls, raw: Any) -> ExportFacts:
@@ -61,7 +67,10 @@ class ExportFacts:
         """
         width, height = _typed("size", _typed("export", raw, dict)["size"], list)
         size = _count("width", width, 1, _MAX_SIDE), _count("height", height, 1, _MAX_SIDE)
-        return cls(size, _count("steps", raw["steps"]), _count("seed", raw["seed"], most=2**63))
+        precision = raw.get("precision", "fp32")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {str(precision)[:40]!r}")
+        return cls(size, _count("steps", raw["steps"]), _count("seed", raw["seed"], most=2**63), precision)
 
 
 @dataclass(frozen=True)

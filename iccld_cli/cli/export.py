@@ -28,6 +28,13 @@ def export(
     height: Annotated[str | None, typer.Option(metavar="ROWS", help="16:9 at this height, in place of --size.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps (default: the model's).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed; the noise becomes part of the file.")] = 0,
+    precision: Annotated[
+        str, typer.Option(metavar="P", help="fp32, fp16 (half the size), or int8 (openvino; needs --calibrate).")
+    ] = "fp32",
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT", help="Your footage, as of predict: for int8, and to compare the file on."),
+    ] = None,
     opset: Annotated[int, typer.Option(min=14, help="ONNX operator set.")] = 18,
     licence: Annotated[
         str, typer.Option(metavar="ID", help="For the card of `hub`, as the hub writes it, such as apache-2.0.")
@@ -47,6 +54,7 @@ def export(
     `--format hub` writes a folder as the Hugging Face hub has it: weights, config.json and a model card; `--push`
     uploads it.
     """
+    from iccld_cli.header import PRECISIONS
     from iccld_cli.inference.model import find_model
 
     formats = ("onnx", "openvino", "half", "hub")
@@ -54,6 +62,8 @@ def export(
         raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
     if push is not None and format_ != "hub":
         raise typer.BadParameter("goes with --format hub", param_hint="--push")
+    if precision not in PRECISIONS:
+        raise typer.BadParameter(f"{precision!r}: {did_you_mean(precision, PRECISIONS)}", param_hint="--precision")
     wanted, rows = parse_size(size), parse_height(height)
     if rows is not None and (rows == 0 or wanted is not None):
         raise typer.BadParameter("give rows, and no --size beside them", param_hint="--height")
@@ -66,7 +76,9 @@ def export(
 
     from iccld_cli.checkpoint import load_segmenter, save_segmenter
     from iccld_cli.header import without_paths
+    from iccld_cli.inference.export import CALIBRATION_FRAMES, sample_frames
     from iccld_cli.inference.export import export as run
+    from iccld_cli.inference.inputs import collect
 
     if ckpt.suffix != ".safetensors":
         raise IccldError(f"{ckpt} is an exported file already", "give the .safetensors file that it was made from")
@@ -78,11 +90,24 @@ def export(
         save_segmenter(out, segmenter, without_paths(header), half=True)
         say(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, fp16")
         return
-    done = run(segmenter, header, out, format_, size=wanted, steps=steps, seed=seed, opset=opset)
+    frames = sample_frames(collect(calibrate, out), CALIBRATION_FRAMES) if calibrate else []
+    done = run(
+        segmenter, header, out, format_, size=wanted, steps=steps, seed=seed, opset=opset, precision=precision,
+        frames=frames,
+    )  # fmt: skip
+    on = f"on {done.frames} of your frames" if done.frames else "on a frame of noise"
     say(
-        f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps; probabilities differ by at most "
-        f"{done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class"
+        f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps, {done.precision}; probabilities differ "
+        f"by at most {done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class ({on})"
     )
+    if done.doubtful:
+        say(
+            f"warning: in {done.precision} {100 * (1 - done.agreement):.1f} % of the pixels get another class; compare "
+            "both files with `iccld evaluate` before you use this one",
+            stderr=True,
+            style="yellow",
+        )
+    say(f"next: iccld predict INPUT --ckpt {done.path}")
 
 
 def _to_hub(ckpt: Path, out: Path, licence: str, name: str | None) -> None:

@@ -39,7 +39,6 @@ Run = Callable[[np.ndarray], np.ndarray]
 class ExportedModel:
     """An exported graph behind the door of `inference.model.Model`. Frames are resized to the one size it takes."""
 
-    precision = "fp32"
     parallel = 1
 
     def __init__(self, path: Path, header: ModelHeader, backend: str, run: Run, digest: str) -> None:
@@ -55,6 +54,7 @@ class ExportedModel:
         assert header.export is not None
         self.path, self.header, self.backend = path, header, backend
         self.facts: ExportFacts = header.export
+        self.precision = self.facts.precision
         self._run, self._digest = run, digest
 
     @classmethod

@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from factories import make_dataset, make_model
+from factories import make_dataset, make_model, scene
 
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.diffusion.sampler import sample, seeded_noise
@@ -21,6 +21,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.header import without_paths
 from iccld_cli.inference import export as export_module
 from iccld_cli.inference.graph import linear_updates
+from iccld_cli.inference.model import load_model
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime", "openvino")),
@@ -196,4 +197,58 @@ def test_a_graph_that_differs_is_not_left(models, tmp_path):
     segmenter.decoder.register_forward_hook(lambda *given: 2 * given[-1] if exporting() else given[-1])
     with pytest.raises(IccldError, match=r"differs from the original.*--opset"):
         export_module.export(segmenter, header, tmp_path / "m.onnx", "onnx", size=(50, 35))
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_onnx
+def test_fp16_is_half_the_size_and_says_so(iccld, models, tmp_path):
+    for precision in ("fp32", "fp16"):
+        for kind, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
+            path = tmp_path / f"{precision}{suffix}"
+            status, said, err = iccld(
+                "export", "--ckpt", models["stage1"], "--format", kind, "--out", path, "--size", "64x48",
+                "--precision", precision,
+            )  # fmt: skip
+            assert (status, err) == (0, "")
+            assert f", {precision};" in said
+            assert "same class (on a frame of noise)" in said
+            assert load_model(path).precision == precision
+    for suffix in (".onnx", ".bin"):
+        large, small = ((tmp_path / f"{p}{suffix}").stat().st_size for p in ("fp32", "fp16"))
+        assert small < 0.75 * large
+
+
+@needs_onnx
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="the int8 extra is not installed")
+def test_int8_takes_its_ranges_from_footage_and_answers_alike(iccld, models, tmp_path):
+    footage = tmp_path / "footage"
+    footage.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(footage / f"{number}.png"), scene(number, 64, 48)[0][..., ::-1])
+    path = tmp_path / "m.xml"
+    command = ("export", "--ckpt", models["stage1"], "--size", "64x48", "--precision", "int8")
+    status, said, _ = iccld(*command, "--format", "openvino", "--out", path, "--calibrate", footage)
+    assert status == 0
+    assert "same class (on 4 of your frames)" in said
+    assert load_model(path).precision == "int8"
+    assert "FakeQuantize" in path.read_text(encoding="utf-8")
+    wrong = {
+        "name some with --calibrate": ("--format", "openvino", "--out", tmp_path / "no.xml"),
+        "int8 is for OpenVINO": ("--format", "onnx", "--out", tmp_path / "no.onnx", "--calibrate", footage),
+    }
+    for words, options in wrong.items():
+        status, _, err = iccld(*command, *options)
+        assert (status, err.count("\n")) == (1, 1)
+        assert words in err
+
+
+@needs_onnx
+def test_an_export_with_other_labels_is_not_written(iccld, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "REFUSED_BELOW", {"fp16": 1.01})
+    status, _, err = iccld(
+        "export", "--ckpt", models["stage1"], "--format", "openvino", "--out", tmp_path / "m.xml", "--size", "64x48",
+        "--precision", "fp16",
+    )  # fmt: skip
+    assert status == 1
+    assert "of the pixels get another class" in err
     assert list(tmp_path.iterdir()) == []
