@@ -5,13 +5,53 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "opencv-python", "av", "numpy", "safetensors")
 OPTIONAL = ("onnx", "onnxruntime", "openvino", "tensorboard")
+
+IMPORTED = {
+    "torch": "torch",
+    "diffusers": "from diffusers import UNet2DModel, DDIMScheduler",
+    "transformers": "from transformers import AutoBackbone, AutoConfig",
+    "accelerate": "accelerate",
+    "opencv-python": "cv2",
+    "av": "av",
+    "numpy": "numpy",
+    "safetensors": "from safetensors.torch import save_file",
+    "kornia": "kornia",
+    "huggingface-hub": "huggingface_hub",
+    "matplotlib": "matplotlib.pyplot",
+    "pillow": "PIL.Image",
+    "pydantic": "pydantic",
+    "jinja2": "jinja2",
+    "filelock": "filelock",
+    "platformdirs": "platformdirs",
+}
+"""Package -> what this program imports of it, as a module or as a statement."""
+
+IMPORTED_IF_THERE = {
+    "torchvision": "torchvision",  # not used here, but diffusers and transformers import it where it is installed
+    "xformers": "xformers",  # the same
+    "flash-attn": "flash_attn",  # the same
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "onnxruntime": "onnxruntime",
+    "openvino": "from iccld_cli.inference.runtimes import import_openvino; import_openvino()",
+    "nncf": "from iccld_cli.inference.runtimes import import_openvino; import_openvino(); import nncf",
+    "tensorboard": "from torch.utils.tensorboard import SummaryWriter",
+}
+"""The same for packages that it does without."""
+
+_UNUSED = ("torchvision", "xformers", "flash-attn")
+_IMPORT_SECONDS = 300
 FREE_BYTES_NEEDED = 2 * 1024**3  # prepared data, training states and a video of a small project
 
 
@@ -22,7 +62,7 @@ def examine(folder: Path) -> dict[str, Any]:
         folder: Where the user would work; its disk and permissions are looked at.
 
     Returns:
-        JSON-ready: `python`, `platform`, `versions`, `cpu`, `cuda`, `h264`, `disk`, `forward`, `problems`
+        JSON-ready: `python`, `platform`, `versions`, `imports`, `cpu`, `cuda`, `h264`, `disk`, `forward`, `problems`
         (what keeps the program from working), `warnings` and `verdict`.
     """
     found: dict[str, Any] = {
@@ -33,9 +73,7 @@ def examine(folder: Path) -> dict[str, Any]:
         "warnings": [],
     }
     problems, warnings = found["problems"], found["warnings"]
-    for name in LIBRARIES:
-        if found["versions"][name] is None:
-            problems.append(f"{name} is not installed")
+    found["imports"] = _imports(problems, warnings)
     found["h264"] = _h264(problems)
     found["disk"] = _disk(folder, problems, warnings)
     found["cpu"] = {"threads": os.cpu_count()}
@@ -57,6 +95,82 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _imports(problems: list[str], warnings: list[str]) -> dict[str, str | None]:
+    """Import every dependency, in a process of its own, so that one that is broken hides no other.
+
+    Returns:
+        Package -> None where it works, else what is wrong. Packages that are optional and not there are left out.
+    """
+    there = {name: what for name, what in IMPORTED_IF_THERE.items() if _version(name) is not None}
+    failed = broken_imports({**IMPORTED, **there})
+    # A package that nothing here uses breaks those that import it where it is: it is told first, and its victims not.
+    guilty = [name for name in _UNUSED if failed.get(name)]
+    for name in guilty:
+        mend = f"mend: pip uninstall {name} (this program does without it)"
+        if name == "torchvision":
+            mend += ", or install the one that was built for torch " + (_version("torch") or "here")
+        hurt = [other for other in IMPORTED if failed.get(other)]
+        told = f"{name} {_version(name)} cannot be imported ({failed[name]})"
+        if hurt:
+            problems.append(f"{told}, which keeps {', '.join(hurt)} from being imported; {mend}")
+        else:
+            warnings.append(f"{told}; {mend}")
+    for name in {**IMPORTED, **there}:
+        reason = failed.get(name)
+        if reason is None or name in guilty or (guilty and name in IMPORTED):
+            continue
+        if _version(name) is None:
+            problems.append(f"{name} is not installed; mend: pip install {name}")
+        else:
+            told = f"{name} {_version(name)} cannot be imported ({reason}); mend: {_mend(name, reason)}"
+            (problems if name in IMPORTED else warnings).append(told)
+    return failed
+
+
+def broken_imports(wanted: Mapping[str, str]) -> dict[str, str | None]:
+    """Try imports.
+
+    Args:
+        wanted: Name -> a module, or statements.
+
+    Returns:
+        Name -> None where it works, else the reason in a line.
+    """
+    # One process tries them all, since most of the time goes into torch, which nearly all share. Only where that fails,
+    # or dies of a library, is each tried by itself.
+    modules = [what if " " in what else f"import {what}" for what in wanted.values()]
+    if _reason("\n".join(modules)) is None:
+        return dict.fromkeys(wanted)
+    return {name: _reason(what) for name, what in zip(wanted, modules, strict=True)}
+
+
+def _reason(code: str) -> str | None:
+    """Why a piece of code fails in a fresh interpreter, in a line; None where it does not."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {_IMPORT_SECONDS} s"
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return f"it ends the interpreter with signal {-done.returncode}"
+    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+    # The last exception of a chain may only say that an import failed; the first one says why.
+    first = next((line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)), lines[-1] if lines else "")
+    return first.partition("): ")[0][:300] or f"exit status {done.returncode}"
+
+
+def _mend(name: str, reason: str) -> str:
+    missing = re.search(r"No module named '([\w.]+)'", reason)
+    if missing:
+        return f"pip install {missing[1].partition('.')[0]}"
+    if "libGL" in reason or "libgthread" in reason:
+        return "install the system's OpenGL library, such as libgl1, or pip install opencv-python-headless"
+    return f"pip install --force-reinstall --no-deps {name}=={_version(name)}"
 
 
 def _h264(problems: list[str]) -> dict[str, Any]:
