@@ -35,8 +35,6 @@ def adapt(
     Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
     the start, the adapted model or their average, whichever is the safest; DIR/index.html shows before and after. The
     same command again goes on where it stopped.
-
-    Example: iccld adapt drive1.mp4 drive2.mp4 --out my-road --minutes 30 --predict
     """
     from iccld_cli.footage import MODEL_NAME, PAGE_NAME, FootageOptions, adapt_footage
 

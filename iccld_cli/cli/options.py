@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from iccld_cli.cli.helptext import dress, epilog
 from iccld_cli.errors import IccldError
 from iccld_cli.reading import kind_problem
 
@@ -30,6 +31,20 @@ MAX_WORKERS = 1024
 
 class Command(TyperCommand):
     """A command that takes no empty value: `--out ""`, as of an unset variable, would mean the current folder."""
+
+    def __init__(self, name: str | None, **given: Any) -> None:
+        """See `typer`; options get their groups, type names and completion, the page an example."""
+        given.setdefault("params", None)
+        dress(name or "", given["params"] or [])
+        given["epilog"] = given.get("epilog") or epilog(name or "")
+        super().__init__(name, **given)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option `--help`, without a type."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.metavar = " "
+        return found
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line.

@@ -14,7 +14,9 @@ SHIPPED = "shipped"
 MAX_BATCH = 4096
 """Crops a step, as `sections.DataConfig` has it; that module imports too much for `--help`."""
 
-Preset = Annotated[str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large or xl.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Sizes and recipe: tiny, small, base, large, xl; paper-gta5, paper-synthia.")
+]
 Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
 Val = Annotated[
     Path | None, typer.Option(help="Labelled prepared data set whose `val` split is scored during training.")

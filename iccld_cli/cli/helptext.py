@@ -1,0 +1,134 @@
+"""What help pages and shell completion know beyond an option's own sentence: groups, type names, examples, values.
+
+By the name of the option, so that the same option looks alike in every command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from iccld_cli.labels import CITYSCAPES
+
+_GROUPS: dict[str, str] = {
+    "Data": "source target val classes data split inputs images masks label_map video fps hold_out unlabeled set_ "
+    "skip_bad size limit every start end ignore_mask calibrate labelled minutes",
+    "Virtual town": "virtual look kinds light rain virtual_drive",
+    "Model": "ckpt preset encoder config assignments steps samples scales flip height smooth opset format_ licence "
+    "source_only recipe",
+    "Training": "iterations crop save_every resume dry_run",
+    "Machine": "device backend precision batch_size compile workers seed engine ray_address part merge speed",
+    "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json_path as_json "
+    "report push rule by predict",
+}
+PANELS = {name: group for group, names in _GROUPS.items() for name in names.split()}
+"""Name of an option's parameter -> the group it is shown in; others are shown last."""
+
+RAW_SETS = "Raw data sets"
+
+METAVARS = {
+    "preset": "NAME", "encoder": "ID|DIR", "config": "FILE", "device": "DEVICE", "precision": "P", "split": "NAME",
+    "source": "DATA/SET", "target": "DATA/SET", "val": "DATA/SET", "out": "DIR", "ckpt": "FILE", "name": "NAME",
+    "format_": "NAME", "folders": "DIR",
+}  # fmt: skip
+"""Name of an option's parameter -> what its value is called, where the option itself does not say."""
+
+EXAMPLES = {
+    "prepare": ["prepare --gta5 /data/gta5 --out data --size 1024x512", "prepare --video dashcam.mp4 --fps 2"],
+    "inspect": ["inspect data/gta5 data/cityscapes"],
+    "adapt": ["adapt drive1.mp4 drive2.mp4 --out my-road --minutes 30 --predict"],
+    "adapt-seg": ["adapt-seg --source data/gta5 --target data/cityscapes --preset base --out runs/a"],
+    "adapt-adv": ["adapt-adv --ckpt runs/a/stage1.safetensors"],
+    "config": ["config optim.lr"],
+    "evaluate": ["evaluate --ckpt runs/a/stage2.safetensors --data data/cityscapes --report scores.html"],
+    "predict": [
+        "predict dashcam.mp4",
+        "predict leftImg8bit/test --ckpt runs/a/stage2.safetensors --save labelIds --out submission",
+        "predict drives/ --save dataset --threshold 0.95 --to-label 50",
+    ],
+    "export": [
+        "export --ckpt runs/a/stage2.safetensors --format onnx --out model.onnx",
+        "export --ckpt m.safetensors --format openvino --precision int8 --calibrate drives/ --out m.xml",
+        "export --ckpt m.safetensors --format hub --out folder --push org/name",
+    ],
+    "demo": ["demo --out iccld-demo"],
+    "doctor": ["doctor --json"],
+}
+"""Command -> what to type, without the program's name."""
+
+
+def _presets() -> list[str]:
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "presets").glob("*.toml"))
+
+
+_KINDS = [
+    *("overlay", "side", "labels", "palette", "labelIds", "color"),
+    *("confidence", "uncertainty", "probabilities", "frames", "dataset"),
+]
+VALUES: dict[str, Callable[[], list[str]]] = {
+    "preset": _presets,
+    "encoder": lambda: ["tiny"],
+    "device": lambda: ["auto", "cpu", "cuda", "cuda:0"],
+    "precision": lambda: ["auto", "fp32", "bf16", "fp16"],
+    "export precision": lambda: ["fp32", "fp16", "int8"],
+    "backend": lambda: ["auto", "torch", "compiled", "openvino", "onnx"],
+    "format_": lambda: ["onnx", "openvino", "half", "hub"],
+    "split": lambda: ["val", "test", "train"],
+    "height": lambda: ["own"],
+}
+"""Name of an option's parameter, with the command's in front where they differ -> its values, for shell completion."""
+
+LISTS: dict[str, Callable[[], list[str]]] = {"classes": lambda: list(CITYSCAPES.names), "save": lambda: _KINDS}
+"""The same of options that take several, separated by commas."""
+
+
+def dress(command: str, parameters: list[Any]) -> None:
+    """Give the parameters of a command their group, plain type name and completion, where they have none."""
+    for parameter in parameters:
+        name = parameter.name or ""
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None  # typer would say <list[str]>
+            continue
+        if parameter.rich_help_panel is None:
+            parameter.rich_help_panel = PANELS.get(name, RAW_SETS if command == "prepare" else None)
+        if parameter.metavar is None:
+            parameter.metavar = _type_name(name, parameter)
+        values = VALUES.get(f"{command} {name}") or VALUES.get(name)
+        if name in LISTS and not parameter.is_flag:
+            parameter._custom_shell_complete = _completing_list(LISTS[name])
+        elif values is not None and not parameter.is_flag:
+            parameter._custom_shell_complete = _completing(values)
+
+
+def epilog(command: str) -> str | None:
+    """The end of a command's help page."""
+    lines = EXAMPLES.get(command)
+    return None if lines is None else "\n\n".join(["For example:", *(f"  iccld {line}" for line in lines)])
+
+
+def _type_name(name: str, parameter: Any) -> str | None:
+    if parameter.is_flag:
+        return " "  # typer would say <bool>
+    if name in METAVARS:
+        return METAVARS[name]
+    bare = getattr(parameter, "bare_type", None)  # of newer releases of typer
+    kind = str(bare() if bare else getattr(parameter.type, "name", "")).lower()
+    if "int" in kind:
+        return "N"
+    if "float" in kind:
+        return "X"
+    return "FILE" if "path" in kind else "TEXT"
+
+
+def _completing(values: Callable[[], list[str]]) -> Callable[[Any, Any, str], list[str]]:
+    return lambda context, parameter, begun: [value for value in values() if value.startswith(begun)]
+
+
+def _completing_list(values: Callable[[], list[str]]) -> Callable[[Any, Any, str], list[str]]:
+    def complete(context: Any, parameter: Any, begun: str) -> list[str]:
+        before, comma, last = begun.rpartition(",")
+        taken = before.split(",")
+        return [before + comma + value for value in values() if value.startswith(last) and value not in taken]
+
+    return complete
