@@ -19,7 +19,6 @@ from iccld_cli.prepare.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
-    from iccld_cli.prepare.adapters.base import Adapter
     from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
     from iccld_cli.town import Mix
 
@@ -161,28 +160,12 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
 def _raw_sets(
     folders: dict[str, Path | None], settings: dict[str, dict[str, str]], labelled: bool, out: Path, peek: bool
 ) -> Iterator[tuple[str, Callable[[], Source]]]:
+    from iccld_cli.prepare.sources import open_set
+
     for key, adapter in ADAPTERS.items():
         folder = folders.get(key.replace("-", "_"))
         if folder is not None:
             yield key, functools.partial(open_set, adapter, folder, out, peek, settings.get(key), labelled)
-
-
-def open_set(
-    adapter: type[Adapter], folder: Path, out: Path, peek: bool, options: dict[str, str] | None, labelled: bool
-) -> Source:
-    """Open a raw data set; a copy that was made of its archive goes again where the set is not in it."""
-    from iccld_cli.prepare.archives import open_tree, plain_copies
-    from iccld_cli.prepare.peek import cut_short
-
-    tree = open_tree(folder, out, peek)
-    try:
-        return adapter(tree, options, labelled)
-    except IccldError as error:
-        for copy in plain_copies(tree):
-            copy.unlink(missing_ok=True)
-        if peek and (cut := cut_short(tree)):
-            raise IccldError(f"{error.message}, but {cut}", "unpack it, or run without --check") from None
-        raise
 
 
 def _opened(name: str, opened: Callable[[], Source], stopped: list[str] | None) -> Iterator[tuple[str, Source]]:

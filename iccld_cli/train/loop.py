@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,11 +46,15 @@ class LoopHooks:
         validate: Scores it; the numbers join the log line.
         draw: Draws sample overlays of it at a step.
         keep_best: Keeps that of a step whose mIoU is the best so far.
+        log: Takes a copy of each line of the log.
+        step: Takes (steps done, steps in all) after each step; on every rank.
     """
 
     validate: Callable[[Segmenter], dict[str, float]] | None = None
     draw: Callable[[Segmenter, int], None] | None = None
     keep_best: Callable[[Segmenter, int], None] | None = None
+    log: Callable[[dict[str, Any]], None] | None = None
+    step: Callable[[int, int], None] | None = None
 
 
 @dataclass
@@ -146,6 +151,8 @@ class Trainer:
                     stop = self._ranks.stop_agreed(interrupted())
                     with explain_out_of_memory(f"validation after step {step + 1}", self.device, _SMALLER):
                         self._after(step + 1, stop, bar)
+                    if self.hooks.step is not None:
+                        self.hooks.step(step + 1, total)
                     if stop and step + 1 < total:
                         self.console.print(f"stopped after step {step + 1}, which is saved; go on with --resume")
                         raise KeyboardInterrupt
@@ -227,6 +234,8 @@ class Trainer:
             self._log.write(row)
         if self._trackers is not None:
             self._trackers.write(done, row)
+        if self.hooks.log is not None and self._main:
+            self.hooks.log(dict(row))
         bar.report(row, self.validation.get("miou"))
 
     def _contents(self) -> Contents:
@@ -277,6 +286,9 @@ def _due(done: int, *periods: int) -> bool:
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C, SIGTERM and SIGHUP finish the step; a second Ctrl-C stops at once."""
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield lambda: False
+        return
     seen: float | None = None
 
     def note(number: int, _: Any) -> None:

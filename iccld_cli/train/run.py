@@ -57,12 +57,16 @@ class RunOptions:
         resume: Go on from the newest state in it.
         console: Where messages go.
         auto_batch: Find the batch size that fits instead of taking the configured one.
+        on_log: Called with each line of the log, on the first process.
+        on_step: Called after each step with (steps done, steps in all).
     """
 
     out: Path
     resume: bool = False
     console: Console = field(default_factory=lambda: Console(markup=False, emoji=False))
     auto_batch: bool = False
+    on_log: Callable[[dict[str, Any]], None] | None = None
+    on_step: Callable[[int, int], None] | None = None
 
 
 def adapt_seg(
@@ -179,7 +183,7 @@ def _run(
         "precision": accelerator.mixed_precision,
     }
     batches = _batches(config, data, accelerator, with_target=stage.name != "source_only")
-    hooks = LoopHooks()
+    hooks = LoopHooks(log=options.on_log, step=options.on_step)
     trainer = Trainer(stage, config, batches, run, accelerator, resume_key, hooks, console)
 
     def describe(step: int) -> ModelHeader:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from raw_files import SHAPE, all_ids, grey, palette, photo, rgb, rgb16
 
-from iccld_cli.cli.prepare import open_set
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
@@ -20,6 +19,7 @@ from iccld_cli.prepare.adapters.mapillary import field_class_of
 from iccld_cli.prepare.archives import open_tree
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, prepare
+from iccld_cli.prepare.sources import open_set
 
 
 def run(name: str, root: Path, out: Path, labelled: bool = True, **options: str) -> PreparedDataset:

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from iccld_cli.cli.app import app
 from iccld_cli.cli.check import lines
-from iccld_cli.cli.prepare import open_set
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare import peek
 from iccld_cli.prepare.adapters import ADAPTERS
@@ -24,6 +23,7 @@ from iccld_cli.prepare.archives import open_tree
 from iccld_cli.prepare.own import own_images
 from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.rehearsal import FRAMES, HEADERS, Rehearsal, human, rehearse
+from iccld_cli.prepare.sources import open_set
 
 
 def gta(root: Path, frames: int) -> Path:
