@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from iccld_cli.cli.terminal import console as make_console
@@ -37,10 +39,37 @@ class RateColumn(ProgressColumn):
 
 _UPDATE_SECONDS = 0.1
 
+LINE_SECONDS = 10.0
+"""Between two lines where there is no terminal."""
+
+
+class _Lines:
+    """Progress as lines, for files and pipes; work of less than ten seconds has none."""
+
+    def __init__(self, what: str, unit: str, console: Console) -> None:
+        self.what, self.unit, self.console = what, unit, console
+        self.began = self.last = time.monotonic()
+        self.first: int | None = None
+
+    def update(self, done: int, total: int, now: float) -> None:
+        """Say how far it is, if ten seconds have gone since the last time."""
+        self.first = done if self.first is None else self.first  # what an earlier run did tells nothing of the rate
+        if now - self.last < LINE_SECONDS:
+            return
+        self.last = now
+        rate = (done - self.first) / max(now - self.began, 1e-6)
+        left = f", {_clock((total - done) / rate)} left" if rate and total > done else ""
+        self.console.print(f"{self.what}: {done}/{total or '?'} {self.unit}, {rate:.2f} a second{left}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
 
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time to go on the error stream, gone from piped output.
+    """A bar on the error stream with rate and time left in front; where there is no terminal, a line every ten seconds.
 
     Args:
         what: What is going on, in a word or two.
@@ -51,21 +80,26 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         RateColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left,"),
+        TimeElapsedColumn(),
+        TextColumn("gone"),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),  # takes what is left of the line
     )
     console = make_console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    lines = _Lines(shown(what), unit, console)
+    with Progress(*columns, console=console, disable=not console.is_terminal, expand=True) as progress:
         task = progress.add_task(shown(what), total=None)
         last = 0.0
 
         def update(done: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
+            if not console.is_terminal:
+                lines.update(done, total, now)
+                return
             if now - last < _UPDATE_SECONDS and done != total:
                 return  # an update costs as much as a small frame; a million of them were a sixth of the work
             last = now

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
+
+LINE_SECONDS = 10.0
+"""Between two lines where there is no terminal, at most, if the log has one."""
 
 
 class _RateColumn(ProgressColumn):
@@ -26,13 +32,17 @@ class TrainingProgress:
         self._live = enabled and console.is_terminal
         self._done, self._total, self._title = start, total, title
         self._next_line = start
+        self._began, self._start, self._told = time.monotonic(), start, 0.0
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
             MofNCompleteColumn(),
             _RateColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("left"),
+            # Of a narrow terminal this column alone loses letters.
+            TextColumn("{task.fields[numbers]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=8),
+            expand=True,
             console=console,
             disable=not self._live,
             speed_estimate_period=60,
@@ -66,6 +76,12 @@ class TrainingProgress:
         text = "  ".join([*shown, f"{row['memory_gib']:.2f} GiB"])
         self._bar.update(self._task, numbers=text)
         twentieth = max(self._total // 20, 1)
-        if self._enabled and not self._live and (self._done + 1 >= self._next_line or "miou" in row):
-            self._next_line = self._done + 1 + twentieth
-            self._console.print(f"{self._title} {self._done + 1}/{self._total}  {text}", soft_wrap=True)
+        now = time.monotonic()
+        due = self._done + 1 >= self._next_line or "miou" in row or now - self._told >= LINE_SECONDS
+        if self._enabled and not self._live and due:
+            self._next_line, self._told = self._done + 1 + twentieth, now
+            done = self._done + 1
+            rate = (done - self._start) / max(now - self._began, 1e-6)
+            left = timedelta(seconds=round((self._total - done) / max(rate, 1e-6)))
+            pace = f"{rate:.2f} steps/s, {left} left"
+            self._console.print(f"{self._title} {done}/{self._total}  {pace}  {text}", soft_wrap=True)
