@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "prepare_data": "iccld_cli.calls",
     "adapt_seg": "iccld_cli.calls",
     "adapt_adv": "iccld_cli.calls",
+    "adapt_footage": "iccld_cli.calls",
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands as functions: `from iccld_cli import prepare_data, adapt_seg, adapt_adv`.
+"""The commands as functions: `from iccld_cli import prepare_data, adapt_seg, adapt_adv, adapt_footage`.
 
     >>> from iccld_cli import adapt_seg, load, prepare_data
     >>> game, camera = prepare_data("data", virtual=6, size=(64, 32))
@@ -255,6 +255,52 @@ def adapt_adv(
     targets = _folders(target) or start.datasets("target")
     data = open_data(sources, targets, val=_folder(val), start=start.header, names=classes)
     return run(resolved, data, _options(out or file.parent, resume, on_log, on_step, console), start)
+
+
+def adapt_footage(
+    footage: Sequence[Path | str] | Path | str,
+    out: Path | str,
+    *,
+    ckpt: Path | str | None = None,
+    minutes: float = 20.0,
+    iterations: int | None = None,
+    val: DataSet | None = None,
+    predict: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Footage in, a model out: what `iccld adapt` does.
+
+    Args:
+        footage: Videos, folders of images or prepared data sets; no label is read.
+        out: Folder for everything; the model is `model.safetensors` in it.
+        ckpt: Model to start from: file, folder or hub id; None for the shipped one.
+        minutes: Minutes of training, where `iterations` is None.
+        iterations: Steps of training; the same number gives the same model.
+        val: Prepared data set with labels in `val`, by which the model is chosen.
+        predict: Whether the footage is segmented at the end.
+        seed: Of training.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        console: Where messages go; None for nowhere.
+
+    Returns:
+        What `summary.json` in `out` holds: `seconds`, `frames`, `start`, `iterations`, `chosen`...
+
+    Raises:
+        IccldError: Something is wrong with the footage or the model, or the folder holds something else.
+        KeyboardInterrupt: Interrupted; what was finished is kept, and the same call goes on.
+    """
+    from rich.console import Console
+
+    from iccld_cli.footage import FootageOptions
+    from iccld_cli.footage import adapt_footage as run
+
+    given = [footage] if isinstance(footage, Path | str) else footage
+    options = FootageOptions(
+        [Path(each) for each in given], Path(out), _file(ckpt), minutes, iterations, _folder(val), predict, seed, device
+    )
+    return run(options, console or Console(quiet=True))
 
 
 def _file(ckpt: Path | str | None) -> Path | None:

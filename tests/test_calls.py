@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import training_runs
 
-from iccld_cli import adapt_adv, adapt_seg, calls, load, prepare_data
+from iccld_cli import adapt_adv, adapt_footage, adapt_seg, calls, load, prepare_data
 from iccld_cli.errors import IccldError
 from iccld_cli.header import read_header
 
@@ -65,6 +65,8 @@ def test_both_stages_with_callbacks_beside_the_main_thread(world, tmp_path, capf
         (lambda folder: prepare_data(folder, gta6="x"), "no raw data set 'gta6'"),
         (lambda folder: adapt_seg(folder / "gone", folder / "run"), "no prepared data set"),
         (lambda folder: adapt_adv(folder / "gone.safetensors"), "no model file at"),
+        (lambda folder: adapt_footage("x.mp4", folder / "run", ckpt=folder / "gone.safetensors"), "no model file at"),
+        (lambda folder: adapt_footage(folder / "gone.mp4", folder / "run"), "gone.mp4"),
     ],
 )
 def test_mistakes_are_errors_to_catch(tmp_path, call, words):
