@@ -1,4 +1,4 @@
-"""`iccld evaluate`: a model's scores on a labelled data set."""
+"""`iccld evaluate`: scores of models on a labelled data set."""
 
 from __future__ import annotations
 
@@ -6,31 +6,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
-from iccld_cli.cli.terminal import console, say, shown
+from iccld_cli.cli.scores import print_scores
+from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
-    from iccld_cli.data.prepared import PreparedDataset
-    from iccld_cli.inference.evaluation import Evaluation
-    from iccld_cli.inference.model import Model
-    from iccld_cli.report.page import Section
+    from iccld_cli.inference.runs import Contest
 
-_GALLERY = 8
+_MOST_STEPS = 1000
 
 
 def evaluate(
-    ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file: .safetensors, .onnx or .xml.")],
     data: Annotated[Path, typer.Option(metavar="DATA/SET", help="Prepared data set with labels.")],
+    ckpt: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Model file: .safetensors, .onnx, .xml (default: the one that is shipped). Several are compared with "
+            "the first.",
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    rule: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="known: pixels of classes that the model does not know are left out; official: they are wrong, as in "
+            "cityscapesScripts.",
+        ),
+    ] = "known",
     classes: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Score these classes only (default: all that both know).")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Scores of groups too: drive, condition, camera, folder, size, a key of index.jsonl, or a regular "
+            "expression on file names.",
+        ),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Denoising steps; 0 decodes the latent directly. Several are compared."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
@@ -47,108 +69,70 @@ def evaluate(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page with pictures.")] = None,
 ) -> None:
-    """Score a model: mean IoU over all pixels of a split, per class, and how well calibrated it is."""
-    from iccld_cli.data.prepared import PreparedDataset
-    from iccld_cli.inference.evaluate import Scope, check_label_space, chosen_classes, labelled_frames, scored_classes
-    from iccld_cli.inference.evaluate import evaluate as run
-    from iccld_cli.inference.model import Sampling, find_model, load_model
+    """Score models: mean IoU over all pixels of a split, per class, with intervals, and how well calibrated it is."""
+    if rule not in ("known", "official"):
+        raise typer.BadParameter(f"{rule!r}: write known or official", param_hint="--rule")
+    asked, factors, rows = _parse_steps(steps), parse_scales(scales), parse_height(height)
 
-    sampling = Sampling(steps, seed, samples, parse_scales(scales), flip, parse_height(height))
+    from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.inference.evaluate import Scope, labelled_frames
+    from iccld_cli.inference.grouping import group_frames
+    from iccld_cli.inference.model import Sampling, find_model
+    from iccld_cli.inference.runs import Contest
+
     for path in (json_path, report):
         if path is not None and path.is_dir():
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
-    file = find_model(ckpt)
-    refuse_inputs({"--json": json_path, "--report": report}, files=[ckpt, file], data=[data])
+    given: list[Path | None] = [*ckpt] if ckpt else [None]
+    files = list(dict.fromkeys(find_model(path) for path in given))
+    refuse_inputs({"--json": json_path, "--report": report}, files=[*(ckpt or []), *files], data=[data])
     dataset = PreparedDataset(data)
-    labelled_frames(dataset, split)  # a wrong split is reported before a large model is loaded
-    model = load_model(file, device, backend=backend, sampling=sampling, tell=lambda line: say(line, stderr=True))
-    check_label_space(model.header.label_space, dataset)
-    known = scored_classes(model.header.classes, dataset)
-    scored = known if classes is None else chosen_classes(classes, known, model.header.label_space)
-    with progress_bar(f"evaluate {dataset.info.name}/{split}", "images") as progress:
-        result = run(model, dataset, Scope(split, scored, limit, batch_size), sampling, progress)
+    frames = labelled_frames(dataset, split, limit)  # a wrong split is reported before a large model is loaded
+    groups = None if by is None else group_frames(dataset, frames, by)
+    contest = Contest(
+        dataset,
+        files,
+        [Sampling(number, seed, samples, factors, flip, rows) for number in asked],
+        device,
+        backend,
+        tell=lambda line: say(line, stderr=True),
+    )
+    if not ckpt:
+        say(f"scoring the model that comes with iccld, {files[0].name}; --ckpt takes another", stderr=True)
+    scope = Scope(split, contest.classes(classes), limit, batch_size, rule)  # type: ignore[arg-type]
     try:
-        _write_scores(json_path, result, model, file, dataset)
-        if report is not None:
-            _write_report(report, model, file, dataset, result)
-    finally:  # scores that cannot be written are still printed
-        _print_scores(result)
+        for number, name in enumerate(contest.names):
+            with progress_bar(f"evaluate {dataset.info.name}/{split} {name}".rstrip(), "images") as progress:
+                contest.run(number, scope, progress)
+    finally:  # what was scored before an error or an interrupt is kept, and scores that cannot be written are printed
+        if contest.results:
+            raw = contest.to_json(by, groups)
+            try:
+                _write(contest, raw, json_path, report)
+            finally:
+                print_scores(contest, raw)
 
 
-def _write_scores(path: Path | None, result: Evaluation, model: Model, ckpt: Path, dataset: PreparedDataset) -> None:
+def _parse_steps(text: str | None) -> list[int | None]:
+    """Read numbers of steps separated by commas, such as `0,1,4`; None stands for the model's own."""
+    if text is None:
+        return [None]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 6 and int(part) <= _MOST_STEPS for part in parts):
+        raise typer.BadParameter(
+            f"{text!r}: write numbers from 0 to {_MOST_STEPS} with commas, such as 0,1,4", param_hint="--steps"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _write(contest: Contest, raw: dict, json_path: Path | None, report: Path | None) -> None:
     from iccld_cli.files import remove_leftovers, write_json
 
-    if path is not None:
-        remove_leftovers(path)
-        facts = {"file": str(ckpt), "stage": model.header.stage, "sha256": model.header.sha256}
-        write_json(path, {**result.to_json(), "model": facts, "data_digest": dataset.digest})
+    if json_path is not None:
+        remove_leftovers(json_path)
+        write_json(json_path, raw)
+    if report is not None and len(contest.results) == len(contest.names):
+        from iccld_cli.inference.scorepage import write_report
 
-
-def _write_report(path: Path, model: Model, ckpt: Path, dataset: PreparedDataset, result: Evaluation) -> None:
-    from iccld_cli.files import remove_leftovers
-    from iccld_cli.report.page import write_page
-
-    remove_leftovers(path)
-    sections = _report_sections(model, ckpt, dataset, result)
-    write_page(path, f"{ckpt.stem} on {dataset.info.name}/{result.split}", sections)
-
-
-def _print_scores(result: Evaluation) -> None:
-    raw = result.to_json()
-    screen = console()
-    block = "█" if screen.encoding.lower().startswith("utf") else "#"
-    table = Table(title=shown(f"{result.dataset}/{result.split}, {result.images} images, {result.steps} steps"))
-    table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    table.add_column("", min_width=20)
-    table.add_column("accuracy %", justify="right")
-    table.add_column("label pixels", justify="right")
-    for name, row in raw["classes"].items():
-        bar = Text("" if row["iou"] is None else block * round(row["iou"] / 5), style="cyan")
-        table.add_row(shown(name), _number(row["iou"]), bar, _number(row["accuracy"]), f"{row['pixels']:,}")
-    table.add_section()
-    table.add_row("mean", Text(_number(raw["miou"]), style="bold"), "", "", "")
-    screen.print(table)
-    say(
-        f"mIoU {_number(raw['miou'])} over {len(raw['subset'])} classes, "
-        f"pixel accuracy {_number(raw['pixel_accuracy'])}, "
-        f"calibration error {_number(raw['ece'], 4)}, error detection AUROC {_number(raw['auroc'], 4)}, "
-        f"{result.seconds_per_image:.3f} s an image"
-    )
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _report_sections(model: Model, ckpt: Path, dataset: PreparedDataset, result: Evaluation) -> list[Section]:
-    """The page: scores, and pictures of the worst, a middling and the best frames."""
-    from iccld_cli.inference.model import Sampling
-    from iccld_cli.report.overlay import colorize, draw_overlay
-    from iccld_cli.report.scores import gallery_section, score_sections
-
-    header = model.header
-    facts = {
-        "model": f"{ckpt} ({header.stage}, {header.iterations} iterations)",
-        "data": f"{dataset.info.name}/{result.split}, {result.images} images",
-        "steps": f"{result.steps}, {result.samples} noise seed(s) from {result.seed}",
-        "scales": ", ".join(f"{scale:g}" for scale in result.scales) + (", and mirrored" if result.flip else ""),
-        "height": f"{result.height} rows" if result.height else "the images' own",
-        "run by": f"{result.backend}, {result.precision}",
-        "weights": header.sha256[:16],
-    }
-    colors = dict(zip(header.label_space.names, header.label_space.colors, strict=True))
-    sections = score_sections(result.to_json(), facts, colors)
-    sampling = Sampling(result.steps, result.seed, result.samples, result.scales, result.flip, result.height)
-    rows = []
-    for why, score in result.gallery(_GALLERY):
-        image, label = dataset.read_image(score.frame), dataset.read_label(score.frame)
-        predicted = model.segment(image[None], size=label.shape, sampling=sampling).labels[0]
-        if image.shape[:2] == label.shape:
-            shown = draw_overlay(image, predicted, header.label_space)
-        else:
-            shown = colorize(predicted, header.label_space)
-        caption = f"{why}: {score.frame.image}, mIoU {100 * score.miou:.1f}, {100 * score.pixel_accuracy:.1f} % right"
-        rows.append((caption, [image, shown, colorize(label, header.label_space)]))
-    gallery = gallery_section(rows, ["input", "prediction", "ground truth"])
-    return [*sections[:2], gallery, *sections[2:]]
+        remove_leftovers(report)
+        write_report(report, contest, raw)

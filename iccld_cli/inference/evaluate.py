@@ -13,12 +13,13 @@ import numpy as np
 
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError, did_you_mean
-from iccld_cli.inference.evaluation import Evaluation, FrameScore
+from iccld_cli.inference.evaluation import Evaluation, FrameScore, Rule
 from iccld_cli.inference.model import Model, Sampling, Segmentation, Want
 from iccld_cli.inference.threads import group, prefetch
-from iccld_cli.labels import LabelSpace, shared_classes
+from iccld_cli.labels import IGNORE, LabelSpace, shared_classes
+from iccld_cli.metrics.boundary import boundary_counts
 from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
-from iccld_cli.metrics.confusion import ConfusionMatrix
+from iccld_cli.metrics.confusion import ConfusionMatrix, scores_from
 
 _WANTED: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement")
 
@@ -32,23 +33,26 @@ class Scope:
         classes: TrainIds to score; None for all that model and labels know (`scored_classes`).
         limit: Only this many frames, evenly spread over the split; None or 0 for all.
         batch_size: Frames of equal size per pass; None leaves it to the model.
+        rule: Which labelled pixels count.
     """
 
     split: str = "val"
     classes: Sequence[int] | None = None
     limit: int | None = None
     batch_size: int | None = None
+    rule: Rule = "known"
 
 
 class _Scorer:
     """Accumulates everything that is scored, one frame at a time."""
 
-    def __init__(self, classes: Sequence[int], num_classes: int, folds: dict[int, int]) -> None:
-        self.classes = tuple(classes)
+    def __init__(self, classes: Sequence[int], counted: Sequence[int], num_classes: int, folds: dict[int, int]) -> None:
+        self.classes, self.counted = tuple(classes), tuple(counted)
         self.fold = np.arange(256, dtype=np.uint8)
         self.fold[list(folds)] = list(folds.values())
-        self.is_scored = np.zeros(256, bool)
-        self.is_scored[list(classes)] = True
+        self.kept = np.full(256, IGNORE, np.uint8)  # trainIds whose pixels count, the others to 255
+        self.kept[list(counted)] = counted
+        self.boundary = np.zeros((2, num_classes), np.int64)
         self.matrix = ConfusionMatrix(num_classes)
         self.calibration = CalibrationError()
         self.by_entropy = ErrorDetection()
@@ -61,16 +65,24 @@ class _Scorer:
         single = ConfusionMatrix(len(self.matrix.counts))
         single.update(predicted, label)
         self.matrix.counts += single.counts
-        own = single.scores(self.classes)
-        self.frames.append(FrameScore(frame, own.pixel_accuracy, own.miou))
+        counts, pixels = single.class_counts(self.classes, self.counted), int(single.counts[list(self.counted)].sum())
+        own = scores_from(self.classes, counts, pixels)
+        self.frames.append(FrameScore(frame, own.pixel_accuracy, own.miou, counts, pixels))
 
-        valid = self.is_scored[label]
+        label = self.kept[label]
+        self.boundary += boundary_counts(predicted, label, len(self.matrix.counts))
+        valid = label != IGNORE
         correct = (predicted == label)[valid]
         assert segmentation.confidence is not None and segmentation.uncertainty is not None
         self.calibration.update(segmentation.confidence[number][valid], correct)
         self.by_entropy.update(segmentation.uncertainty[number][valid], correct)
         if segmentation.disagreement is not None:
             self.by_disagreement.update(segmentation.disagreement[number][valid], correct)
+
+    def boundary_iou(self) -> np.ndarray:
+        """Boundary IoU of the scored classes, float64 in [0, 1]; NaN for one that nothing shows."""
+        both, either = self.boundary[:, list(self.classes)]
+        return np.divide(both, either, out=np.full(len(self.classes), np.nan), where=either > 0)
 
 
 def folded_predictions(model_classes: Sequence[int], dataset: PreparedDataset) -> dict[int, int]:
@@ -164,7 +176,10 @@ def evaluate(
     frames = labelled_frames(dataset, scope.split, scope.limit)
     classes = scored_classes(model.header.classes, dataset) if scope.classes is None else scope.classes
     space, folds = dataset.info.label_space, folded_predictions(model.header.classes, dataset)
-    scorer, seconds, done = _Scorer(classes, len(space), folds), 0.0, 0
+    labelled = shared_classes([dataset.info.known_ids()], len(space))
+    answered = {folds.get(train_id, train_id) for train_id in model.header.classes}
+    counted = classes if scope.rule == "known" else sorted({*labelled, *classes})
+    scorer, seconds, done = _Scorer(classes, counted, len(space), folds), 0.0, 0
 
     def most(item: tuple[Frame, np.ndarray, np.ndarray]) -> int:
         return scope.batch_size or model.batch_size(item[1].shape[:2], sampling)
@@ -191,7 +206,10 @@ def evaluate(
         dataset=dataset.info.name,
         split=scope.split,
         label_space=space,
-        scores=scorer.matrix.scores(classes),
+        rule=scope.rule,
+        unknown=tuple(i for i in labelled if i not in answered),
+        scores=scorer.matrix.scores(classes, counted),
+        boundary_iou=scorer.boundary_iou(),
         confusion=scorer.matrix.counts,
         images=len(frames),
         steps=sampling.steps,

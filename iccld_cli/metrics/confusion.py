@@ -26,7 +26,7 @@ class SegmentationScores:
             class without label pixels.
         pixels: int64 (len(subset),), label pixels of each class.
         miou: Mean of `iou` without the NaNs; NaN where nothing is left.
-        pixel_accuracy: Share of right pixels among those labelled with a class of the subset; NaN if none.
+        pixel_accuracy: Share of right pixels among those that count; NaN if none.
     """
 
     subset: tuple[int, ...]
@@ -76,30 +76,54 @@ class ConfusionMatrix:
         pairs = label.astype(np.int64) * total + prediction
         self.counts += np.bincount(pairs, minlength=total * total).reshape(total, total)
 
-    def scores(self, subset: Sequence[int] | None = None) -> SegmentationScores:
+    def scores(self, subset: Sequence[int] | None = None, counted: Sequence[int] | None = None) -> SegmentationScores:
         """Score a subset of the classes.
 
-        Pixels labelled with a class outside the subset are left out, as if they were 255. On the others any
-        class may be predicted; one outside the subset is an error.
+        On the pixels that count any class may be predicted; one outside the subset is an error.
 
         Args:
             subset: TrainIds to score; None for all.
+            counted: TrainIds whose labelled pixels count, the subset among them; the others are left out, as if they
+                were 255. None for the subset.
         """
-        ids = np.arange(len(self.counts)) if subset is None else np.asarray(subset, dtype=np.int64)
-        rows = self.counts[ids]  # (S, K), pixels that count
-        right = rows[np.arange(len(ids)), ids].astype(np.float64)
-        labelled = rows.sum(axis=1)
-        predicted = rows[:, ids].sum(axis=0)
-        iou = _ratio(right, labelled + predicted - right)
-        present = iou[~np.isnan(iou)]
-        return SegmentationScores(
-            subset=tuple(int(i) for i in ids),
-            iou=iou,
-            accuracy=_ratio(right, labelled),
-            pixels=labelled,
-            miou=float(present.mean()) if present.size else float("nan"),
-            pixel_accuracy=float(_ratio(right.sum(), labelled.sum())),
-        )
+        ids = tuple(range(len(self.counts)) if subset is None else subset)
+        rows = self.counts[list(ids if counted is None else counted)]
+        return scores_from(ids, self.class_counts(ids, counted), int(rows.sum()))
+
+    def class_counts(self, subset: Sequence[int], counted: Sequence[int] | None = None) -> np.ndarray:
+        """What the scores of a subset are computed from.
+
+        Args:
+            subset: TrainIds.
+            counted: See `scores`.
+
+        Returns:
+            int64 (3, len(subset)): pixels of each class that are right, labelled, and predicted.
+        """
+        ids = np.asarray(subset, dtype=np.int64)
+        rows = self.counts[ids if counted is None else np.asarray(counted, dtype=np.int64)]
+        return np.stack([self.counts[ids, ids], self.counts[ids].sum(axis=1), rows[:, ids].sum(axis=0)])
+
+
+def scores_from(subset: Sequence[int], counts: np.ndarray, total: int | None = None) -> SegmentationScores:
+    """Scores from the counts of the classes.
+
+    Args:
+        subset: TrainIds.
+        counts: int64 (3, len(subset)), see `ConfusionMatrix.class_counts`; those of several images added up.
+        total: Pixels that count; None for those labelled with a class of the subset.
+    """
+    right, labelled, predicted = counts
+    iou = _ratio(right, labelled + predicted - right)
+    present = iou[~np.isnan(iou)]
+    return SegmentationScores(
+        subset=tuple(int(i) for i in subset),
+        iou=iou,
+        accuracy=_ratio(right, labelled),
+        pixels=labelled,
+        miou=float(present.mean()) if present.size else float("nan"),
+        pixel_accuracy=float(_ratio(right.sum(), np.asarray(labelled.sum() if total is None else total))),
+    )
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

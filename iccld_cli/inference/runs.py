@@ -1,0 +1,134 @@
+"""Several models, or one with several settings, scored on the same frames and compared with the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.inference.evaluate import Scope, check_label_space, chosen_classes, evaluate, scored_classes
+from iccld_cli.inference.evaluation import Evaluation, difference, grouped
+from iccld_cli.inference.model import Model, Sampling, load_model
+
+
+class Contest:
+    """Runs over one split: every model file with every sampling, in this order.
+
+    Attributes:
+        dataset: What is scored on.
+        names: What tells each run from the others; empty texts for a single run.
+        files: Model file of each run.
+        results: The runs that are done, in the order of `names`.
+    """
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        files: Sequence[Path],
+        samplings: Sequence[Sampling],
+        device: str = "auto",
+        backend: str = "torch",
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Open the models; all are, so that a damaged file is told before hours of scoring.
+
+        Args:
+            dataset: What is scored on.
+            files: Model files, each once.
+            samplings: How they answer.
+            device: See `load_model`.
+            backend: See `load_model`.
+            tell: See `load_model`.
+
+        Raises:
+            IccldError: See `load_model`; or a model's label space is not the data set's.
+        """
+        self.dataset = dataset
+        self.files = [file for file in files for _ in samplings]
+        self.results: list[Evaluation] = []
+        self._samplings = [sampling for _ in files for sampling in samplings]
+        self._models: list[Model] = []
+        for file in files:
+            model = load_model(file, device, backend=backend, sampling=samplings[0], tell=tell)
+            check_label_space(model.header.label_space, dataset)
+            for sampling in samplings:
+                model.settle(sampling)
+            self._models += [model] * len(samplings)
+        self.names = _names(files, [sampling.steps for sampling in samplings])
+
+    def model(self, number: int) -> Model:
+        """The model of a run."""
+        return self._models[number]
+
+    def sampling(self, number: int) -> Sampling:
+        """How a run's model answers."""
+        return self.model(number).settle(self._samplings[number])
+
+    def classes(self, names: str | None = None) -> tuple[int, ...]:
+        """TrainIds on which all models can be scored, or those of them that are named.
+
+        Args:
+            names: See `chosen_classes`; None for all.
+
+        Raises:
+            IccldError: There are none, or a named one is not among them.
+        """
+        known = [set(scored_classes(model.header.classes, self.dataset)) for model in self._models]
+        common = sorted(set.intersection(*known))
+        if names is not None:
+            return chosen_classes(names, common, self.dataset.info.label_space)
+        return tuple(common) if common else scored_classes((), self.dataset)
+
+    def run(self, number: int, scope: Scope, progress: Callable[[int, int], None] | None = None) -> None:
+        """Score the next run.
+
+        Args:
+            number: Its place in `names`.
+            scope: What is scored.
+            progress: See `evaluate`.
+
+        Raises:
+            IccldError: See `evaluate`.
+        """
+        assert number == len(self.results)
+        sampling = self._samplings[number]
+        self.results.append(evaluate(self.model(number), self.dataset, scope, sampling, progress))
+
+    def to_json(self, by: str | None = None, groups: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
+        """What `--json` writes: the first run, and all of them under `runs`.
+
+        Args:
+            by: What the frames were grouped by.
+            groups: Name -> positions of frames; None for no groups.
+        """
+        runs = []
+        for number, result in enumerate(self.results):
+            header = self.model(number).header
+            facts = {"file": str(self.files[number]), "stage": header.stage, "sha256": header.sha256}
+            runs.append({**result.to_json(), "model": facts, "data_digest": self.dataset.digest})
+            if number:
+                runs[-1]["difference"] = difference(self.results[0], result)
+        if by is not None and groups is not None:
+            for run, table in zip(runs, grouped(self.results, by, groups), strict=True):
+                run["by"] = table
+        return {**runs[0], "runs": runs}
+
+
+def _names(files: Sequence[Path], steps: Sequence[int | None]) -> list[str]:
+    """As short as tells the runs apart."""
+    stems = [file.stem for file in files]
+    for depth in (1, 2, 3):
+        if len(set(stems)) == len(stems):
+            break
+        stems = ["/".join([*file.parts[-1 - depth : -1], file.stem]) for file in files]
+    if len(set(stems)) < len(stems):
+        stems = [str(file) for file in files]
+    words = ["" if number is None else f"{number} step{'s' * (number != 1)}" for number in steps]
+    if len(files) == 1 and len(words) == 1:
+        return [""]
+    return [
+        ", ".join(part for part in (stem if len(files) > 1 else "", word if len(words) > 1 else "") if part)
+        for stem in stems
+        for word in words
+    ]
