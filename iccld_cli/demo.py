@@ -245,7 +245,7 @@ def _page(
         page.Section(
             "Training",
             [
-                page.Pictures([options.out / "runs" / r / "curves.png"], caption=r, width=1100)
+                page.Pictures([options.out / "runs" / r / "curves.png"], caption=r, width=1100, plot=True)
                 for r in dict.fromkeys(RUNS.values())
             ],
         ),

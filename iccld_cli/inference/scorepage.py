@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from iccld_cli.inference.runs import Contest
-from iccld_cli.report.overlay import colorize, draw_overlay
-from iccld_cli.report.page import write_page
-from iccld_cli.report.scores import gallery_section, score_sections
+import numpy as np
 
-_GALLERY = 8
+from iccld_cli.inference.evaluate import folded_predictions
+from iccld_cli.inference.runs import Contest
+from iccld_cli.labels import IGNORE
+from iccld_cli.report.page import ClassMap, Frames, LayeredFrame, Section, Text, write_page
+from iccld_cli.report.scores import LEFT_OUT, RIGHT, WRONG, class_map, error_map, score_sections
+
+_GALLERY = 12
+_MOST_RUNS = 4
+"""Runs whose answers are shown; each is two pictures a frame."""
 
 
 def write_report(path: Path, contest: Contest, raw: dict[str, Any]) -> None:
-    """Write the page: scores, and pictures of the worst, some middling and the best frames.
+    """Write the page: scores, and frames whose answers, labels and errors can be laid over each other.
 
     Args:
         path: The HTML file.
@@ -24,28 +29,65 @@ def write_report(path: Path, contest: Contest, raw: dict[str, Any]) -> None:
     Raises:
         IccldError: A frame cannot be read, or the page cannot be written.
     """
-    model, result, dataset = contest.model(0), contest.results[0], contest.dataset
-    header, file = model.header, contest.files[0]
+    result, dataset = contest.results[0], contest.dataset
+    space = dataset.info.label_space
+    models = {}
+    for number, file in enumerate(contest.files):
+        header = contest.model(number).header
+        models[f"{file} ({header.stage}, {header.iterations} iterations, {header.sha256[:16]})"] = None
     facts = {
-        "model": f"{file} ({header.stage}, {header.iterations} iterations)",
+        "model" if len(models) == 1 else "models": "; ".join(models),
         "data": f"{dataset.info.name}/{result.split}, {result.images} images",
-        "steps": f"{result.steps}, {result.samples} noise seed(s) from {result.seed}",
+        "rule": _RULES[result.rule].format(", ".join(raw["not_known"]) or "none"),
+        "steps": ", ".join(dict.fromkeys(str(run["steps"]) for run in raw["runs"]))
+        + f"; {result.samples} noise seed(s) from {result.seed}",
         "scales": ", ".join(f"{scale:g}" for scale in result.scales) + (", and mirrored" if result.flip else ""),
         "height": f"{result.height} rows" if result.height else "the images' own",
         "run by": f"{result.backend}, {result.precision}",
-        "weights": header.sha256[:16],
     }
-    colors = dict(zip(header.label_space.names, header.label_space.colors, strict=True))
-    sections = score_sections(raw, facts, colors)
+    colors = dict(zip(space.names, space.colors, strict=True))
+    sections = score_sections(raw["runs"], contest.names, facts, colors)
+    title = f"{contest.files[0].stem} on {dataset.info.name}/{result.split}"
+    place = next(i for i, section in enumerate(sections) if section.title == "Calibration")
+    write_page(path, title, [*sections[:place], _frames(contest), *sections[place:]])
+
+
+_RULES = {
+    "known": "known: pixels of classes that the model does not know are left out ({})",
+    "official": "official: pixels of classes that the model does not know count as wrong ({})",
+}
+
+
+def _frames(contest: Contest) -> Section:
+    """The worst frames of the first run, then some middling and the best ones."""
+    result, dataset, runs = contest.results[0], contest.dataset, min(_MOST_RUNS, len(contest.results))
+    space = dataset.info.label_space
+    counted = [i for i in range(len(space)) if result.rule == "official" or i in result.scores.subset]
+    kept = np.full(256, IGNORE, np.uint8)
+    kept[counted] = counted
+    shown = [contest.names[number] for number in range(runs)]
+    names = ["picture", "label"]
+    for name in shown:
+        names += [f"answer {name}".strip(), f"errors {name}".strip()]
     rows = []
     for why, score in result.gallery(_GALLERY):
         image, label = dataset.read_image(score.frame), dataset.read_label(score.frame)
-        predicted = model.segment(image[None], size=label.shape, sampling=contest.sampling(0)).labels[0]
-        if image.shape[:2] == label.shape:
-            shown = draw_overlay(image, predicted, header.label_space)
-        else:
-            shown = colorize(predicted, header.label_space)
+        layers: list[np.ndarray | ClassMap] = [image, class_map(label, space)]
+        for number in range(runs):
+            model = contest.model(number)
+            fold = np.arange(256, dtype=np.uint8)
+            for fine, coarse in folded_predictions(model.header.classes, dataset).items():
+                fold[fine] = coarse
+            answer = model.segment(image[None], size=label.shape, sampling=contest.sampling(number)).labels[0]
+            layers += [class_map(answer, space), error_map(fold[answer], kept[label])]
         caption = f"{why}: {score.frame.image}, mIoU {100 * score.miou:.1f}, {100 * score.pixel_accuracy:.1f} % right"
-        rows.append((caption, [image, shown, colorize(label, header.label_space)]))
-    gallery = gallery_section(rows, ["input", "prediction", "ground truth"])
-    write_page(path, f"{file.stem} on {dataset.info.name}/{result.split}", [*sections[:2], gallery, *sections[2:]])
+        rows.append(LayeredFrame(caption, layers))
+    legend = [(space.names[i], space.colors[i]) for i in result.scores.subset]
+    legend += [("right", RIGHT), ("wrong", WRONG), ("does not count", LEFT_OUT)]
+    return Section(
+        "Frames, the worst first",
+        [
+            Text("Label and answers have the same colours. Drag the line, or choose what lies left and right of it."),
+            Frames(names, rows, 2, 4 if runs > 1 else 1, legend=legend),
+        ],
+    )

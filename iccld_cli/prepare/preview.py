@@ -7,13 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment
 
 from iccld_cli.data.prepared import DatasetInfo, Frame
-from iccld_cli.files import atomic_path, write_text
+from iccld_cli.files import atomic_path
 from iccld_cli.imagefiles import PREVIEW_QUALITY
 from iccld_cli.labels import IGNORE, LabelSpace
-from iccld_cli.names import shown_lines
+from iccld_cli.report import page
 
 PREVIEW_NAME = "preview.jpg"
 PAGE_NAME = "index.html"
@@ -22,37 +21,7 @@ _COLUMNS = 4
 _MOST = 16
 _IGNORED = 0.35
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{{ info.name }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 82rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left } .chip { display: inline-block; width: 1em; height: 1em;
-vertical-align: -.1em; margin-right: .5em; border: 1px solid #0003 } .bar { display: inline-block; height: .7em;
-background: #5b8; min-width: 1px } img { max-width: 100%; height: auto } .warn { background: #fe9; padding:
-    .2rem .6rem }
-</style>
-<h1>{{ info.name }}</h1>
-<p>{{ count }} frames{% if info.size %}, {{ info.size[0] }}×{{ info.size[1] }}{% endif %}:
-{% for split, n in info.splits.items() %}{{ split }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
-From {{ info.source.adapter }}, {{ info.source.path }}.
-Mean {% for v in info.extra.mean %}{{ "%.3f" | format(v) }} {% endfor %}and standard deviation
-{% for v in info.extra.std %}{{ "%.3f" | format(v) }} {% endfor %}of R, G, B in [0, 1].</p>
-{% for text in warnings %}<p class="warn">{{ text }}</p>{% endfor %}
-<p><img src="{{ preview }}" alt="Frames with their labels"></p>
-{% if classes %}<h2>Classes</h2>
-<table><tr><th>class</th><th>trainId</th><th>share</th><th></th><th>frames</th></tr>
-{% for c in classes %}<tr><td><span class="chip" style="background: rgb{{ c.color }}"></span>{{ c.name }}</td>
-<td>{{ c.id }}</td><td>{{ "%.3f"|format(100 * c.share) }} %</td>
-<td style="text-align: left"><span class="bar" style="width: {{ "%.1f"|format(240 * c.share) }}px"></span></td>
-<td>{{ c.frames }}</td></tr>{% endfor %}</table>
-{% else %}<p>No labels.</p>{% endif %}
-{% if info.skipped %}<h2>Left out</h2><ul>{% for s in info.skipped[:200] %}
-<li>{{ s.file }} {{ s.reason }}</li>{% endfor %}</ul>
-{% if info.skipped|length > 200 %}<p>and {{ info.skipped|length - 200 }} more, see dataset.json</p>{% endif %}
-{% endif %}
-</html>
-"""
+_MOST_LEFT_OUT = 200
 
 
 def choose(count: int, most: int = _MOST) -> list[int]:
@@ -155,14 +124,39 @@ def class_rows(info: DatasetInfo) -> list[dict[str, Any]]:
 
 def write_page(root: Path, info: DatasetInfo, warnings: list[str]) -> None:
     """Write the page that shows the contact sheet, the class table and what was left out."""
-    page = Environment(
-        autoescape=True, finalize=lambda value: shown_lines(value) if type(value) is str else value
-    ).from_string(_PAGE)
-    text = page.render(
-        info=info,
-        count=sum(info.splits.values()),
-        classes=class_rows(info),
-        warnings=warnings,
-        preview=PREVIEW_NAME,
-    )
-    write_text(root / PAGE_NAME, text)
+    size = f", {info.size[0]}×{info.size[1]}" if info.size else ""
+    splits = ", ".join(f"{split} {number}" for split, number in info.splits.items())
+    mean, deviation = (" ".join(f"{v:.3f}" for v in info.extra.get(key, ())) for key in ("mean", "std"))
+    facts = {
+        "frames": f"{sum(info.splits.values())}{size}: {splits}",
+        "from": f"{info.source.get('adapter', '')}, {info.source.get('path', '')}",
+        "mean and standard deviation of R, G, B": f"{mean}; {deviation}",
+    }
+    about: list[page.Block] = [page.Listing(warnings, warning=True)] if warnings else []
+    sections = [
+        page.Section("About", [page.Table(["", ""], [[k, v] for k, v in facts.items()]), *about]),
+        page.Section("Frames", [page.Pictures([root / PREVIEW_NAME], "Frames, and their labels beside them", width=0)]),
+        page.Section("Classes", [_class_table(info)]),
+    ]
+    if info.skipped:
+        items = [f"{row.get('file', '')} {row.get('reason', '')}" for row in info.skipped[:_MOST_LEFT_OUT]]
+        if len(info.skipped) > _MOST_LEFT_OUT:
+            items.append(f"and {len(info.skipped) - _MOST_LEFT_OUT} more, see dataset.json")
+        sections.append(page.Section("Left out", [page.Listing(items)]))
+    page.write_page(root / PAGE_NAME, info.name, sections)
+
+
+def _class_table(info: DatasetInfo) -> page.Block:
+    classes = class_rows(info)
+    if not classes:
+        return page.Text("No labels.")
+    rows = [
+        [
+            page.Cell(row["name"], color=row["color"]),
+            page.Cell(str(row["id"]), row["id"]),
+            page.Cell(f"{100 * row['share']:.3f} %", row["share"], fraction=row["share"]),
+            page.Cell(f"{row['frames']}", row["frames"]),
+        ]
+        for row in classes
+    ]
+    return page.Table(["class", "trainId", "share", "frames"], rows, sortable=True)

@@ -37,7 +37,8 @@ def test_table_json_and_report(iccld, model, data, tmp_path):
     for name in raw["subset"]:
         assert re.search(rf"{name}\s*│\s*[\d.]+ │", said)
     page = (tmp_path / "e.html").read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg;base64,") == 1 + 3 * 3  # the confusion matrix and three frames
+    assert page.count("data:image/jpeg;base64,") == 3  # the frames
+    assert page.count("data:image/png;base64,") == 3 * 3  # their labels, answers and errors
     assert not re.search(r"(src|href)=\"(?!data:)", page)  # needs nothing but itself
 
 

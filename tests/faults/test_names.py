@@ -21,7 +21,6 @@ from iccld_cli.labels import CITYSCAPES, LabelSpace
 from iccld_cli.names import json_safe, shown
 from iccld_cli.report.overlay import draw_overlay
 from iccld_cli.report.page import Bar, Bars, Numbers, Pictures, Section, Table, Text, write_page
-from iccld_cli.report.scores import confusion_picture
 
 NASTY = [
     "\x1b[31mred",
@@ -108,7 +107,6 @@ def test_pictures_take_any_class_name(name):
     space = LabelSpace("own", (name, "b" * 300), ((1, 2, 3), (4, 5, 6)))
     drawn = draw_overlay(np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320), np.uint8), space, legend=[0, 1])
     assert drawn.shape == (240, 320, 3)
-    confusion_picture({"classes": [name, "b"], "counts": [[1, 2], [3, 4]]}, [name, "b"])
 
 
 @pytest.mark.parametrize("name", ["[/bold]x", "\x1b[2J", "{task.completed} [red]"])

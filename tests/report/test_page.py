@@ -1,27 +1,37 @@
 """Pages that need nothing but themselves."""
 
 import base64
+import hashlib
 import io
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from iccld_cli.errors import IccldError
+from iccld_cli.labels import CITYSCAPES
 from iccld_cli.report.page import (
     Bar,
     Bars,
+    Cell,
     Clip,
+    Frames,
+    LayeredFrame,
+    Listing,
+    Matrix,
     Numbers,
     Pictures,
+    Reliability,
     Section,
     Table,
     Text,
     embed_picture,
     write_page,
 )
-from iccld_cli.report.scores import confusion_picture, gallery_section, score_sections
+from iccld_cli.report.scores import class_map, confusion_matrix, error_map, score_sections
 
 RED = np.full((20, 40, 3), (200, 10, 10), np.uint8)
 
@@ -43,7 +53,7 @@ def test_every_block_is_on_the_page(tmp_path):
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     for words in ("A title", "a subtitle", "A section", "plain words", "61.9 %", "road", "width:25.0%", "two reds"):
         assert words in page
-    assert 'src="overlay/drive.mp4"' in page
+    assert 'src="./overlay/drive.mp4"' in page
     assert page.count("data:image/jpeg;base64,") == 2
     assert not re.search(r"https?://", page)
 
@@ -87,17 +97,99 @@ def evaluation():
 
 
 def test_scores_become_sections(tmp_path):
-    sections = score_sections(evaluation(), {"model": "m"}, {"road": (128, 64, 128)})
-    sections.append(gallery_section([("a frame", [RED, RED])], ["input", "prediction"]))
-    assert [s.title for s in sections] == ["Summary", "IoU per class", "Confusion", "Calibration", "Frames"]
+    sections = score_sections([evaluation()], [""], {"model": "m"}, {"road": (128, 64, 128)})
+    assert [s.title for s in sections] == ["Summary", "Classes", "Calibration", "Confusion"]
     write_page(tmp_path / "p.html", "t", sections)
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "50.0 %" in page
     assert "AUROC of seed disagreement" in page
+    assert '<polyline points="50.00,40.00"' in page
 
 
-def test_confusion_picture_copes_with_absent_classes():
+def test_confusion_in_percent_with_a_column_for_what_is_not_scored():
     raw = evaluation()
-    picture = confusion_picture(raw["confusion"], raw["subset"])
-    assert picture.ndim == 3
-    assert picture.std() > 5
+    matrix = confusion_matrix(raw["confusion"], raw["subset"])
+    assert matrix.columns == ["road", "car", "other"]
+    assert matrix.shares == [[50, 0, 50], [0, 0, 0]]
+
+
+def test_maps_keep_every_pixel_and_have_the_colours_of_the_classes():
+    label = np.array([[0, 13, 255], [13, 13, 0]], np.uint8)
+    predicted = np.array([[0, 0, 5], [13, 0, 0]], np.uint8)
+    assert tuple(decode_map(class_map(label, CITYSCAPES))[0, 1]) == CITYSCAPES.colors[13]
+    errors = decode_map(error_map(predicted, label))
+    right, wrong, left_out = errors[0]
+    assert len({tuple(color) for color in (right, wrong, left_out)}) == 3
+    assert (errors[1] == [right, wrong, right]).all()
+
+
+def decode_map(picture):
+    data = base64.b64decode(embed_picture(picture).partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+NASTY = "<img src=x onerror=document.title='broken'>\"'</script><script>document.title='broken'</script>"
+
+
+def whole_page(path):
+    """A page with everything that moves, and names that would be markup or script if they could."""
+    maps = [class_map(np.full((30, 60), value, np.uint8), CITYSCAPES) for value in (0, 10)]
+    frames = [LayeredFrame(f"{n} {NASTY}", [np.full((30, 60, 3), 90, np.uint8), *maps]) for n in range(3)]
+    values = (("a", 2), ("b", 10), ("c", None))
+    blocks = [
+        Table([NASTY, "IoU"], [[Cell(n, color=(1, 2, 3)), Cell(f"{v}", v)] for n, v in values], sortable=True),
+        Frames([NASTY, "label", "answer"], frames, 1, 2),
+        Listing([NASTY], warning=True),
+        Matrix([NASTY], [NASTY], [[50.0]]),
+        Reliability([(NASTY, [(0.5, 0.4, 10), (0.9, 0.8, 30)])]),
+        Clip("over lay/a#b.mp4", NASTY),
+        Pictures([RED], plot=True),
+    ]
+    write_page(path, "whole", [Section(NASTY, blocks)])
+    return path.read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_and_only_the_pages_own_script_runs(tmp_path):
+    page = whole_page(tmp_path / "p.html")
+    assert not re.search(r"(?i)https?:|@import|url\(", page)
+    assert {address[:5] for address in re.findall(r'\b(?:src|href)="([^"]*)', page)} == {"data:", "./ove"}
+    assert 'src="./over%20lay/a%23b.mp4"' in page
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+
+
+def browse(page, out, *options):
+    """What Chromium makes of a page: its final document with `--dump-dom`, or a picture."""
+    words = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options]
+    words += ["--virtual-time-budget=2000", f"--user-data-dir={out / 'profile'}", page.as_uri()]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=240).stdout
+
+
+@browser
+def test_a_browser_runs_the_script_and_no_name(tmp_path):
+    whole_page(tmp_path / "p.html")
+    made = browse(tmp_path / "p.html", tmp_path, "--dump-dom")
+    assert "<title>whole</title>" in made
+    assert made.count('class="stage"') == 3  # the script made the sliders
+    assert '<div class="tools">' in made
+    assert "--cut: 50%" in made
+
+
+@browser
+def test_a_page_is_dark_in_the_dark_and_fits_a_phone(tmp_path):
+    whole_page(tmp_path / "p.html")
+    light, dark = tmp_path / "light.png", tmp_path / "dark.png"
+    browse(tmp_path / "p.html", tmp_path, f"--screenshot={light}", "--window-size=500,900")
+    scheme = "--blink-settings=preferredColorScheme=0"
+    browse(tmp_path / "p.html", tmp_path, f"--screenshot={dark}", "--window-size=500,900", scheme)
+    bright, dim = (np.asarray(Image.open(path).convert("RGB")) for path in (light, dark))
+    assert bright[:, -1].min() > 200  # nothing runs out of the page on the right
+    assert dim[:, -1].max() < 60
+    assert (bright.std(axis=(1, 2)) > 5).sum() > 100
