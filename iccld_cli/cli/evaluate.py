@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
-from iccld_cli.cli.scores import print_scores
+from iccld_cli.cli.scores import print_label_free, print_scores
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
@@ -29,7 +29,18 @@ def evaluate(
             "the first.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    split: Annotated[str | None, typer.Option(help="val, test or train (default: val).")] = None,
+    no_labels: Annotated[
+        bool,
+        typer.Option(
+            "--no-labels",
+            help="Judge without labels, which are not read: confidence, agreement over views, class shares.",
+        ),
+    ] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA/SET", help="With --no-labels: a labelled set to compare the class shares with."),
+    ] = None,
     rule: Annotated[
         str,
         typer.Option(
@@ -72,6 +83,11 @@ def evaluate(
     """Score models: mean IoU over all pixels of a split, per class, with intervals, and how well calibrated it is."""
     if rule not in ("known", "official"):
         raise typer.BadParameter(f"{rule!r}: write known or official", param_hint="--rule")
+    if source is not None and not no_labels:
+        raise typer.BadParameter("goes with --no-labels", param_hint="--source")
+    refused = {"--by": by, "--classes": classes, "--report": report}
+    if no_labels and (given_names := [name for name, value in refused.items() if value is not None]):
+        raise typer.BadParameter(f"{', '.join(given_names)} cannot go with --no-labels")
     asked, factors, rows = _parse_steps(steps), parse_scales(scales), parse_height(height)
 
     from iccld_cli.data.prepared import PreparedDataset
@@ -85,8 +101,15 @@ def evaluate(
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
     given: list[Path | None] = [*ckpt] if ckpt else [None]
     files = list(dict.fromkeys(find_model(path) for path in given))
-    refuse_inputs({"--json": json_path, "--report": report}, files=[*(ckpt or []), *files], data=[data])
+    read = [data] if source is None else [data, source]
+    refuse_inputs({"--json": json_path, "--report": report}, files=[*(ckpt or []), *files], data=read)
     dataset = PreparedDataset(data)
+    if no_labels:
+        samplings = [Sampling(number, seed, samples, factors, flip, rows) for number in asked]
+        contest = Contest(dataset, files, samplings, device, backend, tell=lambda line: say(line, stderr=True))
+        _without_labels(contest, split, limit, batch_size, source, json_path)
+        return
+    split = split or "val"
     frames = labelled_frames(dataset, split, limit)  # a wrong split is reported before a large model is loaded
     groups = None if by is None else group_frames(dataset, frames, by)
     contest = Contest(
@@ -111,6 +134,44 @@ def evaluate(
                 _write(contest, raw, json_path, report)
             finally:
                 print_scores(contest, raw)
+
+
+def _without_labels(
+    contest: Contest,
+    split: str | None,
+    limit: int | None,
+    batch_size: int | None,
+    source: Path | None,
+    json_path: Path | None,
+) -> None:
+    from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.files import remove_leftovers, write_json
+    from iccld_cli.inference.labelfree import look, source_pixels
+
+    dataset = contest.dataset
+    pixels = None if source is None else source_pixels(PreparedDataset(source))
+    if split is None:  # footage often has no val
+        split = "val" if dataset.info.splits.get("val") else next(iter(dataset.info.splits), "val")
+    frames = dataset.frames(split)
+    if limit is not None and limit < len(frames):
+        frames = [frames[i * len(frames) // limit] for i in range(limit)]
+    found: list[dict[str, Any]] = []
+    try:
+        for number, name in enumerate(contest.names):
+            with progress_bar(f"look at {dataset.info.name}/{split} {name}".rstrip(), "images") as progress:
+                seen = look(
+                    contest.model(number), dataset, frames, contest.sampling(number), pixels, batch_size, progress
+                )
+            facts = {"file": str(contest.files[number]), "sha256": contest.model(number).header.sha256}
+            found.append({**seen.to_json(), "model": facts, "data_digest": dataset.digest})
+    finally:
+        if found:
+            try:
+                if json_path is not None:
+                    remove_leftovers(json_path)
+                    write_json(json_path, {**found[0], "runs": found})
+            finally:
+                print_label_free(contest.names, found, pixels)
 
 
 def _parse_steps(text: str | None) -> list[int | None]:

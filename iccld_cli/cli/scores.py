@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -38,6 +38,39 @@ def print_scores(contest: Contest, raw: dict[str, Any]) -> None:
     if "by" in raw:
         screen.print(_groups(runs))
     _say_rest(runs)
+
+
+def print_label_free(names: Sequence[str], runs: Sequence[dict[str, Any]], source: Mapping[str, int] | None) -> None:
+    """Print what `look` found.
+
+    Args:
+        names: Of the runs.
+        runs: Their JSON.
+        source: Class name -> labelled pixels of the set whose shares are compared; None for none.
+    """
+    screen = console()
+    table = Table(title=shown(f"{_title(runs[0])}, without labels"))
+    for head in ("", "score %", "confidence %", "mirrored %", "scaled %", "shift"):
+        table.add_column(head, justify="right" if head else "left", overflow="fold")
+    for number, (run, name) in enumerate(zip(runs, names, strict=False)):
+        if len(runs) > 1:
+            say(f"{_letter(number)} = {name}")
+        cells = (run[key] for key in ("score", "confidence", "agreement_mirrored", "agreement_scaled"))
+        mark = _letter(number) if len(runs) > 1 else "model"
+        table.add_row(mark, *(_number(cell) for cell in cells), _number(run["shift"], 4))
+    screen.print(table)
+    shares = Table(title="share of the pixels, %")
+    shares.add_column("class")
+    for number in range(len(runs)):
+        shares.add_column(_letter(number) if len(runs) > 1 else "answers", justify="right")
+    if source is not None:
+        shares.add_column("source", justify="right")
+    total = sum(source.values()) if source else 1
+    for name in dict.fromkeys(name for part in (*(run["shares"] for run in runs), source or {}) for name in part):
+        own = [] if source is None else [_number(100 * source.get(name, 0) / total)]
+        shares.add_row(shown(name), *(_number(run["shares"].get(name, 0)) for run in runs), *own)
+    screen.print(shares)
+    say("the score is no accuracy; docs/evaluating.md says how far it follows mIoU")
 
 
 def _classes(raw: dict[str, Any]) -> Table:

@@ -31,7 +31,7 @@ def write_report(path: Path, contest: Contest, raw: dict[str, Any]) -> None:
     """
     result, dataset = contest.results[0], contest.dataset
     space = dataset.info.label_space
-    models = {}
+    models: dict[str, None] = {}
     for number, file in enumerate(contest.files):
         header = contest.model(number).header
         models[f"{file} ({header.stage}, {header.iterations} iterations, {header.sha256[:16]})"] = None

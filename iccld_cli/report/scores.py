@@ -108,7 +108,7 @@ def error_map(predicted: np.ndarray, label: np.ndarray) -> ClassMap:
 def _runs_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Table:
     head = ["run", "mIoU %", "95 % interval", "difference", "its interval", "boundary %", "calibration", "AUROC"]
     head.append("s an image")
-    rows = []
+    rows: list[list[str | Cell]] = []
     for name, run in zip(names, runs, strict=True):
         gap = run.get("difference")
         rows.append(

@@ -225,3 +225,24 @@ def test_worst_frames_are_named(iccld, model, data, tmp_path):
     assert status == 0
     assert [row["miou"] for row in worst] == sorted(row["miou"] for row in worst)
     assert worst[0]["image"] in said
+
+
+def test_footage_is_judged_without_labels(iccld, model, tmp_path):
+    data = make_dataset(tmp_path / "own", counts=(("train", 3),), labelled=False)
+    other = make_model(tmp_path / "other.safetensors", seed=4)
+    status, said, _ = iccld(
+        "evaluate", "--no-labels", "--ckpt", model, "--ckpt", other, "--data", data, "--json", tmp_path / "e.json"
+    )
+    assert status == 0
+    raw = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert (raw["labels"], raw["split"], raw["images"], len(raw["runs"])) == (False, "train", 3, 2)
+    assert "the score is no accuracy" in said
+    assert f"{raw['agreement_mirrored']:.2f}" in said
+    assert sum(raw["shares"].values()) == pytest.approx(100, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "options", [["--no-labels", "--by", "drive"], ["--no-labels", "--report", "e.html"], ["--source", "somewhere"]]
+)
+def test_what_does_not_go_without_labels_is_wrong_usage(iccld, model, data, options):
+    assert iccld("evaluate", "--ckpt", model, "--data", data, *options)[0] == 2

@@ -1,0 +1,46 @@
+"""How well what needs no labels ranks models: rank correlations with true mIoU.
+
+iccld evaluate --ckpt A --ckpt B ... --data SET --split test --limit 16 --json true.json
+iccld evaluate --no-labels --source SOURCE --ckpt A --ckpt B ... --data SET --split test --limit 16 --json free.json
+python benchmarks/labels_free.py true.json free.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+SIGNALS = ("score", "agreement_mirrored", "agreement_scaled", "confidence", "shift")
+
+
+def main() -> None:
+    """Print the models and, for each signal, Spearman's rank correlation over all and with each model left out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("true", type=Path)
+    parser.add_argument("free", type=Path)
+    files = parser.parse_args()
+    true, free = (json.loads(path.read_text(encoding="utf-8"))["runs"] for path in (files.true, files.free))
+    assert [run["model"]["sha256"] for run in true] == [run["model"]["sha256"] for run in free]
+    print("| model | mIoU | " + " | ".join(SIGNALS) + " |\n|---|" + "---|" * (1 + len(SIGNALS)))
+    for known, run in sorted(zip(true, free, strict=True), key=lambda pair: -pair[0]["miou"]):
+        path = Path(run["model"]["file"])
+        cells = [f"{run[key]:.3f}" if key == "shift" else f"{run[key]:.1f}" for key in SIGNALS]
+        print(f"| {path.parent.name}/{path.stem} | {known['miou']:.1f} | " + " | ".join(cells) + " |")
+    miou = np.array([run["miou"] for run in true])
+    for key in SIGNALS:
+        values = np.array([run[key] for run in free]) * (-1 if key == "shift" else 1)
+        others = [spearman(np.delete(miou, i), np.delete(values, i)) for i in range(len(miou))]
+        print(f"{key}: {spearman(miou, values):.2f}, leaving one out {min(others):.2f} to {max(others):.2f}")
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two series without ties."""
+    ranks = (np.argsort(np.argsort(values)) for values in (first, second))
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+if __name__ == "__main__":
+    main()
