@@ -311,6 +311,11 @@ class RunConfig(Section):
     keep_states: int = Field(2, ge=1, description="Training states that are kept, the newest.")
     validate_every: int = Field(1000, ge=0, description="Steps between two validations; 0 validates at the end only.")
     validate_frames: int = Field(0, ge=0, description="Frames of the validation split that are used; 0 uses all.")
+    select: Literal["miou", "labels-free"] = Field(
+        "miou",
+        description="What chooses the best teacher: validation mIoU, or the agreement over views on unlabelled target "
+        "frames, which then is logged as `labels_free`.",
+    )
     overlay_every: int = Field(
         1000, ge=0, description="Steps between two pictures of the same target frames; 0 for none."
     )

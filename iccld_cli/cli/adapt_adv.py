@@ -28,6 +28,7 @@ def adapt_adv(
     precision: training.Precision = None,
     resume: training.Resume = False,
     save_every: training.SaveEvery = None,
+    select: training.Select = None,
     compile: training.Compile = False,
     config: training.ConfigFile = None,
     assignments: training.Assignments = None,
@@ -46,7 +47,7 @@ def adapt_adv(
         raise IccldError(f"{ckpt} is no file here", "name the run folder with --out")
     given = dict(
         encoder=None, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
-        precision=precision, save_every=save_every, compile=compile,
+        precision=precision, save_every=save_every, select=select, compile=compile,
     )  # fmt: skip
     resolved = load_config(
         file=config, base=start.header.config, overrides=training.overrides("adv", **given), assignments=assignments

@@ -30,6 +30,7 @@ def adapt_seg(
     precision: training.Precision = None,
     resume: training.Resume = False,
     save_every: training.SaveEvery = None,
+    select: training.Select = None,
     compile: training.Compile = False,
     config: training.ConfigFile = None,
     assignments: training.Assignments = None,
@@ -45,7 +46,7 @@ def adapt_seg(
     header = start.header
     given = dict(
         encoder=encoder, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
-        precision=precision, save_every=save_every, compile=compile,
+        precision=precision, save_every=save_every, select=select, compile=compile,
     )  # fmt: skip
     resolved = load_config(
         preset, file=config, base=header.config if header else None, sizes=header.config.model if header else None,

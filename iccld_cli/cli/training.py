@@ -35,6 +35,13 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest training state.")]
 SaveEvery = Annotated[int | None, typer.Option(min=0, help="Steps between two training states; 0 only at the end.")]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BY",
+        help="What chooses STAGE.best.safetensors: miou (needs labels in val) or labels-free.",
+    ),
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any part of a configuration.")]
 Assignments = Annotated[
@@ -66,6 +73,7 @@ def overrides(section: str, **given: Any) -> dict[str, Any]:
         "run.device": given["device"],
         "run.precision": given["precision"],
         "run.save_every": given["save_every"],
+        "run.select": given["select"],
         "run.compile": given["compile"] or None,
     }
 

@@ -45,7 +45,7 @@ class LoopHooks:
     Attributes:
         validate: Scores it; the numbers join the log line.
         draw: Draws sample overlays of it at a step.
-        keep_best: Keeps that of a step whose mIoU is the best so far.
+        keep_best: Keeps that of a step whose mIoU, or score without labels, is the best so far.
         log: Takes a copy of each line of the log.
         step: Takes (steps done, steps in all) after each step; on every rank.
     """
@@ -70,7 +70,7 @@ class Trainer:
         resume_key: What a resumed run must agree on.
         hooks: Validation and pictures.
         console: Where messages go.
-        validation: The last scores of the teacher, and the best mIoU so far under `best_miou`.
+        validation: The last scores of the teacher, and the best so far, such as `best_miou`.
     """
 
     stage: Stage
@@ -226,8 +226,9 @@ class Trainer:
             scores = self.hooks.validate(teacher)
             row |= scores
             self.validation |= scores
-            if scores["miou"] > self.validation.get("best_miou", -1.0):
-                self.validation["best_miou"] = scores["miou"]
+            key = "labels_free" if self.config.run.select == "labels-free" else "miou"
+            if scores[key] > self.validation.get(f"best_{key}", -1.0):
+                self.validation[f"best_{key}"] = scores[key]
                 if self.hooks.keep_best is not None:
                     self.hooks.keep_best(teacher, done)
         if self._log is not None:

@@ -23,6 +23,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
 from iccld_cli.header import FILE_NAMES, ModelHeader
 from iccld_cli.inference.evaluate import Scope, evaluate, scored_classes
+from iccld_cli.inference.labelfree import look
 from iccld_cli.inference.model import Model, load_model
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.parallel.blocks import checkpoint_activations
@@ -41,11 +42,15 @@ CONFIG_NAME = "config.toml"
 _FREE_SETTINGS = {
     "run": (
         "device", "log_every", "save_every", "keep_states", "validate_every", "validate_frames", "overlay_every",
+        "select",
         "checkpointing", "shard", "trackers",
     ),
     "data": ("workers",),
 }  # fmt: skip
 AnyStage = Stage1 | Stage2
+
+LABEL_FREE_FRAMES = 16
+"""Target frames on which teachers are compared without labels."""
 
 
 @dataclass
@@ -207,7 +212,10 @@ def _run(
     hooks.draw = draw
     held_back = data.held_back()
     path = run / FILE_NAMES[stage.name]
-    if held_back is not None:
+    labels_free = config.run.select == "labels-free"
+    if labels_free and not data.targets:
+        raise IccldError("choosing the best teacher without labels needs frames of a target", "give --target")
+    if held_back is not None or labels_free:
         hooks.validate = lambda model: _validate(config, data, held_back, load_model(model, header=describe(0)))
         hooks.keep_best = functools.partial(write, path.with_suffix(".best.safetensors"))
     start = trainer.resume() if options.resume else 0
@@ -291,10 +299,24 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
     )
 
 
-def _validate(config: Config, data: TrainingData, held_back: PreparedDataset, model: Model) -> dict[str, float]:
-    scope = Scope("val", scored_classes(data.classes, held_back), config.run.validate_frames or None)
-    found = evaluate(model, held_back, scope)
-    return {"miou": round(found.miou, 3)}
+def _validate(config: Config, data: TrainingData, held_back: PreparedDataset | None, model: Model) -> dict[str, float]:
+    scores = {}
+    if held_back is not None:
+        scope = Scope("val", scored_classes(data.classes, held_back), config.run.validate_frames or None)
+        scores["miou"] = round(evaluate(model, held_back, scope).miou, 3)
+    if config.run.select == "labels-free":
+        scores["labels_free"] = round(_labels_free(data, model), 3)
+    return scores
+
+
+def _labels_free(data: TrainingData, model: Model) -> float:
+    """Agreement over views in percent, a mean over the targets; of the same frames every time."""
+    most, found = max(1, LABEL_FREE_FRAMES // len(data.targets)), []
+    for target in data.targets:
+        frames = target.frames("train")
+        count = min(most, len(frames))
+        found.append(look(model, target, [frames[i * len(frames) // count] for i in range(count)]).score)
+    return 100 * sum(found) / len(found)
 
 
 def _settings_key(config: Config) -> dict[str, Any]:

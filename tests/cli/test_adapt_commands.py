@@ -138,3 +138,25 @@ def test_what_cannot_work_is_one_line(world):
     assert "exclude each other" in refused(runs.seg_arguments(world, out, "--compile", "run.checkpointing=true"), out)
     assert runs.run(runs.seg_arguments(world, out, batch="many")) == [2]
     assert not out.exists()
+
+
+def test_the_best_teacher_can_be_chosen_without_labels(world, tmp_path):
+    runs.make_dataset(tmp_path / "bare", (("train", 4),), size=(72, 64), labelled=False, seed=2)
+    out = tmp_path / "run"
+    arguments = runs.seg_arguments(world, out, "run.validate_every=2", steps=4, batch=1)
+    place = arguments.index(next(word for word in arguments if str(word) == str(world / "target")))
+    arguments[place] = str(tmp_path / "bare")
+    assert runs.run([*arguments, "--select", "labels-free"]) == [0], runs.said(out)
+    rows = [row for row in runs.numbers(out) if "labels_free" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert not any("miou" in row for row in rows)
+    kept = read_header(out / "stage1.best.safetensors")
+    best = max(row["labels_free"] for row in rows)
+    assert kept.metrics["validation"]["best_labels_free"] == best
+    assert next(row["step"] for row in rows if row["labels_free"] == best) == kept.iterations
+
+
+def test_choosing_without_labels_needs_a_target(world, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["adapt-seg", "--source", str(world / "source"), "--out", str(out), "--source-only", "--preset", "tiny"]
+    assert "needs frames of a target" in refused([*arguments, "--select", "labels-free"], out)
