@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WORST = 5
+_COLUMNS = 3
+_SHARES = 6
 
 
 def print_scores(contest: Contest, raw: dict[str, Any]) -> None:
@@ -34,7 +36,9 @@ def print_scores(contest: Contest, raw: dict[str, Any]) -> None:
         for letter, name in zip(letters, names, strict=True):
             say(f"{letter} = {name}")
         screen.print(_summary(runs, letters))
-        screen.print(_compared(runs, letters))
+        for start in range(1, len(runs), _COLUMNS):  # as many beside the first as 80 columns hold
+            part = [0, *range(start, min(start + _COLUMNS, len(runs)))]
+            screen.print(_compared([runs[i] for i in part], [letters[i] for i in part]))
     if "by" in raw:
         screen.print(_groups(runs))
     _say_rest(runs)
@@ -61,14 +65,15 @@ def print_label_free(names: Sequence[str], runs: Sequence[dict[str, Any]], sourc
     screen.print(table)
     shares = Table(title="share of the pixels, %")
     shares.add_column("class")
-    for number in range(len(runs)):
+    shown_runs = runs[:_SHARES]
+    for number in range(len(shown_runs)):
         shares.add_column(_letter(number) if len(runs) > 1 else "answers", justify="right")
     if source is not None:
         shares.add_column("source", justify="right")
     total = sum(source.values()) if source else 1
-    for name in dict.fromkeys(name for part in (*(run["shares"] for run in runs), source or {}) for name in part):
+    for name in dict.fromkeys(name for part in (*(run["shares"] for run in shown_runs), source or {}) for name in part):
         own = [] if source is None else [_number(100 * source.get(name, 0) / total)]
-        shares.add_row(shown(name), *(_number(run["shares"].get(name, 0)) for run in runs), *own)
+        shares.add_row(shown(name), *(_number(run["shares"].get(name, 0)) for run in shown_runs), *own)
     screen.print(shares)
     say("the score is no accuracy; docs/evaluating.md says how far it follows mIoU")
 
@@ -92,9 +97,9 @@ def _title(raw: dict[str, Any]) -> str:
 
 def _summary(runs: Sequence[dict[str, Any]], letters: Sequence[str]) -> Table:
     table = Table(title=shown(_title(runs[0])))
-    heads = ("", "mIoU %", "95 % interval", f"- {letters[0]}", "95 % interval", "boundary", "calibration")
+    heads = ("", "mIoU %", "95 % interval", f"- {letters[0]}", "95 % interval", "boundary", "ECE")
     for head in heads:
-        table.add_column(head, justify="left" if head == "" else "right")
+        table.add_column(head, justify="left" if head == "" else "right", no_wrap=True)
     for run, letter in zip(runs, letters, strict=True):
         gap = run.get("difference")
         table.add_row(
