@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-SIGNALS = ("score", "agreement_mirrored", "agreement_scaled", "confidence", "shift")
+SIGNALS = ("score", "confidence", "agreement_iou", "agreement_mirrored", "agreement_scaled", "shift")
 
 
 def main() -> None:
     """Print the models and, for each signal, Spearman's rank correlation over all and with each model left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("true", type=Path)
-    parser.add_argument("free", type=Path)
+    parser.add_argument("true", type=Path, help="JSON with labels.")
+    parser.add_argument("free", type=Path, help="JSON without, of the same models.")
     files = parser.parse_args()
     true, free = (json.loads(path.read_text(encoding="utf-8"))["runs"] for path in (files.true, files.free))
     assert [run["model"]["sha256"] for run in true] == [run["model"]["sha256"] for run in free]

@@ -665,7 +665,9 @@ def _page(
             ],
         ),
         page.Section("Where start and result differ most", pictures),
-        page.Section("Training", [page.Pictures([options.out / "runs/adapted/curves.png"], caption="", width=1100, plot=True)]),
+        page.Section(
+            "Training", [page.Pictures([options.out / "runs/adapted/curves.png"], caption="", width=1100, plot=True)]
+        ),
     ]
     if predictions is not None:
         clips = [page.Clip(p.relative_to(options.out).as_posix(), p.stem) for p in sorted(predictions.rglob("*.mp4"))]

@@ -42,7 +42,8 @@ class LabelFree:
         confidence: Mean probability of the answers, in [0, 1].
         flip: Share of the pixels that a mirrored frame answers alike, in [0, 1].
         scale: The same of a frame at `SCALE` of the working size.
-        score: Mean IoU, in [0, 1], of the answers and those of both views, over the classes that either shows.
+        score: Mean confidence in [0, 1], where that of a pixel counts only if both views answer alike.
+        agreement_iou: Mean IoU, in [0, 1], of the answers and those of both views, over the classes that either shows.
         shares: float64 (K,), share of each class among the answers.
         shift: Jensen-Shannon divergence in [0, 1] (bits) from the shares of a labelled set; None without one.
     """
@@ -58,6 +59,7 @@ class LabelFree:
     flip: float
     scale: float
     score: float
+    agreement_iou: float
     shares: np.ndarray
     shift: float | None
 
@@ -69,6 +71,7 @@ class LabelFree:
             "confidence": _percent(self.confidence),
             "agreement_mirrored": _percent(self.flip),
             "agreement_scaled": _percent(self.scale),
+            "agreement_iou": _percent(self.agreement_iou),
             "shift": None if self.shift is None else round(self.shift, 6),
             "shares": {
                 name: _percent(share) for name, share in zip(self.label_space.names, self.shares, strict=True) if share
@@ -113,7 +116,7 @@ def look(
     smaller = model.settle(replace(sampling, scales=tuple(SCALE * scale for scale in sampling.scales)))
     space = model.header.label_space
     views = ConfusionMatrix(len(space))
-    sums, pixels, done = np.zeros(3), 0, 0
+    sums, pixels, done = np.zeros(4), 0, 0
     shares = np.zeros(len(space), np.int64)
 
     def most(item: tuple[Frame, np.ndarray]) -> int:
@@ -127,8 +130,10 @@ def look(
             mirrored = model.segment(np.ascontiguousarray(images[:, :, ::-1]), (), sampling=sampling).labels[:, :, ::-1]
             scaled = model.segment(images, (), sampling=smaller).labels
             assert answer.confidence is not None
+            confirmed = (mirrored == answer.labels) & (scaled == answer.labels)
             sums += (
                 answer.confidence.sum(dtype=np.float64),
+                answer.confidence[confirmed].sum(dtype=np.float64),
                 (mirrored == answer.labels).sum(),
                 (scaled == answer.labels).sum(),
             )
@@ -141,7 +146,7 @@ def look(
                 progress(done, len(frames))
     finally:
         loaded.close()
-    confidence, flip, scale = (float(value) for value in sums / pixels)
+    confidence, score, flip, scale = (float(value) for value in sums / pixels)
     return LabelFree(
         dataset=dataset.info.name,
         split=frames[0].split,
@@ -153,7 +158,8 @@ def look(
         confidence=confidence,
         flip=flip,
         scale=scale,
-        score=views.scores().miou,
+        score=score,
+        agreement_iou=views.scores().miou,
         shares=shares / pixels,
         shift=None if source is None else _divergence(shares, source, space),
     )

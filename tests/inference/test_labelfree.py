@@ -42,6 +42,8 @@ def test_numbers_are_those_of_the_answers_one_by_one(model, dataset):
     shares = np.bincount(np.concatenate(labels), minlength=19) / len(np.concatenate(labels))
     np.testing.assert_allclose(found.shares, shares, atol=1e-3)
     assert found.shift is None
+    confirmed = np.concatenate(flips) & np.concatenate(scales)
+    assert found.score == pytest.approx((np.concatenate(confidences) * confirmed).mean(), abs=1e-3)
     assert 0 < found.score < 1
 
 
@@ -69,7 +71,8 @@ def test_what_a_mirror_contradicts_has_no_agreement(model, tmp_path):
     data = PreparedDataset(make_dataset(tmp_path / "own"))
     found = look(ByColumn(model.header), data, data.frames("val"), source={"road": 1, "car": 1})
     assert (found.flip, found.scale, found.confidence) == (0, 1, pytest.approx(0.9))
-    assert found.score == pytest.approx(1 / 3)  # half of the pixels of both views agree
+    assert found.score == 0  # no pixel is confirmed by both views
+    assert found.agreement_iou == pytest.approx(1 / 3)  # half of the pixels of both views agree
     assert found.shift == pytest.approx(0)
     other = look(ByColumn(model.header), data, data.frames("val"), source={"sky": 1})
     assert other.shift == pytest.approx(1)  # nothing in common
