@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
+import importlib
 import json
 import os
 import random
@@ -37,6 +39,14 @@ from safetensors import safe_open
 
 from iccld_cli.__main__ import main as iccld
 from iccld_cli.inference.video import VideoWriter
+
+LIBRARIES = (
+    "iccld_cli.train.run", "iccld_cli.train.runlog", "iccld_cli.train.trackers", "iccld_cli.prepare.prepare",
+    "iccld_cli.prepare.preview", "iccld_cli.inference.predict", "iccld_cli.inference.openvino_model",
+    "iccld_cli.inference.torch_model", "iccld_cli.report.overlay", "kornia.augmentation", "openvino",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "transformers", "diffusers", "pydantic", "typer", "av",
+)  # fmt: skip
+"""Imported before anything is forked: most of a command's time would be spent on them, and most kills."""
 
 COMMANDS = ("prepare", "stage 1", "stage 2", "predict")
 OPERATIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "os.scandir"}
@@ -271,6 +281,11 @@ class Trial:
             steps: Of each training.
         """
         self.root, self.said = root, root / "said.txt"
+        for name in LIBRARIES:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a collection in a forked process would copy every page that holds an object
         make_world(root)
         words: dict[str, Callable[[Path], list[str]]] = {
             "prepare": lambda out: prepare_words(root, "source", out),
