@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, reason_of
 from iccld_cli.files import atomic_path
 from iccld_cli.header import HEADER_KEY, ModelHeader, read_model_file
 from iccld_cli.models.build import TINY, backbone_spec, build_segmenter
@@ -130,7 +130,7 @@ def _check(path: Path) -> ModelHeader:
             "train it again",
         ) from None
     except Exception as error:  # an architecture's own code, on a configuration from anywhere
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = reason_of(error)
         raise IccldError(
             f"the encoder described in {path} cannot be built ({reason})", "use the iccld version that wrote it"
         ) from None

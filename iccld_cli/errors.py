@@ -43,6 +43,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(words)}"
 
 
+_WHERE = ("Exception from ", "Check '")
+"""How lines of OpenVINO begin that name a place in its source."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, in one line of at most 200 letters; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(_WHERE)] or [type(error).__name__]
+    return said[0][:200]
+
+
 _MEMORY_WORDS = (
     "can't allocate memory",
     "out of memory",

@@ -1,6 +1,6 @@
 """Errors are one line that says how to mend them."""
 
-from iccld_cli.errors import IccldError, did_you_mean
+from iccld_cli.errors import IccldError, did_you_mean, reason_of
 
 
 def test_one_line_with_the_hint_behind_the_message():
@@ -20,3 +20,10 @@ def test_all_words_are_named_where_none_is_near():
 
 def test_words_may_come_as_an_iterator():
     assert did_you_mean("buss", iter(["car", "bus"])) == "did you mean 'bus'?"
+
+
+def test_the_line_that_says_something_is_a_library_s_reason():
+    said = "Exception from src/a.cpp:1:\nCheck 'size' failed at b.cpp:2:\nIncorrect weights in bin file!\n\n"
+    assert reason_of(RuntimeError(said)) == "Incorrect weights in bin file!"
+    assert reason_of(ValueError("\n")) == "ValueError"
+    assert reason_of(ValueError("x" * 300)) == "x" * 200

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from iccld_cli.errors import IccldError
-from iccld_cli.inference.cache import cache_folder
+from iccld_cli.errors import IccldError, reason_of
+from iccld_cli.inference.cache import cache_folder, named_folder
 from iccld_cli.inference.model import Model, Sampling
 
 _INSTALL_OPENVINO = "install it with: pip install openvino"
@@ -32,12 +32,13 @@ def open_backend(path: Path, device: str, backend: str, sampling: Sampling, tell
         from iccld_cli.inference.openvino_model import OpenvinoModel
 
         try:
-            return OpenvinoModel.open(path, sampling.steps, once=sampling.once, before_conversion=lambda: _told(tell))
+            return OpenvinoModel.open(
+                path, sampling.steps, once=sampling.once, before_conversion=lambda: announce_conversion(tell)
+            )
         except IccldError:
             raise
         except Exception as error:  # it was not asked for, so that whatever is wrong with it stops no prediction
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            tell(f"OpenVINO cannot run this model ({reason[:200]}); torch does, more slowly")
+            tell(f"OpenVINO cannot run this model ({reason_of(error)}); torch does, more slowly")
     from iccld_cli.inference.torch_model import TorchModel
 
     model = TorchModel.open(path, device)
@@ -57,14 +58,15 @@ def _openvino(path: Path, device: str, sampling: Sampling, tell: Callable[[str],
     if importlib.util.find_spec("openvino") is None:
         raise IccldError("OpenVINO is not installed", _INSTALL_OPENVINO)
     try:
-        return OpenvinoModel.open(path, sampling.steps, once=sampling.once, before_conversion=lambda: _told(tell))
+        return OpenvinoModel.open(
+            path, sampling.steps, once=sampling.once, before_conversion=lambda: announce_conversion(tell)
+        )
     except IccldError:
         raise
     except ImportError as error:
         raise IccldError(f"OpenVINO cannot be imported ({error})", _INSTALL_OPENVINO) from None
     except Exception as error:  # of the conversion and of the runtime: their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise IccldError(f"OpenVINO cannot run {path} ({reason[:200]})", "use --backend torch") from None
+        raise IccldError(f"OpenVINO cannot run {path} ({reason_of(error)})", "use --backend torch") from None
 
 
 def _suits_openvino(path: Path, device: str, sampling: Sampling) -> bool:
@@ -108,8 +110,7 @@ def convert_for_next_time(path: Path, model: Model, sampling: Sampling, tell: Ca
             before_conversion=lambda: tell("converting the model for this processor, so that next time starts faster"),
         )
     except Exception as error:  # the prediction is made; the next run tries again, and says what is wrong
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        tell(f"OpenVINO cannot run this model ({reason[:200]})")
+        tell(f"OpenVINO cannot run this model ({reason_of(error)})")
 
 
 def may_have_cuda() -> bool:
@@ -123,5 +124,12 @@ def may_have_cuda() -> bool:
     return bool(shutil.which("nvidia-smi")) or any(os.path.exists(p) for p in ("/dev/nvidia0", "/dev/dxg"))
 
 
-def _told(tell: Callable[[str], None]) -> None:
-    tell("converting the model for this processor, once; this takes some seconds")
+def announce_conversion(tell: Callable[[str], None]) -> None:
+    """Say that a model is being converted, and where the result cannot be kept."""
+    if cache_folder() is None:
+        tell(
+            f"converting the model for this processor; it cannot be kept: {named_folder()} is no folder of this user "
+            "alone that can be written to (ICCLD_CACHE names another)"
+        )
+    else:
+        tell("converting the model for this processor, once; this takes some seconds")

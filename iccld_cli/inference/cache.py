@@ -17,6 +17,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ KEPT = 8
 
 PATIENCE = 120
 """Seconds to wait for another process that makes the same conversion, before it is made twice."""
+
+ABANDONED = 24 * 3600
+"""Seconds after which an unfinished conversion counts as abandoned."""
 
 FILES = ("graph.xml", "graph.bin")
 
@@ -51,13 +55,11 @@ class Entry:
 
 def cache_folder() -> Path | None:
     """The cache's folder, made if need be; None where there is none that belongs to this user alone."""
-    named = os.environ.get("ICCLD_CACHE")
-    folder = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("iccld", appauthor=False))
-    folder = folder / "models"
     try:
+        folder = named_folder().expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.lstat()
-    except OSError:
+    except (OSError, RuntimeError):  # the latter for the home of a user who is not there
         return None
     if not stat.S_ISDIR(state.st_mode) or not os.access(folder, os.W_OK | os.X_OK):
         return None
@@ -66,11 +68,21 @@ def cache_folder() -> Path | None:
     return folder
 
 
+def named_folder() -> Path:
+    """The folder that the cache should have, whether it can be used or not."""
+    named = os.environ.get("ICCLD_CACHE")
+    return (Path(named) if named else Path(platformdirs.user_cache_dir("iccld", appauthor=False))) / "models"
+
+
 def find(folder: Path | None, key: str) -> Entry | None:
     """A whole entry, or None. A damaged one is removed."""
-    if folder is None or not (folder / key).is_dir():
+    if folder is None or not os.path.lexists(folder / key):
         return None
     try:
+        if not all(stat.S_ISREG((folder / key / name).lstat().st_mode) for name in (*FILES, "entry.json")):
+            raise ValueError("no regular files")
+        if (folder / key).is_symlink():
+            raise ValueError("a link")
         kept = parse_json((folder / key / "entry.json").read_bytes())
         facts, digests = kept["facts"], kept["sha256"]
         if {"facts": _of_facts(facts), **{name: file_digest(folder / key / name) for name in FILES}} != digests:
@@ -112,7 +124,7 @@ def keep(folder: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> Ent
 
 @contextlib.contextmanager
 def alone(folder: Path | None, key: str) -> Iterator[None]:
-    """Wait while another process works on the same entry; a killed one holds nobody up."""
+    """Wait while another process works on the same entry; a killed one does not block."""
     if folder is None:
         yield
         return
@@ -140,13 +152,18 @@ def _forget(folder: Path, newest: str) -> None:
     """Keep the entries used last."""
     entries = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and path.name != newest]
     entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in entries[KEPT - 1 :]:
+    # What killed processes left half-made.
+    left = [p for p in folder.glob(".*.part") if time.time() - p.lstat().st_mtime > ABANDONED]
+    for path in (*entries[KEPT - 1 :], *left):
         _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Remove an entry: renamed first, so that nobody finds a part of it."""
+    """Remove an entry: renamed first, so that no process finds a part of it."""
     gone = path.with_name(f".{secrets.token_hex(8)}.part")
     with contextlib.suppress(OSError):
         os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        if gone.is_dir() and not gone.is_symlink():
+            shutil.rmtree(gone, ignore_errors=True)
+        else:
+            gone.unlink()

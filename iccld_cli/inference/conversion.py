@@ -7,6 +7,7 @@ which is the one that was traced, before it is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import warnings
@@ -61,6 +62,7 @@ def convert(path: Path, steps: int | None, out: Path) -> dict[str, Any]:
     Raises:
         IccldError: The file is no model, or has no such number of steps.
         ConversionError: The graph cannot be made or is wrong.
+        OSError: The folder does not take it.
     """
     segmenter, _ = load_segmenter(path)
     steps = segmenter.steps_of(steps)
@@ -72,6 +74,8 @@ def convert(path: Path, steps: int | None, out: Path) -> dict[str, Any]:
                 module.fused = False
         _write(graph, out / "graph.xml")
         worst = max(_difference(out / "graph.xml", *sample) for sample in samples)
+    except OSError:
+        raise
     except IccldError as error:
         raise ConversionError(error.message) from error
     except Exception as error:  # of the tracer, of the converter or of the runtime: their own kinds
@@ -113,7 +117,12 @@ def _write(graph: _FrameGraph, path: Path) -> None:
             model = openvino.convert_model(traced)
     if len(model.inputs) != 1 + len(noises):
         raise ConversionError("an input of the graph was lost")
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(errno.EIO, "the disk is full, or refuses to be written to", str(path)) from None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, reason_of
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
 from iccld_cli.inference.irfile import check_graph
 from iccld_cli.inference.model import Sampling, Segmentation, Want, entropy_share, joined, memory_explained, not_finite
@@ -261,5 +261,4 @@ def _needs(name: str, load: Callable[[], Any]) -> Any:
 def _unreadable(path: Path, error: Exception) -> IccldError:
     if isinstance(error, IccldError):
         return error
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return IccldError(f"{path} cannot be run ({reason[:200]})", "export it again")
+    return IccldError(f"{path} cannot be run ({reason_of(error)})", "export it again")

@@ -5,7 +5,7 @@
                                              ExportedModel   a .onnx or .xml file that `iccld export` wrote
 
 `predict`, `evaluate`, the check of `export`, validation and pictures while training, the demo and the Python interface
-give frames as bytes and say what they want to know, so that a fast backend need not make what nobody asked for.
+give frames as bytes and say what they want, so that a fast backend computes nothing else.
 Nothing here imports torch.
 """
 
@@ -15,6 +15,7 @@ import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,6 +24,7 @@ import numpy as np
 from iccld_cli.errors import IccldError, explain_out_of_memory
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.hub import download, is_hub_id
+from iccld_cli.reading import kind_problem
 from iccld_cli.shipped import shipped_file
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class Sampling:
     once: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("steps", "seed", "samples", "height"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral | None) or isinstance(value, bool):
+                raise IccldError(f"{name} of {value!r} are not possible", "give a whole number")
         if self.samples < 1:
             raise IccldError(f"{self.samples} noise samples are not possible", "take at least 1")
         if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
@@ -133,7 +139,7 @@ class Model(Protocol):
         """
 
     def batch_size(self, size: tuple[int, int], sampling: Sampling) -> int:
-        """Frames of (height, width) that go through at once where nobody says."""
+        """Frames of (height, width) that make a batch by default."""
 
     def segment(
         self,
@@ -185,7 +191,7 @@ def load_model(
             or device or backend is not there.
     """
     if backend not in BACKENDS:
-        raise IccldError(f"there is no backend {backend!r}", f"choose of {', '.join(BACKENDS)}")
+        raise IccldError(f"there is no backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")
     if source is None or isinstance(source, Path | str):
         path = find_model(source)
         if path.suffix in (".onnx", ".xml"):
@@ -198,7 +204,10 @@ def load_model(
     from iccld_cli.inference.torch_model import TorchModel
 
     if header is None:
-        raise IccldError("a live network does not know the names of its classes", "give its header as well")
+        raise IccldError(
+            f"{type(source).__name__} is no path of a model file, and a live network does not know its classes' names",
+            "give the file's path, or the header of the network as well",
+        )
     return TorchModel(source, header)
 
 
@@ -222,6 +231,14 @@ def find_model(given: Path | str | None) -> Path:
     path = Path(given)
     if is_hub_id(given):
         path = download(path.as_posix())
+    if problem := kind_problem(path):
+        raise IccldError(f"the model file {path} {problem}", "give a regular file")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise IccldError(f"no model file at {path} ({getattr(error, 'strerror', error)})", "check its name") from None
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file() and p.name[0] != ".")
         if len(found) != 1:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iccld_cli.errors import IccldError
+from iccld_cli.errors import IccldError, reason_of
 from iccld_cli.models.architectures import HIERA, LITE, SUGGESTION, check_architecture, config_class, plain_config
 from iccld_cli.models.efficientnet_lite import EfficientNetLite, LiteConfig
 from iccld_cli.models.encoder import PYRAMID_STRIDES, keep_statistics
@@ -153,8 +153,8 @@ class HuggingFaceBackbone(nn.Module):
         try:
             with torch.enable_grad():
                 maps = self._maps(torch.zeros(1, 3, *_PROBE))
-        except Exception as error:  # foreign code on a configuration that nobody may have tried
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        except Exception as error:  # foreign code on an untested configuration
+            first = reason_of(error)
             raise IccldError(
                 f"encoder type {self.spec.model_type!r} cannot be used as a pyramid ({first})", SUGGESTION
             ) from None

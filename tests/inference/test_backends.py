@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+import time
 from multiprocessing import get_context
 
 import numpy as np
@@ -16,6 +18,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.inference import backends, cache, conversion, model
 from iccld_cli.inference.model import Sampling, load_model
 from iccld_cli.inference.openvino_model import OpenvinoModel, conversion_key, is_converted, resize_frame, streams
+from iccld_cli.inference.runtimes import import_openvino
 from iccld_cli.inference.torch_model import TorchModel
 
 pytest.importorskip("openvino")
@@ -115,11 +118,16 @@ def test_several_threads_at_a_time(fast):
     assert [streams(n) for n in (1, 2, 4, 8, 64)] == [1, 2, 4, 4, 8]
 
 
-def test_weights_that_overflow_are_told(fast):
-    broken = OpenvinoModel(fast.path, fast.header, cache.Entry(fast._graph, fast._facts))
+def test_weights_that_overflow_are_told(fast, tmp_path):
+    entry = cache.find(cache.cache_folder(), conversion_key(fast.path, None))
+    text, weights = entry.graph.read_text(), bytearray(entry.graph.with_suffix(".bin").read_bytes())
+    spans = [(int(n), int(at)) for at, n in re.findall(r'element_type="f32"[^>]* offset="(\d+)" size="(\d+)"', text)]
+    size, start = max(spans)
+    weights[start : start + size] = np.full(size // 4, np.nan, np.float32).tobytes()
+    (tmp_path / "graph.xml").write_text(text)
+    (tmp_path / "graph.bin").write_bytes(weights)
+    broken = OpenvinoModel(fast.path, fast.header, cache.Entry(tmp_path / "graph.xml", entry.facts))
     with pytest.raises(IccldError, match="not finite"):
-        broken._of_size((64, 64), 0)
-        next(iter(broken._compiled.values())).run = lambda frame: np.full((19, 16, 16), np.nan, np.float32)
         broken.segment(frames((64, 64)))
 
 
@@ -212,6 +220,60 @@ def test_an_entry_that_was_changed_is_removed(tmp_path, name, change):
     assert cache.find(tmp_path, "key") is None
     assert not (tmp_path / "key").exists()
     assert cache.keep(tmp_path, "key", write_graph) is not None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless link", "folder", "link", "file"])
+def test_an_entry_of_other_kinds_of_files_is_not_opened(tmp_path, kind):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    entry = cache.keep(folder, "key", write_graph).graph.parent
+    if kind in ("link", "file"):
+        entry.rename(tmp_path / "elsewhere")
+        entry.symlink_to(tmp_path / "elsewhere") if kind == "link" else entry.write_text("")
+    else:
+        file = entry / "graph.xml"
+        file.unlink()
+        {"pipe": lambda: os.mkfifo(file), "endless link": lambda: file.symlink_to("/dev/zero"), "folder": file.mkdir}[
+            kind
+        ]()
+    assert cache.find(folder, "key") is None
+    assert cache.keep(folder, "key", write_graph) is not None
+    assert [p.name for p in folder.iterdir()] == ["key"]
+    assert kind != "link" or sorted(os.listdir(tmp_path / "elsewhere")) == ["entry.json", "graph.bin", "graph.xml"]
+
+
+def test_what_killed_conversions_left_goes(tmp_path):
+    for name, age in ((".old.0000.part", 2), (".new.0000.part", 0.5)):
+        (tmp_path / name).mkdir()
+        then = time.time() - age * 24 * 3600
+        os.utime(tmp_path / name, (then, then))
+    assert cache.keep(tmp_path, "key", write_graph) is not None
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".new.0000.part", "key"]
+
+
+def test_a_conversion_that_its_folder_does_not_take_is_used_all_the_same(plain, empty_cache, monkeypatch):
+    openvino, save, refused = import_openvino(), import_openvino().save_model, []
+
+    def full(model, path, **options):
+        if empty_cache in path.parents:
+            refused.append(path)
+            raise RuntimeError("basic_ios::clear: iostream error")  # what OpenVINO says of a full disk
+        save(model, path, **options)
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    opened = load_model(plain, backend="openvino")
+    assert opened.segment(frames((64, 64))).labels.shape == (2, 64, 64)
+    assert refused and [p for p in empty_cache.iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.parametrize("named", ["~nobody-of-this-name/x", "/proc/x", "FILE", "a" * 300, "b/" * 3000])
+def test_a_cache_that_cannot_be_is_said(plain, tmp_path, monkeypatch, named):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ICCLD_CACHE", str(tmp_path / "file") if named == "FILE" else named)
+    assert cache.cache_folder() is None
+    said = []
+    backends.announce_conversion(said.append)
+    assert "cannot be kept" in said[0] and "ICCLD_CACHE" in said[0]
 
 
 def test_a_damaged_conversion_is_made_again(plain, empty_cache):

@@ -1,10 +1,12 @@
 """A run's log becomes one picture."""
 
+import gc
 import json
 import math
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from iccld_cli.errors import IccldError
@@ -78,6 +80,13 @@ def test_curves_png_is_drawn(tmp_path):
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 5
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_drawn_figure_does_not_stay_in_memory(tmp_path):
+    """A training draws at every state, and makes too few objects for Python to look for cycles in time."""
+    write_log(tmp_path / "log.jsonl")
+    plot_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    assert not [one for one in gc.get_objects() if isinstance(one, Figure)]
 
 
 @pytest.mark.parametrize("text", ["", '{"step": 1, "loss": NaN}\n', '{"step": 1, "loss": 0.5}\n'])
