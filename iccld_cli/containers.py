@@ -1,7 +1,7 @@
 """Whether a video file ends where it says it ends, from its container's own sizes; nothing is decoded.
 
-FFmpeg reads a file that was cut off without an error. Containers that state a number of frames (MP4, AVI) are told by
-counting; the others state the sizes of their parts, which is what is looked at here. Layouts after ISO/IEC 14496-12
+FFmpeg reads a file that was cut off without an error. Containers that state a number of frames (MP4, AVI) are checked
+by counting; the others state the sizes of their parts, which are compared here. Layouts after ISO/IEC 14496-12
 (boxes), RFC 8794 and 9559 (Matroska), ISO/IEC 13818-1 (transport and program streams), and the specifications of RIFF,
 FLV and ASF.
 """
@@ -78,7 +78,7 @@ def holes(path: Path) -> list[int]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 try:
                     return _matroska_holes(data)
-                except (IndexError, ValueError):  # it ends within a number: `cut_off` tells
+                except (IndexError, ValueError):  # it ends within a number: `cut_off` reports it
                     return []
     return []
 
@@ -163,7 +163,7 @@ def _asf(file: BinaryIO, size: int, head: bytes) -> bool:
 
 
 def _flv(file: BinaryIO, size: int, head: bytes) -> bool:
-    """Behind each tag stands its length."""
+    """Each tag is followed by its length."""
     file.seek(size - 4)
     length = int.from_bytes(file.read(4), "big")
     if not 11 <= length <= size - 13:
@@ -209,7 +209,7 @@ def _boxes(file: BinaryIO, size: int, head: bytes) -> bool:
 
 
 def _packets(head: bytes) -> tuple[int, int] | None:
-    """Size of a transport stream's packets, and what stands before each (a time, on Blu-ray discs and in cameras)."""
+    """Size of a transport stream's packets, and what precedes each (a time, on Blu-ray discs and in cameras)."""
     for step, lead in ((188, 0), (192, 4), (204, 0)):
         marks = head[lead::step]
         if len(marks) >= 5 and set(marks[:5]) == {0x47}:

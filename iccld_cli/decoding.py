@@ -91,7 +91,7 @@ class Pictures:
             stream: Its video stream, not decoded yet.
             holes: Offsets in the file in front of which packets are missing, in ascending order.
         """
-        stream.thread_type = "AUTO"  # not for speed alone: with threads of slices H.264 tells no errors
+        stream.thread_type = "AUTO"  # not for speed alone: with slice threads H.264 reports no errors
         stream.codec_context.options = STRICT
         self.damaged = False
         self._container, self._stream, self._holes = container, stream, deque(holes)

@@ -81,7 +81,7 @@ def _host() -> str:
 def remove_leftovers(path: Path | str) -> None:
     """Remove what killed processes of this machine left of earlier `atomic_path(path)`.
 
-    What a process that still lives is writing stays, and so does what nobody can tell to be dead.
+    What a process that still lives is writing stays, and so does what may still be in use.
 
     Args:
         path: The final name.
@@ -116,7 +116,7 @@ def explain_os_error(error: OSError, path: Path | str) -> Exception:
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return IccldError(f"cannot write {path}", "choose a folder you may write to")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return IccldError(f"cannot create {path}", "a file of that name is in the way")
+        return IccldError(f"cannot create {path}", "a file of that name exists")
     if error.errno == errno.ENAMETOOLONG:
         return IccldError(f"the name {path} is longer than this file system allows", "choose a shorter one")
     if error.errno == errno.ELOOP:

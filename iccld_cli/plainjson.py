@@ -1,4 +1,4 @@
-"""JSON from files that nobody vouches for: bounded, finite, each key once.
+"""JSON from untrusted files: bounded, finite, each key once.
 
 `json.loads` alone accepts NaN and Infinity, takes the last of two equal keys, follows nesting until the interpreter's
 stack ends, and hands out half surrogate pairs, which no terminal can print.
@@ -71,7 +71,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{twice[:60]!r} stands in it twice")
+        raise ValueError(f"{twice[:60]!r} occurs twice")
     return found
 
 

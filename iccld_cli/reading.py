@@ -92,7 +92,7 @@ def read_bytes(path: Path | str, limit: int = MAX_FILE, start: int | None = None
             with open(handle, "rb", closefd=False) as file:
                 # Python takes room for as much as it is asked for, however small the file is.
                 data = file.read(found.st_size + 1 if start is None else min(start, found.st_size))
-                if start is None and len(data) > found.st_size:  # it grew, or is of a kind that tells no size
+                if start is None and len(data) > found.st_size:  # it grew, or is of a kind that states no size
                     data += file.read(limit + 1 - len(data))
         finally:
             os.close(handle)

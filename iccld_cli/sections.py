@@ -1,6 +1,6 @@
 """The sections of a configuration: every key with its type, default, range and meaning.
 
-`iccld config` prints what stands here, and `docs/settings.md` is generated from it.
+`iccld config` prints these fields, and `docs/settings.md` is generated from it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path):
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(IccldError, match="a file of that name is in the way"):
+    with pytest.raises(IccldError, match="a file of that name exists"):
         write_text(tmp_path / "runs" / "config.toml", "")
 
 
@@ -59,7 +59,7 @@ def test_a_folder_that_refuses_is_named(tmp_path):
         (errno.ENOSPC, "no space left"),
         (errno.EDQUOT, "no space left"),
         (errno.EROFS, "cannot write"),
-        (errno.ENOTDIR, "in the way"),
+        (errno.ENOTDIR, "of that name exists"),
     ],
 )
 def test_disk_errors_become_sentences(number, words):

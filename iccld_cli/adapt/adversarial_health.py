@@ -1,6 +1,6 @@
 """The state of the adversarial training in words.
 
-A least-squares discriminator that cannot tell the domains apart is right half of the time and its loss is 1/4
+A least-squares discriminator that cannot distinguish the domains is right half of the time and its loss is 1/4
 (scores of 1/2 everywhere); one that always can is right all of the time and its loss goes to 0. In the first case the
 estimates are aligned or the discriminator gets no gradient, in the second the UNet gets no useful gradient.
 """

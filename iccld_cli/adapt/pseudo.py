@@ -85,7 +85,7 @@ class ConfidenceGate(nn.Module):
 
     def _update(self, labels: Tensor, confidence: Tensor, pseudo_valid: Tensor) -> None:
         classes = self.histogram.shape[0]
-        # Not a number falls into some bin: it is the loss that tells of it.
+        # NaN falls into some bin: the check of the loss reports it.
         cell = (labels * _BINS + (confidence * _BINS).long().clamp(0, _BINS - 1)).flatten()
         # bincount would make a GPU's host wait for its result's size.
         seen = torch.zeros(classes * _BINS, dtype=torch.int64, device=cell.device)

@@ -13,7 +13,7 @@ from iccld_cli.errors import IccldError
 
 def adapt_adv(
     ckpt: Annotated[
-        Path, typer.Option(help="stage1.safetensors of adapt-seg; or a stage-2 file, whose UNet then learns on.")
+        Path, typer.Option(help="stage1.safetensors of adapt-seg; or a stage-2 file, whose UNet is trained further.")
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder; the checkpoint's own by default.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="Replaces the sources named in the checkpoint.")] = None,

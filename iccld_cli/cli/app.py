@@ -1,7 +1,7 @@
 """The command line, assembled: which commands there are and what an error becomes.
 
 Each command lives in a file of its own, parses its options, calls one function and prints. Heavy libraries
-are imported inside the commands, so that `iccld --help` answers at once.
+are imported inside the commands, so that `iccld --help` starts at once.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def predict(
     factors, rows = parse_scales(scales), parse_height(height)
     kinds = tuple(dict.fromkeys(word.strip() for word in save.split(",") if word.strip()))
     if not kinds or not set(kinds) <= set(KINDS):
-        raise typer.BadParameter(f"{save!r}: choose of {', '.join(KINDS)}", param_hint="--save")
+        raise typer.BadParameter(f"{save!r}: choose one of {', '.join(KINDS)}", param_hint="--save")
 
     from iccld_cli.inference.inputs import collect
     from iccld_cli.inference.model import Sampling, find_model, load_model

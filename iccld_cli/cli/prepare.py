@@ -69,7 +69,8 @@ def _prepare(
     light: Annotated[
         str | None,
         typer.Option(
-            metavar="SHARES", help="Hours of its camera look, such as day:0.7,dusk:0.15,night:0.15 (default: day)."
+            metavar="SHARES",
+            help="Time of day of its camera look, such as day:0.7,dusk:0.15,night:0.15 (default: day).",
         ),
     ] = None,
     rain: Annotated[
@@ -169,7 +170,7 @@ def _raw_sets(
 
 
 def _opened(name: str, opened: Callable[[], Source], stopped: list[str] | None) -> Iterator[tuple[str, Source]]:
-    """Open a set; where errors are collected, one set does not keep the others from being looked at."""
+    """Open a set; where errors are collected, the other sets are still checked."""
     try:
         yield name, opened()
     except IccldError as error:
@@ -207,7 +208,7 @@ def _remove_copies(sources: list[tuple[str, Source]]) -> None:
 
 
 def _mixes(looks: list[str], kinds: str | None, light: str | None, rain: float | None) -> dict[str, Mix]:
-    """What each look shows: hours are those of the camera look, and it never rains in the game."""
+    """What each look shows: hours hold for the camera look, and it never rains in the game."""
     from iccld_cli.errors import did_you_mean
     from iccld_cli.town import HOURS, KINDS, LOOKS, Mix, parse_shares
 
@@ -216,7 +217,7 @@ def _mixes(looks: list[str], kinds: str | None, light: str | None, rain: float |
             raise IccldError(f"the virtual town has no look {look!r}", did_you_mean(look, LOOKS))
     chosen = looks or list(LOOKS)
     if light is not None and "camera" not in chosen:
-        raise IccldError(f"--light is of no use to the look {chosen[0]}", "it goes with --look camera")
+        raise IccldError(f"--light has no effect on the look {chosen[0]}", "it goes with --look camera")
     if rain is not None and chosen == ["game"]:
         raise IccldError("it never rains in the look game", "--rain goes with --look camera or --look night")
     roads = Mix().kinds if kinds is None else parse_shares(kinds, KINDS, "--kinds")

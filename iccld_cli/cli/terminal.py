@@ -1,7 +1,7 @@
-"""What a command says: names as text, and printing that never makes a command fail.
+"""What a command prints: names as text, and printing that never makes a command fail.
 
-A full disk behind `> file`, a closed pipe as of `| head`, or a terminal that knows few letters must not cost the work
-that a command has done. `safe_streams` guards everything that prints, libraries included.
+A full disk behind `> file`, a closed pipe as of `| head`, or a terminal with a small character set must not lose the
+work that a command has done. `safe_streams` guards everything that prints, libraries included.
 """
 
 from __future__ import annotations

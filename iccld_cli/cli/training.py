@@ -22,7 +22,7 @@ Val = Annotated[
     Path | None, typer.Option(help="Labelled prepared data set whose `val` split is scored during training.")
 ]
 Classes = Annotated[
-    str | None, typer.Option(metavar="NAME,NAME", help="Learn these classes only (default: all that the sources know).")
+    str | None, typer.Option(metavar="NAME,NAME", help="Train these classes only (default: all that the sources know).")
 ]
 Iterations = Annotated[int | None, typer.Option(min=1, help="Training steps of this stage.")]
 BatchSize = Annotated[

@@ -191,7 +191,7 @@ def _work(make: Make, items: range, end: Connection, others: list[Connection]) -
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    with contextlib.suppress(BrokenPipeError):  # nobody wants more
+    with contextlib.suppress(BrokenPipeError):  # the reader is gone
         for item in items:
             try:
                 found: dict[str, Any] | _Problem = make(item)

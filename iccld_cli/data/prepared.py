@@ -134,7 +134,7 @@ class DatasetInfo:
     Attributes:
         name: Name of the data set, also its folder's.
         label_space: Classes that the trainIds of the labels index.
-        classes_known: Names of the classes that the labels tell apart; None where there are no labels.
+        classes_known: Names of the classes that the labels distinguish; None where there are no labels.
         splits: Number of frames of each split.
         size: (width, height) that every frame was resized to, or None where frames keep their own size.
         source: Where it came from: at least `adapter` and `path`, and the options used.

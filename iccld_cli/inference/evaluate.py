@@ -86,7 +86,7 @@ class _Scorer:
 
 
 def folded_predictions(model_classes: Sequence[int], dataset: PreparedDataset) -> dict[int, int]:
-    """TrainIds that a model knows and a data set's labels do not tell apart -> the ones that their pixels carry there.
+    """TrainIds that a model knows and a data set's labels do not distinguish -> those that their pixels have there.
 
     A prediction of the first kind is scored as the second: a truck is right where the labels know cars alone.
     """

@@ -222,7 +222,7 @@ def _frames_of(item: Input) -> int:
 
 
 def usual_size(header: ModelHeader) -> tuple[int, int]:
-    """(width, height) of a graph where nobody says: 16:9 at the height that the model works at."""
+    """(width, height) of a graph by default: 16:9 at the height that the model works at."""
     height = header.working_height
     return USUAL_SIZE if height is None else (round(height * 16 / 9), height)
 

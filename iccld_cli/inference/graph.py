@@ -67,8 +67,8 @@ class LogitsGraph(nn.Module):
 def linear_updates(scheduler: DDIMScheduler, steps: int) -> list[tuple[int, float, float]]:
     """A sampler's steps as numbers: z_next = a * clean + b * z_t, since DDIM without added noise is linear.
 
-    They are asked of the scheduler itself, so there is no second formula that could differ from the first, and then
-    compared with a whole run of the sampler.
+    They are taken from the scheduler itself, so that there is no second formula that could differ, and
+    then compared with a whole run of the sampler.
 
     Args:
         scheduler: From `build_scheduler`.

@@ -191,7 +191,7 @@ def _refuse_obstacle(path: Path, out: Path, frames: bool) -> None:
     if frames and os.path.lexists(path) and not path.is_dir():
         raise IccldError(f"{path} is a file, and is to be a folder of frames", "move it away or give another --out")
     if path.is_dir() and not (frames and all(_FRAME.fullmatch(name) for name in os.listdir(path))):
-        what = "holds other things than the frames of a video" if frames else "is a folder"
+        what = "holds other files than the frames of a video" if frames else "is a folder"
         raise IccldError(f"{path} {what}", "move it away or give another --out")
 
 

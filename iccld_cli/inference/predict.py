@@ -168,7 +168,7 @@ def predict(
     """
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
-        raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
+        raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose one of {', '.join(KINDS)}")
     options = replace(options, sampling=model.settle(options.sampling))
     if "labelIds" in options.save:
         label_ids(model.header.label_space)  # refuse other classes before the work

@@ -1,4 +1,4 @@
-"""Other runtimes, imported so that they tell nobody.
+"""Other runtimes, imported without their telemetry.
 
 `import openvino` sends a usage event through its package `openvino-telemetry` unless the user opted out or `CI` is set;
 onnxruntime has the like on Windows. No part of this program reports anything to anyone.

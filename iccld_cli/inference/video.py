@@ -35,7 +35,7 @@ class VideoFrame:
     """A decoded frame.
 
     Attributes:
-        index: Number of the frame, from 0; corrupt ones are counted, and lost ones where the file tells.
+        index: Number of the frame, from 0; corrupt ones are counted, and lost ones where the file's times show them.
         time: Seconds since the first frame.
         image: uint8 (H, W, 3), RGB, upright.
     """
@@ -206,7 +206,7 @@ class VideoWriter:
             self._container.close()
             raise IccldError(
                 f"cannot encode a {width}x{height} H.264 video ({_reason(error)})",
-                "`iccld doctor` tells whether this machine has an encoder",
+                "`iccld doctor` shows whether this machine has an encoder",
             ) from None
         self._stream = stream
 

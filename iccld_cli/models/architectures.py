@@ -1,7 +1,7 @@
 """Which encoders there are, and what their configurations may say: one list for `--encoder` and for model files.
 
-A `config.json` of the hub, and the header of a model file, are data from elsewhere. `transformers` follows what stands
-in them: code to run (`auto_map`), kernels to load (`attn_implementation`), further models to fetch (`backbone`). So no
+A `config.json` of the hub, and the header of a model file, are data from elsewhere. `transformers` follows what they
+name: code to run (`auto_map`), kernels to load (`attn_implementation`), further models to fetch (`backbone`). So no
 such dictionary ever reaches it. Only the fields that the configuration class of a known architecture declares itself
 are taken, with plain values of sensible size; everything else is left out.
 """

@@ -1,7 +1,7 @@
 """Pretrained encoders: from a folder, or from the hub by an id that the user typed.
 
 From the hub come JSON files and safetensors, nothing else, and everything after the download works on that folder
-alone. Its configuration is taken apart by `models.architectures` before the library sees any of it.
+alone. Its configuration is filtered by `models.architectures` before the library sees it.
 """
 
 from __future__ import annotations

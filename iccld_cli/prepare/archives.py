@@ -1,6 +1,6 @@
 """Archives read as they are: zip and tar, alone or several beside each other, without unpacking them by hand.
 
-Everything in an archive is distrusted: paths that lead out of it, links and devices, encrypted members, and members
+Nothing in an archive is trusted: paths that lead out of it, links and devices, encrypted members, and members
 or whole archives that unpack to far more than real data sets do.
 """
 
@@ -136,7 +136,7 @@ class ArchiveTree:
         self._unpacked = 0
 
     def _add(self, name: str, handle: Any, stamp: Stamp) -> None:
-        """Take in a file.
+        """Add a file.
 
         Raises:
             IccldError: Its path leads out of the archive, or it is too large.

@@ -1,4 +1,4 @@
-"""A set that is wanted larger: what is there is taken over, only the further frames are made."""
+"""Extending a prepared set: its frames are reused, and only the further ones are made."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_larger(source: object, info: DatasetInfo, origin: Mapping[str, Any]) -> b
 
 
 def adopt(final: Path, journal: Journal, root: Path) -> None:
-    """Take over the frames of a finished set that a run has not made yet; damaged ones are left to be made again.
+    """Reuse the frames of a finished set that a run has not made yet; damaged ones are made again.
 
     Args:
         final: The finished set's folder; nothing in it is changed.
@@ -53,8 +53,8 @@ def adopt(final: Path, journal: Journal, root: Path) -> None:
                 journal.finish(frame.split, key, record)
 
 
-def keep_company(final: Path, root: Path) -> None:
-    """Take over what a user sees beside the frames and the new set has none of, such as a drive."""
+def copy_further_files(final: Path, root: Path) -> None:
+    """Copy further files of the old set, such as a drive, that the new one lacks."""
     for path in final.iterdir():
         if path.is_file() and path.name != INFO_NAME and not (root / path.name).exists():
             _link(path, root / path.name)

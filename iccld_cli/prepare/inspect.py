@@ -1,4 +1,4 @@
-"""What is worth knowing about a prepared data set, and about a source and a target together."""
+"""A report on a prepared data set, and on a source and a target together."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def inspect(data: PreparedDataset, target: PreparedDataset | None = None) -> Rep
 
 
 def own_warnings(info: DatasetInfo) -> list[str]:
-    """What a data set by itself gives reason to warn about."""
+    """Warnings about a single data set."""
     found = []
     rows = {row["name"]: row for row in class_rows(info)}
     classes = {name: row for name, row in rows.items() if name != "ignore"}
@@ -143,4 +143,6 @@ def _compare(report: Report, source: DatasetInfo, target: DatasetInfo) -> None:
             report.warnings.append(f"{name} is unknown to the target {target.name}: it is not scored")
     folded = [f"{fine} as {coarse}" for fine, coarse in target.covers.items() if fine in source.classes_known]
     if folded:
-        report.warnings.append(f"{target.name} does not tell some classes apart; trained there: {', '.join(folded)}")
+        report.warnings.append(
+            f"{target.name} does not distinguish some classes; they are trained as others: {', '.join(folded)}"
+        )

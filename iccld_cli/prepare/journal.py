@@ -64,7 +64,7 @@ class Journal:
         return self._db.execute(query, values).fetchone()[0]
 
     def add(self, frames: Iterable[tuple[RawFrame, str, str]]) -> int:
-        """Take in the frames of a scan; what was done of unchanged files stays done, what is gone is dropped.
+        """Add the frames of a scan; what was done of unchanged files stays done, what is gone is dropped.
 
         Args:
             frames: Frame, sizes and stamp (see `Adapter.stamp`).

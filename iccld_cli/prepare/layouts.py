@@ -1,8 +1,8 @@
 """Where the frames of an official data set lie: paths matched at any depth, packed, unpacked or both.
 
-People unpack each archive into a folder of its own, all into one, or leave them packed. So no folder is the one that
-counts: every file of the tree is looked at once, and what has the path of a frame or of its label from some folder
-on is taken, wherever that folder lies.
+People unpack each archive into a folder of its own, all into one, or leave them packed. So no folder is
+expected at a fixed place: every path of the tree is compared once, and a file whose path ends like that of a frame or
+of its label is taken.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Chooser:
         """The path to be read: the least deep one, unless they differ.
 
         Raises:
-            IccldError: Two of them have different content, so that nobody can tell which one is meant.
+            IccldError: Two of them have different content, so that it is unclear which one is meant.
         """
         first, *others = sorted(paths, key=lambda path: (path.count("/"), path))
         self._look_at_archives(first)

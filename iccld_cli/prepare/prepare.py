@@ -57,13 +57,13 @@ class Source(Loader, Protocol):
         """Frames with what is ready of them, see `Adapter.stream`."""
 
     def classes_known(self) -> tuple[str, ...] | None:
-        """Classes that the labels tell apart."""
+        """Classes that the labels distinguish."""
 
     def describe(self) -> dict[str, Any]:
         """Adapter, path and options."""
 
     def findings(self) -> dict[str, Any]:
-        """What the scan came upon, see `Adapter.findings`."""
+        """What the scan found, see `Adapter.findings`."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
         _refuse_bad(source, journal, final.name, options)
         _write_set(source, journal, work / "data", final.name, origin, options)
         if larger:
-            growth.keep_company(final, work / "data")
+            growth.copy_further_files(final, work / "data")
         keep_work = False
         _move_into_place(work / "data", final)
     finally:

@@ -1,4 +1,4 @@
-"""What a person looks at: a contact sheet with the labels over the images, and a page with the class table."""
+"""For people: a contact sheet with the labels over the images, and a page with the class table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames through all cores, with a bounded number under way."""
+"""Frames processed on all cores, a bounded number at a time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`prepare --check`: what a run would do, reported in under a minute and without writing anything.
 
-Every name is listed, the headers of some hundred files are read, and some twenty frames go through the very code of a
-run, spread over the whole set. What is true of all files only a run can tell.
+Every name is listed, the headers of some hundred files are read, and some twenty frames go through the code of a
+run, spread over the whole set. Only a run reads all files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KEPT_NAMES = 2_000_000
 
 @dataclass
 class Rehearsal:
-    """What a look at one data set found.
+    """What the check of one data set found.
 
     Attributes:
         name: Name of the prepared data set.
@@ -96,7 +96,7 @@ class Rehearsal:
 
 
 def rehearse(source: Source, out: Path, name: str, options: PrepareOptions) -> Rehearsal:
-    """Look at one data set.
+    """Check one data set.
 
     Args:
         source: What would be read; its compressed archives opened with `peek`.
@@ -260,7 +260,7 @@ def _size(tree: Tree, path: str) -> tuple[tuple[int, int], bool]:
 
 
 def _read_frames(look: Rehearsal, source: Source, frames: list[RawFrame], options: PrepareOptions) -> None:
-    """Send some frames through the code of a run, and reckon from them what all need."""
+    """Send some frames through the code of a run, and estimate from them what all need."""
     if isinstance(source, Video):
         frames = list(itertools.islice(source.scan(), _FRAMES_OF_A_VIDEO))  # to reach later ones all must be decoded
     job = FrameJob(source, Path(), options.size)

@@ -32,7 +32,7 @@ class Totals:
     doubts: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, frame: Frame, record: dict[str, Any]) -> None:
-        """Take in a frame and its record, see `iccld_cli.prepare.worker.process`."""
+        """Add a frame and its record, see `iccld_cli.prepare.worker.process`."""
         mean, std = record["mean"], record["std"]
         self.splits[frame.split] = self.splits.get(frame.split, 0) + 1
         for train_id, count in (frame.pixels or {}).items():

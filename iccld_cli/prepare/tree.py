@@ -18,7 +18,7 @@ INFO_NAME, INDEX_NAME = "dataset.json", "index.jsonl"  # as in `data.prepared`, 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells one version of a file from another.
+    """What identifies a version of a file.
 
     Attributes:
         size: Bytes.
@@ -140,7 +140,7 @@ class FolderTree:
         """Size and modification time."""
         try:
             stat = os.stat(self.root / path)
-        except OSError:  # as good as not there: reading it tells what is wrong, as that one frame's
+        except OSError:  # treated as missing: reading it reports the error for that one frame
             return None
         return Stamp(stat.st_size, stat.st_mtime_ns)
 

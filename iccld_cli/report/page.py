@@ -253,7 +253,7 @@ Block = Text | Numbers | Table | Bars | Pictures | Clip | Matrix | Reliability |
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and its content."""
 
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)

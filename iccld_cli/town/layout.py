@@ -13,7 +13,7 @@ from iccld_cli.town.yard import Yard
 
 
 def furnish(plan: Plan, colors: Palette, chunk: int, detail: int) -> Mesh:
-    """Everything that stands still in one chunk.
+    """All static objects of one chunk.
 
     Args:
         plan: The street.

@@ -104,7 +104,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Style:
-    """Everything that tells one look from another for one town.
+    """Everything that differs between the looks of one town.
 
     Attributes:
         gritty: Weathered textures.

@@ -1,4 +1,4 @@
-"""Small mesh kit: quads with a colour slot, a texture tile and a label, and the shapes built from them.
+"""Meshes: quads with a colour slot, a texture tile and a label, and the shapes built from them.
 
 Local axes are x right, y up, z forward, in metres; an object stands on y = 0.  Faces carry their outward normal
 explicitly, so corner order only decides how a texture lies: corner 0 is the tile's top left, 1 its top right.
@@ -125,7 +125,7 @@ def merge(parts: Iterable[Mesh]) -> Mesh:
 
 @dataclass(frozen=True)
 class Placed:
-    """A mesh and where it stands, not yet worked out: `place_all` does many in one pass.
+    """A mesh and its position, not yet computed: `place_all` does many in one pass.
 
     Attributes:
         mesh: What is placed.

@@ -24,7 +24,7 @@ def share(light: Light, rays: np.ndarray, kind: np.ndarray) -> np.ndarray:
 
 
 def add_reflections(buf: GBuffer, light: Light, image: np.ndarray) -> None:
-    """Replaces the sky that wet ground mirrors by whatever stands in the way of it, in place.
+    """Replaces the sky that wet ground mirrors by whatever hides it, in place.
 
     Args:
         buf: Geometry buffer.

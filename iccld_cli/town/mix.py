@@ -108,7 +108,7 @@ def parse_shares(text: str, known: Sequence[str], option: str) -> Shares:
         found[name] = _share(number, option) if colon else 1.0
     total = sum(found.values())
     if not 0 < total < math.inf:
-        raise IccldError(f"{option}: the shares of {text!r} add up to nothing", "give at least one above 0")
+        raise IccldError(f"{option}: the shares of {text!r} add up to 0", "give at least one above 0")
     return tuple((name, round(found[name] / total, 6)) for name in known if found.get(name))
 
 

@@ -28,7 +28,7 @@ def furnish_side(yard: Yard, lo: float, hi: float) -> None:
         _bank(yard, lo, hi)
     zone = plan.zone(yard.chunk, yard.side)
     if plan.is_crossing(yard.chunk):
-        # A side road: nothing stands along it but the sign for those who wait there.
+        # A side road: nothing along it but the sign at its end.
         if yard.side:
             yard.put(street.sign("priority"), plan.half(1) + 0.9, lo + 1)
         return
@@ -80,7 +80,7 @@ def _tree(yard: Yard, off: float, lo: float, hi: float, small: float = 0.75, lar
 
 
 def _wood(yard: Yard, lo: float, hi: float) -> None:
-    """A closed edge of trees and bushes, denser than what can be told apart behind it."""
+    """A closed edge of trees and bushes, so dense that nothing behind it is visible."""
     front = yard.plan.front(yard.side) + 1.0 + 0.8 * _slope(yard, (lo + hi) / 2)
     for _ in range(round((hi - lo) / 3.0)):
         _tree(yard, front + 2.5 + 16 * yard.rng.uniform() ** 1.3, lo, hi, 0.9, 1.7)

@@ -66,7 +66,7 @@ class Town:
     def near(self, s: float) -> list[Mesh]:
         """Furniture of the chunks seen from position ``s``."""
         here = int(s // CHUNK)
-        # Outside towns the view is wide, and what stands there is soon drawn.
+        # Outside towns the view is wide, and the few objects there are drawn quickly.
         ahead = AHEAD if self.plan.kind == "urban" else FAR_AHEAD
         want = [(here + k, 2 if k < 2 else 1 if k < 4 else 0) for k in range(ahead + 1)]
         self.chunks = {key: mesh for key, mesh in self.chunks.items() if key in want}

@@ -134,7 +134,7 @@ def _person(rng: np.random.Generator, colors: Palette, time: float, speed: float
 
 
 def _walkers(out: list[Placed], plan: Plan, colors: Palette, ego: Ego, time: float, side: int, row: int) -> None:
-    """One file of a sidewalk: two walk opposite ways, the third stands about."""
+    """One row of pedestrians on a sidewalk: two walk in opposite directions, the third stands still."""
     key = 50 + side * 3 + row
     speed = (1.35, -1.15, 0.0)[row]
     base = plan.front(side) - plan.walk[side] * (0.28, 0.62, 0.12)[row]

@@ -24,7 +24,7 @@ class TrainingData:
         space: Their common label space.
         classes: TrainIds that are trained: those that the sources know, or that the start file knows.
         folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because it is not in
-            `classes` and the labels that are scored do not tell the two apart (truck and car, say).
+            `classes` and the labels that are scored do not distinguish the two (truck and car, say).
         val: The data set whose held-back split is scored during training; None for the first target that has one.
         notes: What the user should know of the classes, a sentence each.
     """
@@ -106,7 +106,7 @@ def open_data(
         targets: Folders of target data sets.
         val: Folder of the data set that is scored during training, apart from the targets.
         start: Header of the model file that training starts from.
-        names: Learn these classes only.
+        names: Train these classes only.
 
     Raises:
         IccldError: A folder is not a prepared data set, a source has no labels, label spaces differ, or a class is

@@ -80,13 +80,8 @@ def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tupl
         estimate = model.denoiser(torch.randn_like(z_0), torch.zeros(len(z_0), dtype=torch.int64), z_0)
         return logits.float().mean() + model.decoder(estimate, skip).float().mean()
 
-    return weights, saved_for_backward(forward) // 2 * _images(config, adversarial)
-
-
-def _images(config: Config, adversarial: bool) -> int:
-    """Images of a micro-batch that pass with a gradient."""
     stage = stage2_class(config) if adversarial else Stage1
-    return stage.trained_images(config) * config.data.batch_size
+    return weights, saved_for_backward(forward) // 2 * stage.trained_images(config) * config.data.batch_size
 
 
 def _count(part: nn.Module) -> int:

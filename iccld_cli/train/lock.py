@@ -52,7 +52,7 @@ def _take(run: Path, made: list[Path]) -> tuple[int | None, tuple[str, str | Non
         made: Filled with the folders that had to be made for it.
 
     Returns:
-        A handle that holds the lock, or None; and what stands against training here, as an error's two parts.
+        A handle that holds the lock, or None; and why no training can start here, as an error's two parts.
     """
     path, handle = run / LOCK_NAME, None
     end = time.monotonic() + _PATIENCE

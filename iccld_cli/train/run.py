@@ -115,7 +115,7 @@ def adapt_adv(config: Config, data: TrainingData, options: RunOptions, start: St
         config: The configuration.
         data: The data sets.
         options: Run folder and the like.
-        start: A model file of stage 1, or of stage 2, whose UNet then learns on.
+        start: A model file of stage 1, or of stage 2, whose UNet is trained further.
 
     Returns:
         The model file.
@@ -252,7 +252,9 @@ def _with_recorded_classes(data: TrainingData, options: RunOptions, stage: str) 
     facts = read_record(states[-1])["facts"].get("data")
     recorded = facts.get("classes") if isinstance(facts, dict) else None
     if not isinstance(recorded, list) or not all(isinstance(name, str) for name in recorded):
-        return data  # of an older version, which named none; what is damaged differs from this run's and is told so
+        return (
+            data  # of an older version, which named none; a damaged one differs from this run's and is reported as such
+        )
     return data.with_recorded_classes(recorded)
 
 

@@ -101,7 +101,7 @@ def test_scores_are_told_when_a_file_cannot_be_written(command, tmp_path, capsys
     assert call([*command, "--json", tmp_path / "in-the-way/e.json"]) == 1
     said = capsys.readouterr()
     assert "mIoU" in said.out
-    assert "a file of that name is in the way" in said.err
+    assert "a file of that name exists" in said.err
 
 
 @pytest.mark.parametrize(

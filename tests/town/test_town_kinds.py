@@ -102,7 +102,7 @@ def test_shares_are_read_in_any_order_and_divided_by_their_sum():
         ("urban:-1", "no share"),
         ("urban:nan", "no share"),
         ("urban:inf", "no share"),
-        ("urban:0", "add up to nothing"),
+        ("urban:0", "add up to 0"),
         ("", "has no ''"),
     ],
 )

@@ -132,14 +132,14 @@ class Adapter:
         raise NotImplementedError
 
     def classes_known(self) -> tuple[str, ...] | None:
-        """Names of the classes that the labels tell apart, in the order of the label space."""
+        """Names of the classes that the labels distinguish, in the order of the label space."""
         if not self.labelled:
             return None
         named = {name for name in self.ids.values() if name is not None}
         return tuple(name for name in self.label_space.names if name in named)
 
     def stamp(self, frame: RawFrame) -> tuple[str, str]:
-        """What tells this version of a frame's files from another.
+        """What identifies this version of a frame's files.
 
         Returns:
             The sizes, which go into the data set's digest; and sizes with modification times or checksums, by
@@ -198,7 +198,7 @@ class Adapter:
         return map_ids(self.raw_ids(frame), ids, self.label_space)
 
     def raw_ids(self, frame: RawFrame) -> np.ndarray:
-        """The ids of a frame's label file as they stand there.
+        """The ids of a frame's label file unmapped.
 
         Returns:
             (H, W), uint8 or uint16.
@@ -215,7 +215,7 @@ class Adapter:
         return raw[..., self.label_channel or 0]
 
     def label_values(self, frame: RawFrame) -> dict[str, str | None]:
-        """What a frame's label file holds, for a look before the work: each id with its class name.
+        """What a frame's label file holds, for the check before the run: each id with its class name.
 
         Raises:
             IccldError: The file is missing or damaged.
@@ -225,7 +225,7 @@ class Adapter:
         return {str(i): self.ids.get(int(i), "unknown") for i in np.unique(self.raw_ids(frame))}
 
     def findings(self) -> dict[str, Any]:
-        """What the last `scan` came upon, as further fields of `dataset.json`."""
+        """What the last `scan` found, as further fields of `dataset.json`."""
         return {}
 
     def describe(self) -> dict[str, Any]:

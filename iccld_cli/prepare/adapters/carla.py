@@ -104,7 +104,7 @@ class Carla(Adapter):
     """Pairs of folders (`CameraRGB/ CameraSeg/`, `rgb/ semantic/`, ...), tag in the red channel of an 8-bit RGB PNG.
 
     A recording may hold several such pairs (drives, cameras). The raw tags are needed, not the picture in Cityscapes
-    colours. Which table they follow is told by the tags themselves; `--set carla.ids=` decides when they cannot.
+    colours. The table is recognised from the tags themselves; `--set carla.ids=` decides when that fails.
     """
 
     name = "carla"
@@ -144,22 +144,22 @@ class Carla(Adapter):
         Raises:
             IccldError: No reading gives a road, or two recordings follow different tables.
         """
-        told: dict[str, str] = {}
+        found: dict[str, str] = {}
         for base, _, labels in self._pairs[:: max(1, len(self._pairs) // _PAIRS_LOOKED_AT)]:
             if table := self._table_of(join(base, labels)):
-                told.setdefault(table, join(base, labels))
-        if len(told) > 1:
-            (one, here), (other, there), *_ = told.items()
+                found.setdefault(table, join(base, labels))
+        if len(found) > 1:
+            (one, here), (other, there), *_ = found.items()
             raise IccldError(
                 f"{here} in {self.tree.describe()} has the tags of {one}, {there} those of {other}",
                 "prepare them one by one, each with a --name of its own",
             )
-        if not told:
+        if not found:
             raise IccldError(
                 f"cannot tell which table the tags in {self.tree.describe()} follow",
                 "choose with --set carla.ids=lyft, 0.9.10 or 0.9.14; the raw tags are needed, not colours",
             )
-        return next(iter(told))
+        return next(iter(found))
 
     def _table_of(self, folder: str) -> str | None:
         """Look at a few labels: what fills the lower middle of a frame is the road. None where no table gives one."""

@@ -118,7 +118,7 @@ class Idd(OfficialSet):
     official: Mapping[str, Part] = {"train": Part(14027), "val": Part(2036), "test": Part(4038)}
 
     def __init__(self, tree: Tree, options: Mapping[str, str] | None = None, labelled: bool = True) -> None:
-        """Tell IDD-Lite from the full set.
+        """Recognise IDD-Lite or the full set.
 
         Raises:
             IccldError: Neither is there, or both are.

@@ -29,7 +29,7 @@ class Part:
 
     Attributes:
         frames: Number of images.
-        archive: Name of the download that holds them, empty where nobody could tell it.
+        archive: Name of the download that holds them, empty where it is not known.
         optional: Whether many do without it, so that its absence is not worth a word.
     """
 
@@ -100,7 +100,7 @@ class OfficialSet(Adapter):
         return self._found
 
     def nothing(self, found: Found) -> IccldError:
-        """The error that says that no frame is there, and why as far as can be told."""
+        """The error that says that no frame is there, and why, as far as is known."""
         other = self._other_set()
         hint = found.hint() or self.diagnosis() or f"{other}expected {self.expected} there"
         return IccldError(f"no {self.title()} in {self.tree.describe()}", hint)
@@ -130,7 +130,7 @@ class OfficialSet(Adapter):
         return ""
 
     def scan(self) -> Iterator[RawFrame]:
-        """List the frames that can be used; what is left out and what is missing stands in `findings` afterwards."""
+        """List the frames that can be used; what is left out and what is missing is in `findings` afterwards."""
         from iccld_cli.prepare.layouts import Chooser, missing_labels
 
         found, chooser = self.find(), Chooser(self.tree)
@@ -209,7 +209,7 @@ class OfficialSet(Adapter):
         return f"{', '.join(parts)} frames{lost}"
 
     def findings(self) -> dict[str, Any]:
-        """What `scan` came upon, for `dataset.json`.
+        """What `scan` found, for `dataset.json`.
 
         Returns:
             `known_bad`, the frames left out, each with `file` and `reason`; and `notices`, sentences. Each only where

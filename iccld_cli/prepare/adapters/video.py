@@ -87,7 +87,7 @@ class Video:
             except av.error.FFmpegError as error:
                 raise IccldError(f"{self.path} is damaged ({error.strerror})", _HINT) from None
             times.sort()
-            # Where every frame has a time of its own, frames are told by it: what a decoder drops shifts no number.
+            # Where each frame has its own time, it gives the number: frames that the decoder drops shift no number.
             self._numbers = (
                 {time: i for i, time in enumerate(times)} if distinct and len(set(times)) == len(times) else {}
             )
