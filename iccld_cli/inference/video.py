@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -152,6 +153,11 @@ class VideoReader:
         return max(1, round(short * self.fps)) if short or cut_off(self.path) else 0
 
 
+_EQUAL_EACH_TIME = {"x264-params": "asm=ssse3"} if platform.machine().lower() in ("x86_64", "amd64") else {}
+"""With its AVX2 code x264 (core 165) gives small frames other bits now and then, for the same input on one thread: up
+to half of the videos of 96x64, 7 % of some of 200x160. Without it 360 of 360 were equal, in the same time and size."""
+
+
 class VideoWriter:
     """Writes an H.264 MP4 that browsers play: yuv420p, index in front, BT.709 colours.
 
@@ -194,7 +200,7 @@ class VideoWriter:
                 "libx264",
                 # The nominal rate only; some files state a nonsensical one, which x264 would refuse.
                 rate=fps.limit_denominator(1001) if 0 < fps <= 1000 else DEFAULT_FPS,
-                options={"crf": str(crf), "preset": preset},
+                options={"crf": str(crf), "preset": preset, **_EQUAL_EACH_TIME},
             )
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             context = stream.codec_context
