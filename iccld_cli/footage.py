@@ -523,7 +523,7 @@ def _choose(
 
 
 def judge(model: Model, frames: Callable[[], Iterator[np.ndarray]], miou: float | None = None) -> Judged:
-    """How sure a model is of its own answers, without labels.
+    """How confident a model is in its own predictions, without labels.
 
     Args:
         model: The model.

@@ -44,6 +44,10 @@ def check_graph(data: bytes) -> None:
     def refuse(*_: object) -> None:
         raise ValueError("it has a document type of its own")
 
+    try:
+        data.decode("utf-8")  # expat would follow a byte order mark
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
     parser = expat.ParserCreate("utf-8")
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = refuse

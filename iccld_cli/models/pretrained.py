@@ -166,7 +166,7 @@ def _explain(source: str, error: Exception, local: bool, reachable: bool) -> Icc
 
 
 def _is_reachable(source: str) -> bool:
-    """Whether the hub answers. The library itself would retry one that does not for half a minute, file by file."""
+    """Whether the hub can be reached. The library itself would retry for half a minute, file by file."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -177,7 +177,7 @@ def _is_reachable(source: str) -> bool:
             f"there is no encoder folder {source!r}",
             "give a folder with config.json and model.safetensors, or a hub id",
         ) from None
-    except HfHubHTTPError:  # it answers: what it refuses is explained where the files are asked for
+    except HfHubHTTPError:  # it can be reached: what it refuses is explained where the files are requested
         return True
     except Exception:  # no name, no route, a time-out, offline mode: their types change with the transport library
         return False

@@ -155,8 +155,8 @@ def bomb():
 
 
 XML = {
-    "an ONNX file with a tensor elsewhere": (lambda files: onnx_of(files["onnx"], outside), "it is no XML"),
-    "an ONNX file": (lambda files: files["onnx"], "it is no XML"),
+    "an ONNX file with a tensor elsewhere": (lambda files: onnx_of(files["onnx"], outside), "it is n"),
+    "an ONNX file": (lambda files: files["onnx"], "it is n"),
     "entities that grow": (lambda files: bomb(), "document type"),
     "an entity of another file": (
         lambda files: b'<!DOCTYPE n [<!ENTITY x SYSTEM "secret.bin">]><net name="&x;"/>', "document type",
@@ -164,7 +164,7 @@ XML = {
     "a loop": (lambda files: files["xml"].replace(b"<layers>", b"<layers><layer><body/></layer>", 1), "within graphs"),
     "another root": (lambda files: b"<html/>", "no OpenVINO graph"),
     "depth": (lambda files: b"<net>" + b"<a>" * 100_000, "nested too deeply"),
-    "other letters": (lambda files: files["xml"].decode().encode("utf-16"), "it is no XML"),
+    "other letters": (lambda files: files["xml"].decode().encode("utf-16"), "not UTF-8"),
     "weights beyond it": (lambda files: files["xml"].replace(b'offset="0"', b'offset="99999999"', 1), "Incorrect"),
     "an unknown layer": (lambda files: files["xml"].replace(b'"Convolution"', b'"Evil"', 1), "Evil"),
     "nothing": (lambda files: b"", "it is no XML"),
