@@ -122,7 +122,7 @@ def test_weights_that_overflow_are_told(fast, tmp_path):
     entry = cache.find(cache.cache_folder(), conversion_key(fast.path, None))
     text, weights = entry.graph.read_text(), bytearray(entry.graph.with_suffix(".bin").read_bytes())
     spans = [(int(n), int(at)) for at, n in re.findall(r'element_type="f32"[^>]* offset="(\d+)" size="(\d+)"', text)]
-    for size, start in spans:
+    for size, start in [span for span in spans if span[0] >= 64]:  # small ones are shared with sizes and axes
         weights[start : start + size] = np.full(size // 4, np.nan, np.float32).tobytes()
     (tmp_path / "graph.xml").write_text(text)
     (tmp_path / "graph.bin").write_bytes(weights)
