@@ -26,13 +26,19 @@ def test_the_wheel_holds_what_is_not_python(wheel):
         names = set(archive.namelist())
     package = ROOT / "iccld_cli"
     wanted = {
-        p.relative_to(ROOT).as_posix() for p in package.rglob("*") if p.suffix in (".py", ".pyi", ".toml", ".html")
+        p.relative_to(ROOT).as_posix()
+        for p in package.rglob("*")
+        if p.suffix in (".py", ".pyi", ".toml", ".html", ".css", ".js")
     }
     assert wanted <= names
     assert {
         "iccld_cli/py.typed",
         "iccld_cli/assets/iccld-small.safetensors",
         "iccld_cli/assets/iccld-small.md",
+        "iccld_cli/assets/iccld-roads.safetensors",
+        "iccld_cli/assets/iccld-roads.md",
+        "iccld_cli/assets/efficientnet-lite0-imagenet.safetensors",
+        "iccld_cli/assets/efficientnet-lite0-imagenet.md",
     } <= names
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}
 

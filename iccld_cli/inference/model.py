@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 Want = Literal["confidence", "uncertainty", "disagreement", "probabilities"]
 """What can be asked for besides labels."""
 
-DEFAULT_MODEL = "iccld-small.safetensors"
-"""The shipped model that is meant where nobody names one."""
+SHIPPED_MODELS = {"small": "iccld-small.safetensors", "roads": "iccld-roads.safetensors"}
+"""Models that come with the program, by the names that stand for their files."""
+
+DEFAULT_MODEL = "small"
 
 SUFFIXES = (".safetensors", ".onnx", ".xml")
 """Of model files."""
@@ -215,19 +218,22 @@ def find_model(given: Path | str | None) -> Path:
     """The model file that is meant.
 
     Args:
-        given: A file, a folder that holds one model file, the id of a model on the Hugging Face hub, which is
-            downloaded, or None for the one that is shipped.
+        given: A file, a folder that holds one model file, the name of a shipped model where no file has it, the id
+            of a model on the Hugging Face hub, which is downloaded, or None for the shipped model `small`.
 
     Raises:
         IccldError: There is none, or several, or the hub cannot be reached.
     """
-    if given is None:
-        shipped = shipped_file(DEFAULT_MODEL)
+    name = DEFAULT_MODEL if given is None else str(given)
+    if given is None or (name in SHIPPED_MODELS and not os.path.lexists(name)):
+        shipped = shipped_file(SHIPPED_MODELS[name])
         if shipped is None:
             raise IccldError(
-                "this installation comes without a model file", "name one with --ckpt, such as RUN/stage2.safetensors"
+                "this installation comes without that model file",
+                "name one with --ckpt, such as RUN/stage2.safetensors",
             )
         return shipped
+    assert given is not None
     path = Path(given)
     if is_hub_id(given):
         path = download(path.as_posix())

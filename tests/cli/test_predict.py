@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from iccld_cli import shipped
-from iccld_cli.checkpoint import load_segmenter, save_segmenter
+from iccld_cli.checkpoint import check_segmenter, load_segmenter, save_segmenter
 from iccld_cli.inference.images import read_image
-from iccld_cli.inference.model import load_model
+from iccld_cli.inference.model import SHIPPED_MODELS, find_model, load_model
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model, make_video, scene
@@ -242,3 +242,14 @@ def test_real_dashcam_video(iccld, models, tmp_path):
     with av.open(str(tmp_path / "overlay/solidWhiteRight.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.frames, stream.average_rate) == (960, 540, 10, 25)
+
+
+def test_a_shipped_model_by_its_name_unless_a_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, file in SHIPPED_MODELS.items():
+        assert find_model(name).name == file
+        header = check_segmenter(find_model(name))
+        assert header.working_height == 360
+    (tmp_path / "roads").write_bytes(b"own")
+    assert find_model("roads") == Path("roads")
+    assert find_model(None).name == "iccld-small.safetensors"
