@@ -13,11 +13,12 @@ from iccld_cli.labels import CITYSCAPES
 
 _GROUPS: dict[str, str] = {
     "Data": "source target val classes data split inputs images masks label_map video fps hold_out unlabeled set_ "
-    "skip_bad size limit every start end ignore_mask calibrate labelled minutes",
+    "skip_bad size limit every start end ignore_mask calibrate labelled minutes "
+    "no_labels",
     "Virtual town": "virtual look kinds light rain virtual_drive",
     "Model": "ckpt preset encoder config assignments steps samples scales flip height smooth opset format_ licence "
     "source_only recipe",
-    "Training": "iterations crop save_every resume dry_run",
+    "Training": "iterations crop save_every resume dry_run select",
     "Machine": "device backend precision batch_size compile workers seed engine ray_address part merge speed",
     "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json_path as_json "
     "report push rule by predict",
@@ -41,7 +42,12 @@ EXAMPLES = {
     "adapt-seg": ["adapt-seg --source data/gta5 --target data/cityscapes --preset base --out runs/a"],
     "adapt-adv": ["adapt-adv --ckpt runs/a/stage1.safetensors"],
     "config": ["config optim.lr"],
-    "evaluate": ["evaluate --ckpt runs/a/stage2.safetensors --data data/cityscapes --report scores.html"],
+    "evaluate": [
+        "evaluate --ckpt runs/a/stage2.safetensors --data data/cityscapes --report scores.html",
+        "evaluate --ckpt a.safetensors --ckpt b.safetensors --data data/camvid --steps 0,1 --by drive",
+        "evaluate --data data/camvid --rule official --json scores.json",
+        "evaluate --no-labels --data data/dashcam --source data/carla",
+    ],
     "predict": [
         "predict dashcam.mp4",
         "predict leftImg8bit/test --ckpt runs/a/stage2.safetensors --save labelIds --out submission",
@@ -76,6 +82,9 @@ VALUES: dict[str, Callable[[], list[str]]] = {
     "format_": lambda: ["onnx", "openvino", "half", "hub"],
     "split": lambda: ["val", "test", "train"],
     "height": lambda: ["own"],
+    "rule": lambda: ["known", "official"],
+    "by": lambda: ["drive", "condition", "camera", "folder", "size"],
+    "select": lambda: ["miou", "labels-free"],
 }
 """Name of an option's parameter, with the command's in front where they differ -> its values, for shell completion."""
 
