@@ -26,7 +26,7 @@ _GROUPS: dict[str, str] = {
 PANELS = {name: group for group, names in _GROUPS.items() for name in names.split()}
 """Name of an option's parameter -> the group it is shown in; others are shown last."""
 
-RAW_SETS = "Raw data sets"
+RAW_SETS, OTHERS = "Raw data sets", "More"
 
 METAVARS = {
     "preset": "NAME", "encoder": "ID|DIR", "config": "FILE", "device": "DEVICE", "precision": "P", "split": "NAME",
@@ -100,7 +100,7 @@ def dress(command: str, parameters: list[Any]) -> None:
             parameter.display_type_rich = lambda ctx: None  # typer would say <list[str]>
             continue
         if parameter.rich_help_panel is None:
-            parameter.rich_help_panel = PANELS.get(name, RAW_SETS if command == "prepare" else None)
+            parameter.rich_help_panel = PANELS.get(name, RAW_SETS if command == "prepare" else OTHERS)
         if parameter.metavar is None:
             parameter.metavar = _type_name(name, parameter)
         values = VALUES.get(f"{command} {name}") or VALUES.get(name)
