@@ -74,7 +74,9 @@ def test_several_sets_in_one_run_and_inspect(tmp_path):
     done = iccld("inspect", tmp_path / "data/carla", tmp_path / "data/camvid", "--json", report)
     assert done.returncode == 0, done.stderr
     assert "10 classes are scored: road, sidewalk, building" in done.stdout
-    assert "camvid does not tell some classes apart; trained there: wall as building" in " ".join(done.stdout.split())
+    assert "camvid does not distinguish some classes; they are trained as others: wall as building" in " ".join(
+        done.stdout.split()
+    )
     assert "rider is unknown to the source carla" in done.stdout
     found = json.loads(report.read_text())
     assert len(found["scored"]) == 10

@@ -75,6 +75,6 @@ def test_a_target_that_does_not_tell_classes_apart(tmp_path):
     source = make(tmp_path / "a", ("road", "car", "truck", "bus"), {"road": 1})
     target = make(tmp_path / "b", ("road", "car"), {"road": 1}, covers={"truck": "car"})
     warnings = inspect(source, target).warnings
-    assert "b does not tell some classes apart; trained there: truck as car" in warnings
+    assert "b does not distinguish some classes; they are trained as others: truck as car" in warnings
     assert "bus is unknown to the target b: it is not scored" in warnings
     assert not any(text.startswith("truck is unknown") for text in warnings)
