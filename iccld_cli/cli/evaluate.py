@@ -10,7 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
+from iccld_cli.cli.options import (
+    MAX_SAMPLES,
+    Average,
+    Backend,
+    Flip,
+    Height,
+    Scales,
+    parse_height,
+    parse_scales,
+    refuse_inputs,
+)
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 
@@ -31,10 +41,13 @@ def evaluate(
         str | None, typer.Option(metavar="NAME,NAME", help="Score these classes only (default: all that both know).")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
-    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds: the first answers, the others say how sure it is.")
+    ] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
     flip: Flip = False,
+    average: Average = False,
     height: Height = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     backend: Backend = "torch",
@@ -53,7 +66,7 @@ def evaluate(
     from iccld_cli.inference.evaluate import evaluate as run
     from iccld_cli.inference.model import Sampling, find_model, load_model
 
-    sampling = Sampling(steps, seed, samples, parse_scales(scales), flip, parse_height(height))
+    sampling = Sampling(steps, seed, samples, parse_scales(scales), flip, parse_height(height), average=average)
     for path in (json_path, report):
         if path is not None and path.is_dir():
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
@@ -133,13 +146,15 @@ def _report_sections(model: Model, ckpt: Path, dataset: PreparedDataset, result:
         "data": f"{dataset.info.name}/{result.split}, {result.images} images",
         "steps": f"{result.steps}, {result.samples} noise seed(s) from {result.seed}",
         "scales": ", ".join(f"{scale:g}" for scale in result.scales) + (", and mirrored" if result.flip else ""),
+        "answer": "mean of all passes" if result.average else "plain pass",
         "height": f"{result.height} rows" if result.height else "the images' own",
         "run by": f"{result.backend}, {result.precision}",
         "weights": header.sha256[:16],
     }
     colors = dict(zip(header.label_space.names, header.label_space.colors, strict=True))
     sections = score_sections(result.to_json(), facts, colors)
-    sampling = Sampling(result.steps, result.seed, result.samples, result.scales, result.flip, result.height)
+    height, average = result.height, result.average
+    sampling = Sampling(result.steps, result.seed, result.samples, result.scales, result.flip, height, average=average)
     rows = []
     for why, score in result.gallery(_GALLERY):
         image, label = dataset.read_image(score.frame), dataset.read_label(score.frame)

@@ -45,7 +45,7 @@ class Command(TyperCommand):
 
 
 Scales = Annotated[
-    str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,1.5; the results are averaged.")
+    str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,0.75,1.5: 1 answers.")
 ]
 Height = Annotated[
     str | None,
@@ -61,7 +61,10 @@ Backend = Annotated[
         help="What runs a .safetensors file: auto (the fastest), torch, compiled (by torch), openvino.",
     ),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Average with the result of the mirrored image.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Ask the mirrored image as well how sure the answer is.")]
+Average = Annotated[
+    bool, typer.Option("--average", help="Answer with the mean of all scales, the mirrored image and samples.")
+]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales
+from iccld_cli.cli.options import MAX_SAMPLES, Average, Backend, Flip, Height, Scales, parse_height, parse_scales
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
@@ -27,10 +27,13 @@ def predict(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path("predictions"),
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
-    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds: the first answers, the others say how sure it is.")
+    ] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
     flip: Flip = False,
+    average: Average = False,
     save: Annotated[
         str, typer.Option(help="Any of overlay,labels,color,confidence,uncertainty, separated by commas.")
     ] = "overlay",
@@ -67,7 +70,10 @@ def predict(
         say(f"warning: {path} {reason} and is left out", stderr=True)
     file = find_model(ckpt)
     once = len(items) == 1 and not items[0].is_video
-    sampling = Sampling(steps, seed, samples, factors, flip, rows, once)
+    sampling = Sampling(steps, seed, samples, factors, flip, rows, once, average)
+    more = flip or samples > 1 or len(factors) > 1
+    if more and not sampling.needs_all(tuple(kind for kind in kinds if kind == "uncertainty")):
+        _note("warning: --flip, --scales and --samples change no result here: add uncertainty to --save, or --average")
     model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
         say(

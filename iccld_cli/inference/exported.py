@@ -92,6 +92,7 @@ class ExportedModel:
             ("samples", sampling.samples, 1),
             ("scales", ",".join(f"{scale:g}" for scale in sampling.scales), "1"),
             ("flip", sampling.flip, False),
+            ("average", sampling.average, False),
         ):
             if asked is not None and asked != has:
                 its = f"its {name} is {has}" if name in ("steps", "seed", "height") else f"it cannot do {name}"

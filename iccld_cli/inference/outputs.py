@@ -39,14 +39,12 @@ class Maps:
     Attributes:
         labels: TrainIds.
         confidence: 255 x probability of the predicted class.
-        uncertainty: 255 x normalised entropy.
-        disagreement: 255 x disagreement of the noise seeds.
+        uncertainty: 255 x uncertainty, see `Segmentation`.
     """
 
     labels: np.ndarray
     confidence: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
-    disagreement: np.ndarray | None = None
 
     def picture(self, kind: str, image: np.ndarray, options: PredictOptions, header: ModelHeader) -> np.ndarray:
         """The picture of a kind: uint8 (H, W, 3) RGB or (H, W) grey."""
@@ -82,7 +80,7 @@ def existing_outputs(item: Input, options: PredictOptions, inputs: Set[Path]) ->
     """
     existing: list[Path] = []
     missing: list[Path] = []
-    for kind in options.kinds():
+    for kind in options.save:
         path = output_path(item, kind, options.out)
         if path.resolve() in inputs:
             its = "its input" if path.resolve() == item.path.resolve() else "the input"
@@ -112,7 +110,7 @@ def stage_image_outputs(
 ) -> list[Result]:
     """Build every kind of one image's result, not yet under its name."""
     found = []
-    for kind in options.kinds():
+    for kind in options.save:
         data = encode_image(output_path(item, kind, options.out).suffix, maps.picture(kind, image, options, header))
         final = output_path(item, kind, options.out)
         found.append(staged_file(journal, final, functools.partial(_write_bytes, data=data)))
@@ -187,7 +185,7 @@ class VideoOutputs:
         Raises:
             IccldError: The disk is full or the folder cannot be written.
         """
-        for kind in self.options.kinds():
+        for kind in self.options.save:
             try:
                 if kind == "labels":
                     self._write_labels(frame, maps)
@@ -204,7 +202,7 @@ class VideoOutputs:
 
     def described(self) -> str:
         """The first result's path, for a message."""
-        return str(self._final(self.options.kinds()[0]))
+        return str(self._final(self.options.save[0]))
 
     def _final(self, kind: str) -> Path:
         return output_path(self.item, kind, self.options.out)

@@ -4,8 +4,7 @@ OUT/overlay/NAME.jpg|png|mp4       the input in class colours
 OUT/labels/NAME.png                8-bit trainIds; of a video NAME/000000.png, ...
 OUT/color/NAME.png|mp4             class colours alone
 OUT/confidence/NAME.png|mp4        255 x probability of the predicted class
-OUT/uncertainty/NAME.png|mp4       255 x entropy / log K
-OUT/disagreement/NAME.png|mp4      255 x disagreement of the noise seeds, with `uncertainty` and samples > 1
+OUT/uncertainty/NAME.png|mp4       255 x uncertainty, see `model.Segmentation`
 """
 
 from __future__ import annotations
@@ -66,12 +65,13 @@ class PredictOptions:
     def settings(self) -> dict[str, Any]:
         """What results depend on besides the model, JSON-ready."""
         return {
-            "save": list(self.kinds()),
+            "save": list(self.save),
             "steps": self.sampling.steps,
             "samples": self.sampling.samples,
             "seed": self.sampling.seed,
             "scales": list(self.sampling.scales),
             "flip": self.sampling.flip,
+            "average": self.sampling.average,
             "height": self.sampling.height,
             "alpha": self.alpha,
             "legend": self.legend,
@@ -79,15 +79,10 @@ class PredictOptions:
             "batch size": self.batch_size,
         }
 
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of results that are written, `disagreement` included."""
-        more = "uncertainty" in self.save and self.sampling.samples > 1
-        return self.save + (("disagreement",) if more else ())
-
     def wants(self) -> tuple[Want, ...]:
         """What the model is asked for besides labels."""
-        every: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement")
-        return tuple(name for name in every if name in self.kinds())
+        every: tuple[Want, ...] = ("confidence", "uncertainty")
+        return tuple(name for name in every if name in self.save)
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ def score_sections(
         ("error detection AUROC", _number(raw["auroc"])),
         ("seconds per image", f"{raw['seconds_per_image']:.3f}"),
     ]
-    if raw.get("auroc_disagreement") is not None:
-        headline.insert(4, ("AUROC of seed disagreement", _number(raw["auroc_disagreement"])))
     bars = [
         Bar(
             name,

@@ -123,6 +123,7 @@ def test_what_an_interrupt_leaves_says_so_and_goes_when_the_video_is_done(run, i
         (("--steps", 0), "steps was 1, now 0"),
         (("--height", 32), "height was 0, now 32"),
         (("--flip",), "flip was False, now True"),
+        (("--average",), "average was False, now True"),
         (("--no-legend",), "legend was True, now False"),
         (("--limit", 3), "limit was None, now 3"),
         (("--overwrite", "--alpha", 0.25), "alpha was 0.5, now 0.25"),
