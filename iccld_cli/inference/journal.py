@@ -121,7 +121,8 @@ class Journal:
         return (
             entry is not None
             and entry.done
-            and entry.stamp == _stamp(item.path)
+            and not item.live  # a stream is not the same twice
+            and entry.stamp == _stamp(item)
             and all(_measure(self.out / path) == size for path, size in entry.results.items())
         )
 
@@ -150,7 +151,7 @@ class Journal:
         """
         for item, results, problem in done:
             entry = self._entries.setdefault(_key(item), _Entry())
-            entry.stamp, entry.done = _stamp(item.path), False
+            entry.stamp, entry.done = _stamp(item), False
             entry.results = {_below(r.final, self.out): _measure(r.staged) or 0 for r in results}
             entry.problem = None if problem is None else (problem.message, problem.hint)
             self._mine.add(_key(item))
@@ -315,12 +316,15 @@ def sync(path: Path) -> None:
 
 
 def _key(item: Input) -> str:
-    return f"{os.path.abspath(item.path)} -> {item.name.as_posix()}"
+    where = os.path.abspath(item.path) if item.source is None else item.where
+    return f"{where} -> {item.name.as_posix()}"
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(item: Input) -> list[int]:
+    if item.source is not None:
+        return [*item.stamp]
     try:
-        stat = path.stat()
+        stat = item.path.stat()
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns]

@@ -20,6 +20,7 @@ from iccld_cli.header import ModelHeader
 from iccld_cli.imagefiles import JPEG_SUFFIXES, RESULT_QUALITY
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
+from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
 from iccld_cli.report.overlay import colorize, draw_overlay
 
@@ -145,7 +146,12 @@ class VideoOutputs:
     """
 
     def __init__(
-        self, item: Input, reader: VideoReader, options: PredictOptions, header: ModelHeader, journal: Journal
+        self,
+        item: Input,
+        reader: VideoReader | LiveReader,
+        options: PredictOptions,
+        header: ModelHeader,
+        journal: Journal,
     ) -> None:
         """Nothing is opened yet.
 
@@ -159,6 +165,7 @@ class VideoOutputs:
         self.item, self.reader, self.options, self.header, self.journal = item, reader, options, header, journal
         self._writers: dict[str, VideoWriter] = {}
         self._staged: dict[str, Path] = {}
+        self._first: Fraction | None = None
 
     def __enter__(self) -> VideoOutputs:
         return self
@@ -185,13 +192,14 @@ class VideoOutputs:
         Raises:
             IccldError: The disk is full or the folder cannot be written.
         """
+        self._first = frame.time if self._first is None else self._first
         for kind in self.options.save:
             try:
                 if kind == "labels":
                     self._write_labels(frame, maps)
                 else:
                     picture = maps.picture(kind, frame.image, self.options, self.header)
-                    self._writer(kind, picture).write(picture, frame.time)
+                    self._writer(kind, picture).write(picture, frame.time - self._first)
             except OSError as error:
                 raise explain_os_error(error, self._final(kind)) from error
 
@@ -222,7 +230,7 @@ class VideoOutputs:
             self._writers[kind] = VideoWriter(
                 self._staged[kind],
                 (picture.shape[1], picture.shape[0]),
-                self.reader.fps,
+                self.reader.fps / self.options.every,
                 sample_aspect_ratio=Fraction(1) / aspect if turned else aspect,
             )
         return self._writers[kind]

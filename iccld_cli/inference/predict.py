@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +26,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
+from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.model import Model, Sampling, Want
 from iccld_cli.inference.outputs import (
     KINDS,
@@ -31,9 +35,14 @@ from iccld_cli.inference.outputs import (
     existing_outputs,
     stage_image_outputs,
 )
+from iccld_cli.inference.remote import fetch
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader
+from iccld_cli.reading import MAX_FILE
 from iccld_cli.report.overlay import DEFAULT_ALPHA
+
+_LATENCIES = 100_000
+"""Most frames of a stream whose latency is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,9 @@ class PredictOptions:
         legend: Whether overlays name the classes.
         batch_size: Images per pass; None leaves it to the model.
         limit: At most this many images, and frames of each video; None for all.
+        every: Of videos, only frames whose number this divides.
+        start: Of videos, the first second that counts, since the first frame; None for the first frame.
+        end: Of videos, the second at which they end; None for all of it.
         overwrite: Replace results that exist.
         skip_existing: Leave out inputs whose results all exist.
     """
@@ -59,6 +71,9 @@ class PredictOptions:
     legend: bool = True
     batch_size: int | None = None
     limit: int | None = None
+    every: int = 1
+    start: Fraction | None = None
+    end: Fraction | None = None
     overwrite: bool = False
     skip_existing: bool = False
 
@@ -76,13 +91,39 @@ class PredictOptions:
             "alpha": self.alpha,
             "legend": self.legend,
             "limit": self.limit,
+            "every": self.every,
+            "start": None if self.start is None else str(self.start),
+            "end": None if self.end is None else str(self.end),
             "batch size": self.batch_size,
         }
+
+    def choose(self, index: int, time: Fraction) -> Literal["take", "skip", "end"]:
+        """What to do with a frame of a video, by its number and its time; see `video.Choose`."""
+        if self.end is not None and time >= self.end:
+            return "end"
+        return "skip" if index % self.every or (self.start is not None and time < self.start) else "take"
 
     def wants(self) -> tuple[Want, ...]:
         """What the model is asked for besides labels."""
         every: tuple[Want, ...] = ("confidence", "uncertainty")
         return tuple(name for name in every if name in self.save)
+
+
+@dataclass(frozen=True)
+class LiveFacts:
+    """How a stream or camera went.
+
+    Attributes:
+        where: Its name.
+        frames: Frames that were segmented.
+        received: Frames that it sent.
+        latency: Seconds from the arrival of a frame to its results, of half of the frames at most and of 99 in 100.
+    """
+
+    where: str
+    frames: int
+    received: int
+    latency: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -93,15 +134,17 @@ class Summary:
         images: Images predicted.
         frames: Video frames predicted.
         skipped: Inputs whose results existed.
-        problems: (input, what was wrong with it), for inputs that could not be read or only in part.
+        problems: (name of the input, what was wrong with it), for inputs that could not be read or only in part.
         resumed: Inputs that an earlier, unfinished run with the same settings had finished.
+        live: Of the streams and cameras.
     """
 
     images: int
     frames: int
     skipped: int
-    problems: tuple[tuple[Path, IccldError], ...]
+    problems: tuple[tuple[str, IccldError], ...]
     resumed: int = 0
+    live: tuple[LiveFacts, ...] = ()
 
 
 def predict(
@@ -109,19 +152,22 @@ def predict(
     items: Sequence[Input],
     options: PredictOptions,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Predict a list of inputs.
 
     Inputs that cannot be read do not stop the others. A video that breaks off is predicted as far as it decodes.
     Results get their names when their input is done, so that no name ever holds a part. A run that ended early, killed
     or by an error, goes on when it is called again with the same settings (see `Journal`), and its results equal an
-    undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`.
+    undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`. Streams and cameras cannot
+    be resumed; an interrupt ends them, and their results are finished.
 
     Args:
         model: The model.
         items: From `collect`.
         options: What to do.
         progress: Called with (units done, units in all); a unit is an image or a video frame.
+        tell: Called with a line when a stream begins, breaks off or is begun anew.
 
     Raises:
         IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
@@ -145,10 +191,10 @@ def predict(
         left = [item for item in chosen if not journal.finished(item)]
         todo = _without_existing(left, chosen, options, journal)
         journal.claim(chosen)
-        run = _Run(model, options, progress or (lambda done, total: None), journal)
+        run = _Run(model, options, progress or (lambda done, total: None), journal, tell)
         again = set(left)
-        before = [(item.path, journal.problem(item)) for item in chosen if item not in again]
-        run.problems += [(path, problem) for path, problem in before if problem is not None]
+        before = [(item.where, journal.problem(item)) for item in chosen if item not in again]
+        run.problems += [(where, problem) for where, problem in before if problem is not None]
         run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
         run.images([item for item in todo if not item.is_video])
@@ -156,8 +202,30 @@ def predict(
             if item.is_video:
                 run.video(item)
     return Summary(
-        run.done_images, run.done_frames, len(left) - len(todo), tuple(run.problems), len(chosen) - len(left)
+        run.done_images,
+        run.done_frames,
+        len(left) - len(todo),
+        tuple(run.problems),
+        len(chosen) - len(left),
+        tuple(run.live),
     )
+
+
+class _Unreadable(Exception):
+    """An input that cannot be read; it does not stop the others."""
+
+    def __init__(self, problem: IccldError) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@contextlib.contextmanager
+def _named(path: Path, item: Input) -> Iterator[None]:
+    """Turn an error that names a fetched file into one that names where it came from."""
+    try:
+        yield
+    except IccldError as error:
+        raise _Unreadable(IccldError(error.message.replace(str(path), item.where), error.hint)) from None
 
 
 class _Run:
@@ -169,20 +237,33 @@ class _Run:
         options: PredictOptions,
         progress: Callable[[int, int], None],
         journal: Journal,
+        tell: Callable[[str], None],
     ) -> None:
-        self.model, self.options, self.progress, self.journal = model, options, progress, journal
+        self.model, self.options, self.progress, self.journal, self.tell = model, options, progress, journal, tell
         self.total = self.done_images = self.done_frames = 0
-        self.problems: list[tuple[Path, IccldError]] = []
+        self.problems: list[tuple[str, IccldError]] = []
+        self.live: list[LiveFacts] = []
 
     def count(self, item: Input) -> int:
-        """Units of an input; 0 for a video that cannot be opened, which is reported when its turn comes."""
+        """Units of an input; 0 for what is not here yet or cannot be opened, which is reported when its turn comes."""
         if not item.is_video:
             return 1
+        if item.source is not None:
+            return 0
         try:
             with VideoReader(item.path) as reader:
-                return min(reader.announced, self.options.limit or reader.announced)
+                return self._frames_of(reader)
         except IccldError:
             return 0
+
+    def _frames_of(self, reader: VideoReader) -> int:
+        """About how many of a video's frames are to be segmented."""
+        first = 0 if self.options.start is None else min(int(self.options.start * reader.fps), reader.announced)
+        last = reader.announced
+        if self.options.end is not None:
+            last = min(max(int(self.options.end * reader.fps), first), last)
+        number = -(-(last - first) // self.options.every)
+        return min(number, self.options.limit or number)
 
     def images(self, items: list[Input]) -> None:
         """Predict single images; neighbours of equal size share a pass."""
@@ -206,26 +287,41 @@ class _Run:
         self.journal.publish(done)
 
     def video(self, item: Input) -> None:
-        """Predict one video."""
+        """Predict one video, stream or camera."""
         try:
-            reader = VideoReader(item.path)
-        except IccldError as error:
-            self.problems.append((item.path, error))
-            return
+            with contextlib.ExitStack() as held:
+                if item.live:
+                    self._live(item, self._opened(item))
+                elif item.source is None:
+                    with _named(item.path, item):
+                        reader = VideoReader(item.path)
+                    self._video(item, reader)
+                else:
+                    path = held.enter_context(self._fetched(item))
+                    with _named(path, item):
+                        reader = VideoReader(path)
+                    self.total += self._frames_of(reader)
+                    self._video(item, reader)
+        except _Unreadable as error:
+            self.problems.append((item.where, error.problem))
+
+    def _video(self, item: Input, reader: VideoReader) -> None:
         with reader:
             before = self.done_frames
             with VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
                 self._video_frames(reader, outputs)
-            decoded = self.done_frames - before
-            lost = 0 if self.options.limit and decoded >= self.options.limit else reader.missing()
-            problem = self._lost(item, decoded, reader.announced, outputs) if lost else None
+            found = self.done_frames - before
+            complete = reader.stopped or (self.options.limit is not None and found >= self.options.limit)
+            problem = self._lost(item, reader, outputs) if not complete and reader.missing() else None
+            if problem is None and not found:
+                problem = self._nothing(item)
             if problem is not None:
-                self.problems.append((item.path, problem))
-            if decoded:
+                self.problems.append((item.where, problem))
+            if found:
                 outputs.publish(problem)
 
     def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
-        frames = prefetch(itertools.islice(reader.frames(), self.options.limit), 4)
+        frames = prefetch(itertools.islice(reader.frames(self.options.choose), self.options.limit), 4)
         with WriteBehind() as writer, contextlib.closing(frames):
             batches = group(frames, lambda frame: frame.image.shape, self._batch_size)
             found = in_order(self._of_frames, batches, self.model.parallel)
@@ -236,24 +332,88 @@ class _Run:
                     self.done_frames += len(batch)
                     self._advance()
 
+    def _live(self, item: Input, reader: LiveReader) -> None:
+        """One frame after the other, so that none waits for another; an interrupt ends it."""
+        again = "; the run before it is lost, streams cannot be resumed" if self.journal.owns(item) else ""
+        self.tell(f"reading {item.where} until it ends, --end, --limit or Ctrl-C{again}")
+        latencies: deque[float] = deque(maxlen=_LATENCIES)
+        before, interrupt = self.done_frames, None
+
+        def write(frame: VideoFrame, maps: Maps) -> None:
+            outputs.write(frame, maps)
+            assert frame.arrived is not None
+            latencies.append(time.monotonic() - frame.arrived)
+
+        with reader, VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
+            try:
+                with WriteBehind(1) as writer:
+                    for frame in itertools.islice(reader.frames(self.options.choose), self.options.limit):
+                        writer.submit(write, frame, self._maps([frame.image])[0])
+                        self.done_frames += 1
+                        self._advance()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        found = self.done_frames - before
+        problem = reader.problem or (None if found else self._nothing(item))
+        if problem is not None:
+            self.problems.append((item.where, problem))
+        if latencies:
+            half, most = np.percentile(latencies, (50, 99))
+            self.live.append(LiveFacts(item.where, found, reader.received, (float(half), float(most))))
+        if found:
+            outputs.publish(problem)
+        if interrupt is not None:
+            raise interrupt
+
+    def _opened(self, item: Input) -> LiveReader:
+        assert item.source is not None
+        try:
+            return LiveReader(item.source, self.tell)
+        except IccldError as error:
+            raise _Unreadable(error) from None
+
+    @contextlib.contextmanager
+    def _fetched(self, item: Input) -> Iterator[Path]:
+        """An input's file from its address, for as long as it is needed."""
+        path = self.journal.stage(item.path.suffix if item.path.suffix.isascii() else "")
+        try:
+            try:
+                fetch(str(item.source), path, None if item.is_video else MAX_FILE)
+            except IccldError as error:
+                raise _Unreadable(error) from None
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
     def _of_frames(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[Maps]]:
         return batch, self._maps([frame.image for frame in batch])
 
-    def _lost(self, item: Input, decoded: int, announced: int, outputs: VideoOutputs) -> IccldError:
-        of = f" of {announced}" if announced > decoded else ""
-        if not decoded:
-            return IccldError(f"no frame{of} in {item.path} could be decoded", "the file is damaged")
+    def _lost(self, item: Input, reader: VideoReader, outputs: VideoOutputs) -> IccldError:
+        of = f" of {reader.announced}" if reader.announced > reader.decoded else ""
+        if not reader.decoded:
+            return IccldError(f"no frame{of} in {item.where} could be decoded", "the file is damaged")
         return IccldError(
-            f"{item.path} is damaged or cut off, {decoded}{of} frames could be decoded",
+            f"{item.where} is damaged or cut off, {reader.decoded}{of} frames could be decoded",
             f"{outputs.described()} holds those",
         )
+
+    def _nothing(self, item: Input) -> IccldError:
+        if self.options.start is not None or self.options.end is not None or self.options.every > 1:
+            return IccldError(f"{item.where} has no frame between --start and --end", "give other times")
+        return IccldError(f"{item.where} holds no frame", "play it to check")
 
     def _read(self, items: list[Input]) -> Iterator[tuple[Input, np.ndarray]]:
         for item in items:
             try:
-                image = read_image(item.path)
+                if item.source is None:
+                    image = read_image(item.path)
+                else:
+                    with self._fetched(item) as path, _named(path, item):
+                        image = read_image(path)
+            except _Unreadable as error:
+                self.problems.append((item.where, error.problem))
             except IccldError as error:
-                self.problems.append((item.path, error))
+                self.problems.append((item.where, error))
             else:
                 yield item, image
 
@@ -279,7 +439,7 @@ def _without_existing(
     items: list[Input], all_items: list[Input], options: PredictOptions, journal: Journal
 ) -> list[Input]:
     """The inputs to do; checked before the work starts, not after it."""
-    inputs = {item.path.resolve() for item in all_items}
+    inputs = {item.path.resolve() for item in all_items if item.source is None}
     for folder in {path.parent for path in inputs}:
         inputs.update((folder, *folder.parents))
     todo: list[Input] = []

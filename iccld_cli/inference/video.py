@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,11 +38,17 @@ class VideoFrame:
         index: Number of the frame, from 0; corrupt ones are counted, and lost ones where the file tells.
         time: Seconds since the first frame.
         image: uint8 (H, W, 3), RGB, upright.
+        arrived: Of a live source, when it came, by `time.monotonic`.
     """
 
     index: int
     time: Fraction
     image: np.ndarray
+    arrived: float | None = None
+
+
+Choose = Callable[[int, Fraction], Literal["take", "skip", "end"]]
+"""What to do with a frame, by its number and its time in seconds since the first; after `end` there are no more."""
 
 
 class VideoReader:
@@ -54,7 +60,8 @@ class VideoReader:
         announced: Number of frames the file claims to hold, estimated from its duration where it does not
             say; 0 when it says neither.
         sample_aspect_ratio: Width of a stored pixel by its height, before rotation; 1 for nearly all videos.
-        decoded: Number of frames handed out so far.
+        decoded: Number of frames decoded so far.
+        stopped: Whether `frames` ended because it was told so.
         turned: Whether frames are turned by a quarter; known after the first.
     """
 
@@ -96,6 +103,7 @@ class VideoReader:
         self.announced = int(stream.frames or round(float(self._duration * self.fps)))
         self.sample_aspect_ratio = Fraction(stream.sample_aspect_ratio or 1)
         self.decoded = 0
+        self.stopped = False
         self.turned = False
         self._end: Fraction | None = None  # end of the last frame seen, on the stream's own clock
         self._damaged = False
@@ -106,10 +114,13 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def frames(self) -> Iterator[VideoFrame]:
+    def frames(self, choose: Choose | None = None) -> Iterator[VideoFrame]:
         """Decode frame by frame; frames that the decoder marks as corrupt are left out.
 
         A stream that breaks off ends the iteration without an error: see `missing`.
+
+        Args:
+            choose: Which frames to hand out; None for all.
         """
         first: Fraction | None = None
         size: dict[str, int] = {}
@@ -130,6 +141,12 @@ class VideoReader:
             self.decoded += 1
             size = size or {"width": frame.width, "height": frame.height}  # some streams change it midway
             self.turned = round(frame.rotation / 90) % 2 == 1
+            choice = "take" if choose is None else choose(index, time)
+            if choice == "end":
+                self.stopped = True
+                return
+            if choice == "skip":
+                continue
             image = frame.to_ndarray(format="rgb24", **size)
             yield VideoFrame(index, time, upright(image, frame.rotation))
         self._damaged |= pictures.damaged

@@ -1,0 +1,146 @@
+"""`iccld predict` on lists, addresses, streams and parts of videos."""
+
+import http.server
+import io
+import sys
+import threading
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "inference"))
+from factories import make_model, make_video, scene
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("models") / "stage1.safetensors", "stage1")
+
+
+@pytest.fixture
+def predict(iccld, model, tmp_path):
+    """A function: inputs and options -> (exit status, output, errors); results lie in `out`."""
+
+    def run(*arguments, out="out", save="labels"):
+        return iccld("predict", *arguments, "--ckpt", model, "--out", tmp_path / out, "--save", save)
+
+    return run
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def photo(path, number=0):
+    cv2.imwrite(str(path), scene(number, 64, 48)[0][..., ::-1])
+    return path
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Files of `server.folder`; below `/live` its pictures as one stream, as cameras send them."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.send_response(200)
+        if self.path.startswith("/live"):
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for number in range(30 if self.command == "GET" else 0):
+                data = cv2.imencode(".jpg", scene(number, 64, 48)[0])[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                self.wfile.write(head.encode() + data + b"\r\n")
+            return
+        data = (self.server.folder / self.path.strip("/").partition("?")[0]).read_bytes()
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Where the files of `tmp_path / "served"` are served."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.folder = tmp_path / "served"
+        server.folder.mkdir()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_behind_addresses_are_as_local_ones(predict, address, tmp_path):
+    served = tmp_path / "served"
+    photo(served / "a.png")
+    make_video(served / "v.mp4", frames=5)
+    (served / "b.mp4").write_bytes(b"no video")
+    assert predict(served / "a.png", served / "v.mp4", out="local")[0] == 0
+    status, said, err = predict(f"{address}/a.png", f"{address}/v.mp4", f"{address}/b.mp4?key=secret")
+    assert status == 1
+    assert f"{address}/b.mp4 is not a video that can be read" in err.replace("\n", " ")
+    assert "secret" not in said + err
+    assert files(tmp_path / "out") == files(tmp_path / "local")
+    assert all(
+        (tmp_path / "out" / f).read_bytes() == (tmp_path / "local" / f).read_bytes() for f in files(tmp_path / "out")
+    )
+
+
+def test_a_list_on_standard_input(predict, tmp_path, monkeypatch):
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "b.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{tmp_path}/a.png\n{tmp_path}/b.png\n".encode())))
+    assert predict("-")[0] == 0
+    assert files(tmp_path / "out") == ["labels/a.png", "labels/b.png"]
+
+
+def test_parts_of_a_video_keep_the_numbers_and_times_of_its_frames(predict, tmp_path):
+    video = make_video(tmp_path / "v.mp4", frames=30)
+    assert predict(video, out="whole", save="labels,overlay")[0] == 0
+    status, said, _ = predict(video, "--every", 4, "--start", "0.2", "--end", "00:00:01", save="labels,overlay")
+    assert status == 0
+    assert "5 video frames" in said
+    numbers = [8, 12, 16, 20, 24]
+    assert files(tmp_path / "out") == [*(f"labels/v/{n:06d}.png" for n in numbers), "overlay/v.mp4"]
+    for number in numbers:
+        name = f"labels/v/{number:06d}.png"
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with av.open(str(tmp_path / "out/overlay/v.mp4")) as container:
+        times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert times == pytest.approx([0, 0.16, 0.32, 0.48, 0.64])
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (("--start", "5"), 1, "no frame between --start and --end"),
+        (("--start", "abc"), 2, "write seconds, or HH:MM:SS"),
+        (("--start", "2", "--end", "1"), 2, "does not lie after the start"),
+        (("--every", "0"), 2, "greater than or equal to 1"),
+    ],
+)
+def test_wrong_parts_are_told(predict, tmp_path, options, status, words):
+    found, _, err = predict(make_video(tmp_path / "v.mp4", frames=5), *options)
+    assert found == status
+    assert words in " ".join(err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stream_of_pictures_is_read_to_its_end_and_its_latency_told(predict, address, tmp_path):
+    status, said, err = predict(f"{address}/live/cam", save="labels,overlay")
+    assert status == 0, err
+    assert "until it ends, --end, --limit or Ctrl-C" in err.replace("\n", " ")
+    assert "of 30 frames" in said
+    assert "ms (p50)" in said
+    name = f"127.0.0.1_{address.rpartition(':')[2]}_live_cam"
+    found = files(tmp_path / "out")
+    assert f"overlay/{name}.mp4" in found
+    assert f"labels/{name}/000029.png" in found  # the newest
+    status, said, _ = predict(f"{address}/live/cam", "--limit", 2, out="two")
+    assert status == 0
+    assert len(files(tmp_path / "two")) == 2
