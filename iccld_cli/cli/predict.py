@@ -68,6 +68,10 @@ def predict(
         str | None, typer.Option(metavar="T", help="Of videos: begin here, in seconds or HH:MM:SS.")
     ] = None,
     end: Annotated[str | None, typer.Option(metavar="T", help="Of videos and streams: end here.")] = None,
+    smooth: Annotated[
+        bool | None,
+        typer.Option("--smooth/--no-smooth", help="Steady the answers of videos along the motion (default: yes)."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose results exist.")
@@ -78,6 +82,8 @@ def predict(
 
     factors, rows = parse_scales(scales), parse_height(height)
     begin, finish = parse_time(start, "--start"), parse_time(end, "--end")
+    if smooth and average:
+        raise typer.BadParameter("--average answers without it", param_hint="--smooth")
     if finish is not None and finish <= (begin or 0):
         raise typer.BadParameter(f"{end!r} does not lie after the start", param_hint="--end")
     kinds = tuple(dict.fromkeys(word.strip() for word in save.split(",") if word.strip()))
@@ -117,6 +123,7 @@ def predict(
         every=every,
         start=begin,
         end=finish,
+        smooth=not average if smooth is None else smooth,
         overwrite=overwrite,
         skip_existing=skip_existing,
     )

@@ -25,6 +25,7 @@ from iccld_cli.header import ModelHeader
 from iccld_cli.shipped import shipped_file
 
 if TYPE_CHECKING:
+    from iccld_cli.inference.fullsize import Logits
     from iccld_cli.models.segmenter import Segmenter
 
 Want = Literal["confidence", "uncertainty", "probabilities"]
@@ -165,6 +166,20 @@ class Model(Protocol):
 
         Raises:
             IccldError: See `settle`; or memory is not enough.
+        """
+
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """What `segment` makes its results of (`fullsize.segment_frame`), for those who work on it before.
+
+        Args:
+            frames: See `segment`.
+            want: What will be wanted, which decides what passes are made.
+            sampling: See `segment`.
+
+        Returns:
+            Of each frame the logits of its passes, the plain one first.
         """
 
 

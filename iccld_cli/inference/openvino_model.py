@@ -141,6 +141,14 @@ class OpenvinoModel:
             ]
             return joined(found)
 
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """See `Model`."""
+        sampling = self.settle(sampling or Sampling())
+        with memory_explained(frames):
+            return [self._views(frame, sampling, want) for frame in frames]
+
     def _views(self, frame: np.ndarray, sampling: Sampling, want: Collection[Want]) -> list[Logits]:
         """Logits of a frame uint8 (H, W, 3) in every view that is needed."""
         views = []

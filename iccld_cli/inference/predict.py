@@ -23,11 +23,12 @@ import numpy as np
 
 from iccld_cli import __version__
 from iccld_cli.errors import IccldError
+from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.live import LiveReader
-from iccld_cli.inference.model import Model, Sampling, Want
+from iccld_cli.inference.model import Segmentation, Model, Sampling, Want
 from iccld_cli.inference.outputs import (
     KINDS,
     Maps,
@@ -36,8 +37,9 @@ from iccld_cli.inference.outputs import (
     stage_image_outputs,
 )
 from iccld_cli.inference.remote import fetch
+from iccld_cli.inference.smooth import Smoother, first_needed
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
-from iccld_cli.inference.video import VideoFrame, VideoReader
+from iccld_cli.inference.video import VideoFrame, VideoReader, frames_before
 from iccld_cli.reading import MAX_FILE
 from iccld_cli.report.overlay import DEFAULT_ALPHA
 
@@ -60,6 +62,7 @@ class PredictOptions:
         every: Of videos, only frames whose number this divides.
         start: Of videos, the first second that counts, since the first frame; None for the first frame.
         end: Of videos, the second at which they end; None for all of it.
+        smooth: Whether the answers of a video are steadied (`inference.smooth`); not with `Sampling.average`.
         overwrite: Replace results that exist.
         skip_existing: Leave out inputs whose results all exist.
     """
@@ -74,6 +77,7 @@ class PredictOptions:
     every: int = 1
     start: Fraction | None = None
     end: Fraction | None = None
+    smooth: bool = True
     overwrite: bool = False
     skip_existing: bool = False
 
@@ -94,6 +98,7 @@ class PredictOptions:
             "every": self.every,
             "start": None if self.start is None else str(self.start),
             "end": None if self.end is None else str(self.end),
+            "smooth": self.smooth,
             "batch size": self.batch_size,
         }
 
@@ -176,6 +181,8 @@ def predict(
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
+    if options.sampling.average:
+        options = replace(options, smooth=False)
     options = replace(options, sampling=model.settle(options.sampling))
     images = [item for item in items if not item.is_video][: options.limit]
     videos = [item for item in items if item.is_video]
@@ -321,16 +328,59 @@ class _Run:
                 outputs.publish(problem)
 
     def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
-        frames = prefetch(itertools.islice(reader.frames(self.options.choose), self.options.limit), 4)
+        options = self.options
+        warm = self._warm_up(reader)
+
+        def choose(index: int, time: Fraction) -> Literal["take", "skip", "end"]:
+            choice = options.choose(index, time)
+            early = choice == "skip" and not index % options.every
+            return "take" if early and warm is not None and index >= warm else choice
+
+        def unseen(frame: VideoFrame) -> bool:
+            return options.start is not None and frame.time < options.start
+
+        frames = prefetch(_limited(reader.frames(choose), options.limit, unseen), 4)
+        smoother = Smoother() if options.smooth else None
         with WriteBehind() as writer, contextlib.closing(frames):
             batches = group(frames, lambda frame: frame.image.shape, self._batch_size)
-            found = in_order(self._of_frames, batches, self.model.parallel)
-            with contextlib.closing(found):
-                for batch, maps in found:
-                    for frame, result in zip(batch, maps, strict=True):
-                        writer.submit(outputs.write, frame, result)
-                    self.done_frames += len(batch)
-                    self._advance()
+            if smoother is None:
+                with contextlib.closing(in_order(self._of_frames, batches, self.model.parallel)) as found:
+                    for batch, maps in found:
+                        for frame, result in zip(batch, maps, strict=True):
+                            writer.submit(outputs.write, frame, result)
+                        self._did(len(batch))
+                return
+            with contextlib.closing(in_order(self._logits, batches, self.model.parallel)) as views:
+                for batch, every in views:
+                    for frame, its in zip(batch, every, strict=True):
+                        steady = smoother.smooth(frame.index // options.every, frame.image, its)
+                        if not unseen(frame):
+                            writer.submit(self._write_steady, outputs, frame, steady)
+                    self._did(sum(not unseen(frame) for frame in batch))
+
+    def _write_steady(self, outputs: VideoOutputs, frame: VideoFrame, views: list[Logits]) -> None:
+        outputs.write(frame, self._maps_of(views, frame.image))
+
+    def _maps_of(self, views: list[Logits], image: np.ndarray) -> Maps:
+        size = image.shape[0], image.shape[1]
+        return _kept(segment_frame(views, size, self.options.wants(), self.options.sampling.average), self.options)[0]
+
+    def _logits(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[list[Logits]]]:
+        images = np.stack([frame.image for frame in batch])
+        return batch, self.model.logits(images, self.options.wants(), self.options.sampling)
+
+    def _warm_up(self, reader: VideoReader) -> int | None:
+        """The frame at which smoothing begins, before the first one that counts; None where that is the first."""
+        start, every = self.options.start, self.options.every
+        if start is None or not self.options.smooth:
+            return None
+        before = frames_before(reader.path, start)
+        before = int(start * reader.fps) if before is None else before
+        return first_needed(-(-before // every)) * every
+
+    def _did(self, frames: int) -> None:
+        self.done_frames += frames
+        self._advance()
 
     def _live(self, item: Input, reader: LiveReader) -> None:
         """One frame after the other, so that none waits for another; an interrupt ends it."""
@@ -339,8 +389,10 @@ class _Run:
         latencies: deque[float] = deque(maxlen=_LATENCIES)
         before, interrupt = self.done_frames, None
 
-        def write(frame: VideoFrame, maps: Maps) -> None:
-            outputs.write(frame, maps)
+        smoother = Smoother() if self.options.smooth else None
+
+        def write(frame: VideoFrame, views: list[Logits]) -> None:
+            self._write_steady(outputs, frame, views)
             assert frame.arrived is not None
             latencies.append(time.monotonic() - frame.arrived)
 
@@ -348,9 +400,11 @@ class _Run:
             try:
                 with WriteBehind(1) as writer:
                     for frame in itertools.islice(reader.frames(self.options.choose), self.options.limit):
-                        writer.submit(write, frame, self._maps([frame.image])[0])
-                        self.done_frames += 1
-                        self._advance()
+                        views = self._logits([frame])[1][0]
+                        if smoother is not None:  # by the count of what was segmented: nothing repeats a stream
+                            views = smoother.smooth(self.done_frames - before, frame.image, views)
+                        writer.submit(write, frame, views)
+                        self._did(1)
             except KeyboardInterrupt as error:
                 interrupt = error
         found = self.done_frames - before
@@ -427,12 +481,28 @@ class _Run:
     def _maps(self, images: list[np.ndarray]) -> list[Maps]:
         """Segment images of equal size and keep one byte a pixel of what is asked for."""
         wants = self.options.wants()
-        segmentation = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
-        kept = {name: _to_byte(value) for name in wants if (value := getattr(segmentation, name)) is not None}
-        return [
-            Maps(labels, **{name: value[i] for name, value in kept.items()})
-            for i, labels in enumerate(segmentation.labels)
-        ]
+        return _kept(self.model.segment(np.stack(images), wants, sampling=self.options.sampling), self.options)
+
+
+def _kept(segmentation: Segmentation, options: PredictOptions) -> list[Maps]:
+    """An answer's maps, a byte a pixel."""
+    kept = {name: _to_byte(value) for name in options.wants() if (value := getattr(segmentation, name)) is not None}
+    return [
+        Maps(labels, **{name: value[i] for name, value in kept.items()}) for i, labels in enumerate(segmentation.labels)
+    ]
+
+
+def _limited(
+    frames: Iterator[VideoFrame], limit: int | None, unseen: Callable[[VideoFrame], bool]
+) -> Iterator[VideoFrame]:
+    """Frames up to the `limit`th of those that are seen."""
+    left = limit
+    for frame in frames:
+        yield frame
+        if left is not None and not unseen(frame):
+            left -= 1
+            if not left:
+                return
 
 
 def _without_existing(

@@ -18,7 +18,7 @@ from torch import Tensor
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.device import pick_device
-from iccld_cli.inference.fullsize import largest
+from iccld_cli.inference.fullsize import Logits, largest
 from iccld_cli.inference.model import (
     Sampling,
     Segmentation,
@@ -127,6 +127,22 @@ class TorchModel:
                     return Segmentation(np.stack([largest(one, size) for one in logits.numpy()]))
                 return Segmentation(_bytes(resize_logits(logits, size).argmax(dim=1)))
             return _chosen(self._passes(images, size, sampling, want), sampling.average, want)
+
+    @torch.inference_mode()
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """See `Model`."""
+        sampling = self.settle(sampling or Sampling())
+        found: list[list[Logits]] = [[] for _ in frames]
+        draws = sampling.samples if sampling.steps and sampling.needs_all(want) else 1
+        with memory_explained(frames), _evaluating(self.segmenter):
+            images = to_tensor(frames, self._device)
+            for scale, mirrored in sampling.views(want):
+                for logits in self._logits(images.flip(-1) if mirrored else images, sampling, scale, draws):
+                    for of_frame, values in zip(found, logits.cpu().numpy(), strict=True):
+                        of_frame.append(Logits(values, mirrored))
+        return found
 
     def _passes(
         self, images: Tensor, size: tuple[int, int], sampling: Sampling, want: Collection[Want]

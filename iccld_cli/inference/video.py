@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from iccld_cli.containers import cut_off, holes
-from iccld_cli.decoding import Pictures, stated_end
+from iccld_cli.decoding import Pictures, hidden, stated_end
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import MAX_PIXELS
 
@@ -167,6 +167,30 @@ class VideoReader:
             return lost if lost and (short_clock or cut_off(self.path)) else 0
         short = self._short(self._start, self._end)
         return max(1, round(short * self.fps)) if short or cut_off(self.path) else 0
+
+
+def frames_before(path: Path, seconds: Fraction) -> int | None:
+    """How many frames of a video come before a time since its first frame; nothing is decoded.
+
+    Returns:
+        Their number; None where packets have no times.
+    """
+    import av
+
+    times = []
+    try:
+        with av.open(_openable(path)) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_discard and not hidden(packet, stream):
+                    times.append(packet.pts)
+            base = Fraction(stream.time_base or 1)
+    except (av.error.FFmpegError, ValueError, IndexError):
+        pass  # as far as it can be read
+    if not times or None in times:
+        return None
+    first = min(times)
+    return sum((time - first) * base < seconds for time in times)
 
 
 class VideoWriter:

@@ -13,6 +13,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_model, make_video, scene
 
+from iccld_cli.inference import smooth
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -101,8 +103,9 @@ def test_a_list_on_standard_input(predict, tmp_path, monkeypatch):
 
 def test_parts_of_a_video_keep_the_numbers_and_times_of_its_frames(predict, tmp_path):
     video = make_video(tmp_path / "v.mp4", frames=30)
-    assert predict(video, out="whole", save="labels,overlay")[0] == 0
-    status, said, _ = predict(video, "--every", 4, "--start", "0.2", "--end", "00:00:01", save="labels,overlay")
+    assert predict(video, "--no-smooth", out="whole", save="labels,overlay")[0] == 0
+    part = "--every", 4, "--start", "0.2", "--end", "00:00:01", "--no-smooth"
+    status, said, _ = predict(video, *part, save="labels,overlay")
     assert status == 0
     assert "5 video frames" in said
     numbers = [8, 12, 16, 20, 24]
@@ -113,6 +116,22 @@ def test_parts_of_a_video_keep_the_numbers_and_times_of_its_frames(predict, tmp_
     with av.open(str(tmp_path / "out/overlay/v.mp4")) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     assert times == pytest.approx([0, 0.16, 0.32, 0.48, 0.64])
+
+
+def test_a_part_of_a_steadied_video_is_as_in_the_whole(predict, tmp_path, monkeypatch):
+    monkeypatch.setattr(smooth, "GRID", 8)
+    monkeypatch.setattr(smooth, "WARM_UP", 4)
+    video = make_video(tmp_path / "v.mp4", frames=26)
+    for every in (1, 2):
+        assert predict(video, "--every", every, out=f"whole{every}", save="labels,confidence")[0] == 0
+        options = "--every", every, "--start", "0.8", "--limit", 3
+        status, said, _ = predict(video, *options, out=f"part{every}")
+        assert status == 0
+        assert "3 video frames" in said
+        found = files(tmp_path / f"part{every}")
+        assert found == [f"labels/v/{number:06d}.png" for number in range(20, 20 + 3 * every, every)]
+        for name in found:
+            assert (tmp_path / f"part{every}" / name).read_bytes() == (tmp_path / f"whole{every}" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
