@@ -49,7 +49,7 @@ def evaluate(
     flip: Flip = False,
     average: Average = False,
     height: Height = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or mps (untested).")] = "auto",
     backend: Backend = "torch",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a pass (default: by device).")] = None,
     limit: Annotated[

@@ -72,6 +72,13 @@ def predict(
         bool | None,
         typer.Option("--smooth/--no-smooth", help="Steady the answers of videos along the motion (default: yes)."),
     ] = None,
+    ignore_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|auto",
+            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose results exist.")
@@ -103,7 +110,7 @@ def predict(
     once = len(items) == 1 and not items[0].is_video
     sampling = Sampling(steps, seed, samples, factors, flip, rows, once, average)
     more = flip or samples > 1 or len(factors) > 1
-    if more and not sampling.needs_all(("uncertainty",) if "uncertainty" in kinds else ()):
+    if more and not average and "uncertainty" not in kinds:
         _note("warning: --flip, --scales and --samples change no result here: add uncertainty to --save, or --average")
     model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
@@ -124,6 +131,7 @@ def predict(
         start=begin,
         end=finish,
         smooth=not average if smooth is None else smooth,
+        ignore=ignore_mask,
         overwrite=overwrite,
         skip_existing=skip_existing,
     )

@@ -67,10 +67,10 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
         IccldError: An input does not exist, is of no known kind, or holds nothing; a server does not answer.
     """
     found: dict[object, tuple[Candidate, Input]] = {}
-    inputs = [line for given in inputs for line in _listed(str(given))]
-    folders = sum(Path(i).is_dir() for i in inputs)
-    for given in inputs:
-        for item in _inputs(given, out.resolve(), keep_folder=folders > 1, left_out=left_out):
+    lines = [line for given in inputs for line in _listed(str(given))]
+    folders = sum(Path(line).is_dir() for line in lines)
+    for line in lines:
+        for item in _inputs(line, out.resolve(), keep_folder=folders > 1, left_out=left_out):
             one = Candidate(item.path, item.name, item.is_video)
             found.setdefault(item.path.resolve() if item.source is None else item.source, (one, item))
     names = distinct_names([one for one, _ in found.values()])

@@ -129,7 +129,7 @@ class LiveReader:
                         if not self._put(pixels):
                             return
                     return  # the source said that it ends
-                except (*_errors(), OSError, ValueError) as error:
+                except _errors() as error:
                     reason = _reason(error)
                 finally:
                     opened.close()
@@ -164,7 +164,7 @@ class LiveReader:
                 opened = _Camera(source) if isinstance(source, int) else _Stream(source, self._options)
                 self.fps, self.sample_aspect_ratio = opened.fps, opened.sample_aspect_ratio
                 return opened
-            except (*_errors(), OSError, ValueError) as error:
+            except _errors() as error:
                 reason = _reason(error)
                 if isinstance(self.source, int):
                     hint = "see which cameras there are, and whether another program has it"
@@ -269,7 +269,7 @@ _Source = _Stream | _Camera
 def _errors() -> tuple[type[Exception], ...]:
     import av
 
-    return (av.error.FFmpegError,)
+    return av.error.FFmpegError, OSError, ValueError
 
 
 def _reason(error: Exception) -> str:

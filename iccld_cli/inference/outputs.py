@@ -22,6 +22,7 @@ from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
 from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
+from iccld_cli.labels import IGNORE
 from iccld_cli.report.overlay import colorize, draw_overlay
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Maps:
     labels: np.ndarray
     confidence: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
+
+    def without(self, region: np.ndarray) -> Maps:
+        """The same with nothing said of a region, bool (H, W): labels 255, the others 0."""
+        said = {name: np.where(region, np.uint8(0), value) for name, value in vars(self).items() if value is not None}
+        return Maps(**{**said, "labels": np.where(region, np.uint8(IGNORE), self.labels)})
 
     def picture(self, kind: str, image: np.ndarray, options: PredictOptions, header: ModelHeader) -> np.ndarray:
         """The picture of a kind: uint8 (H, W, 3) RGB or (H, W) grey."""

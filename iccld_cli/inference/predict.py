@@ -10,6 +10,7 @@ OUT/uncertainty/NAME.png|mp4       255 x uncertainty, see `model.Segmentation`
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from iccld_cli import __version__
+from iccld_cli.data.fixed import fitted_region, read_region
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.images import read_image
@@ -36,6 +38,7 @@ from iccld_cli.inference.outputs import (
     existing_outputs,
     stage_image_outputs,
 )
+from iccld_cli.inference.regions import Regions
 from iccld_cli.inference.remote import fetch
 from iccld_cli.inference.smooth import Smoother, first_needed
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
@@ -62,6 +65,8 @@ class PredictOptions:
         every: Of videos, only frames whose number this divides.
         start: Of videos, the first second that counts, since the first frame; None for the first frame.
         end: Of videos, the second at which they end; None for all of it.
+        ignore: A picture of what is not the scene (`data.fixed`), or `auto` to find it in each video, and in the images
+            of a size; None for nothing. Labels are 255 there, confidence and uncertainty 0.
         smooth: Whether the answers of a video are steadied (`inference.smooth`); not with `Sampling.average`.
         overwrite: Replace results that exist.
         skip_existing: Leave out inputs whose results all exist.
@@ -78,6 +83,7 @@ class PredictOptions:
     start: Fraction | None = None
     end: Fraction | None = None
     smooth: bool = True
+    ignore: Path | str | None = None
     overwrite: bool = False
     skip_existing: bool = False
 
@@ -99,8 +105,14 @@ class PredictOptions:
             "start": None if self.start is None else str(self.start),
             "end": None if self.end is None else str(self.end),
             "smooth": self.smooth,
+            "ignored region": self._ignored(),
             "batch size": self.batch_size,
         }
+
+    def _ignored(self) -> str | None:
+        if self.ignore is None or self.ignore == "auto":
+            return None if self.ignore is None else "auto"
+        return hashlib.sha256(read_region(Path(self.ignore)).tobytes()).hexdigest()
 
     def choose(self, index: int, time: Fraction) -> Literal["take", "skip", "end"]:
         """What to do with a frame of a video, by its number and its time; see `video.Choose`."""
@@ -178,6 +190,8 @@ def predict(
         IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
             folder holds an unfinished run with other settings.
     """
+    if options.ignore == "auto" and any(item.live for item in items):
+        raise IccldError("what never moves cannot be found in a stream beforehand", "give a picture as --ignore-mask")
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose of {', '.join(KINDS)}")
@@ -202,6 +216,7 @@ def predict(
         again = set(left)
         before = [(item.where, journal.problem(item)) for item in chosen if item not in again]
         run.problems += [(where, problem) for where, problem in before if problem is not None]
+        run.regions.images = images
         run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
         run.images([item for item in todo if not item.is_video])
@@ -250,6 +265,8 @@ class _Run:
         self.total = self.done_images = self.done_frames = 0
         self.problems: list[tuple[str, IccldError]] = []
         self.live: list[LiveFacts] = []
+        self.regions = Regions(options.ignore)
+        self._region: np.ndarray | None = None  # of the video under work
 
     def count(self, item: Input) -> int:
         """Units of an input; 0 for what is not here yet or cannot be opened, which is reported when its turn comes."""
@@ -279,6 +296,8 @@ class _Run:
             found = in_order(self._of_images, batches, self.model.parallel)
             with contextlib.closing(found):
                 for batch, maps in found:
+                    if (region := self.regions.of_images(batch[0][1].shape)) is not None:
+                        maps = [one.without(region) for one in maps]
                     writer.submit(self._save_images, batch, maps)
                     self.done_images += len(batch)
                     self._advance()
@@ -315,6 +334,10 @@ class _Run:
     def _video(self, item: Input, reader: VideoReader) -> None:
         with reader:
             before = self.done_frames
+            try:
+                self._region = self.regions.of_video(reader.path)
+            except IccldError as error:
+                raise _Unreadable(IccldError(error.message.replace(str(reader.path), item.where), error.hint)) from None
             with VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
                 self._video_frames(reader, outputs)
             found = self.done_frames - before
@@ -347,7 +370,7 @@ class _Run:
                 with contextlib.closing(in_order(self._of_frames, batches, self.model.parallel)) as found:
                     for batch, maps in found:
                         for frame, result in zip(batch, maps, strict=True):
-                            writer.submit(outputs.write, frame, result)
+                            writer.submit(outputs.write, frame, self._scene(result))
                         self._did(len(batch))
                 return
             with contextlib.closing(in_order(self._logits, batches, self.model.parallel)) as views:
@@ -363,7 +386,14 @@ class _Run:
 
     def _maps_of(self, views: list[Logits], image: np.ndarray) -> Maps:
         size = image.shape[0], image.shape[1]
-        return _kept(segment_frame(views, size, self.options.wants(), self.options.sampling.average), self.options)[0]
+        answer = segment_frame(views, size, self.options.wants(), self.options.sampling.average)
+        return self._scene(_kept(answer, self.options)[0])
+
+    def _scene(self, maps: Maps) -> Maps:
+        """Maps without what is not the scene."""
+        if self._region is None:
+            return maps
+        return maps.without(fitted_region(self._region, (maps.labels.shape[0], maps.labels.shape[1])))
 
     def _logits(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[list[Logits]]]:
         images = np.stack([frame.image for frame in batch])
@@ -387,6 +417,7 @@ class _Run:
         again = "; the run before it is lost, streams cannot be resumed" if self.journal.owns(item) else ""
         self.tell(f"reading {item.where} until it ends, --end, --limit or Ctrl-C{again}")
         latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._region = self.regions.of_stream()
         before, interrupt = self.done_frames, None
 
         smoother = Smoother() if self.options.smooth else None

@@ -106,8 +106,8 @@ class Smoother:
         if (unlike > _UNLIKE).mean() > _CUT:
             return None
         flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA)
-        where = flow * np.float32([width / columns, height / rows]) + _positions(height, width)
-        inside = ((where >= 0) & (where <= np.float32([width - 1, height - 1]))).all(axis=2)
+        where = flow * np.array([width / columns, height / rows], np.float32) + _positions(height, width)
+        inside = ((where >= 0) & (where <= np.array([width - 1, height - 1], np.float32))).all(axis=2)
         return where, (1 - NEW) * np.exp(-np.square(unlike / _GATE)) * inside
 
 

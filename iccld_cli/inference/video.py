@@ -114,6 +114,16 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
+    @property
+    def container(self) -> Any:
+        """PyAV's container, for whoever seeks in it instead of reading frames."""
+        return self._container
+
+    @property
+    def stream(self) -> Any:
+        """PyAV's video stream."""
+        return self._stream
+
     def frames(self, choose: Choose | None = None) -> Iterator[VideoFrame]:
         """Decode frame by frame; frames that the decoder marks as corrupt are left out.
 

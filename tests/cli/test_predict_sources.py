@@ -2,15 +2,16 @@
 
 import http.server
 import io
+import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import av
 import cv2
+import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "inference"))
+sys.path.append(str(Path(__file__).parents[1]))
 from factories import make_model, make_video, scene
 
 from iccld_cli.inference import smooth
@@ -66,15 +67,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
+def serve(folder):
+    """Serve until killed; the port is the first line of output."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.folder = Path(folder)
+        print(server.server_port, flush=True)
+        server.serve_forever()
+
+
 @pytest.fixture
 def address(tmp_path):
-    """Where the files of `tmp_path / "served"` are served."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.folder = tmp_path / "served"
-        server.folder.mkdir()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    """Where the files of `tmp_path / "served"` are served: by another process, as PyAV opens addresses with the GIL."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE)
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_files_behind_addresses_are_as_local_ones(predict, address, tmp_path):
@@ -134,6 +145,26 @@ def test_a_part_of_a_steadied_video_is_as_in_the_whole(predict, tmp_path, monkey
             assert (tmp_path / f"part{every}" / name).read_bytes() == (tmp_path / f"whole{every}" / name).read_bytes()
 
 
+def test_what_is_no_scene_is_255_and_not_drawn(predict, tmp_path):
+    video, region = make_video(tmp_path / "v.mp4", frames=4, size=(64, 48)), np.zeros((24, 32), np.uint8)
+    region[18:] = 255
+    cv2.imwrite(str(tmp_path / "region.png"), region)
+    picture = photo(tmp_path / "a.png")
+    kinds = "labels,confidence,uncertainty,overlay"
+    options = "--ignore-mask", tmp_path / "region.png", "--no-legend"
+    assert predict(video, picture, *options, save=kinds)[0] == 0
+    assert predict(video, picture, "--no-legend", out="plain", save=kinds)[0] == 0
+    for name in ("labels/a.png", "labels/v/000003.png", "confidence/a.png", "uncertainty/a.png"):
+        found, plain = (cv2.imread(str(tmp_path / out / name), -1) for out in ("out", "plain"))
+        assert (found[36:] == (255 if name.startswith("labels") else 0)).all()
+        assert (found[:36] == plain[:36]).all()
+    drawn = cv2.imread(str(tmp_path / "out/overlay/a.png"))
+    assert (drawn[37:] == cv2.imread(str(picture))[37:]).all()
+    status, _, err = predict(video, "--ignore-mask", "auto", out="auto")
+    assert status == 1
+    assert "too few to see what does not move" in err
+
+
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
@@ -163,3 +194,7 @@ def test_a_stream_of_pictures_is_read_to_its_end_and_its_latency_told(predict, a
     status, said, _ = predict(f"{address}/live/cam", "--limit", 2, out="two")
     assert status == 0
     assert len(files(tmp_path / "two")) == 2
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
