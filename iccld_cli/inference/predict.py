@@ -30,7 +30,7 @@ from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.live import LiveReader
-from iccld_cli.inference.model import Segmentation, Model, Sampling, Want
+from iccld_cli.inference.model import Model, Sampling, Segmentation, Want
 from iccld_cli.inference.outputs import (
     KINDS,
     Maps,
