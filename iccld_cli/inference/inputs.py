@@ -123,8 +123,8 @@ def _remote(url: str) -> Input:
         return Input(Path(where), PurePath("_".join(where.parts)), True, url, live=True)
     remote = ask(url)
     kind = remote.kind.partition("/")[0]
-    if kind == "multipart":  # pictures that a camera sends one after the other
-        return Input(Path(where), PurePath("_".join(where.parts)), True, url, live=True)
+    if kind == "multipart":  # pictures that a camera sends one after the other: FFmpeg was seen to wait for ever
+        raise IccldError(f"{shown_url(url)} sends pictures without an end", "give the camera's RTSP address")
     if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
         return Input(Path(where), stem, suffix in VIDEO_SUFFIXES, url, stamp=remote.stamp)
     if kind not in ("image", "video"):

@@ -12,6 +12,7 @@ predicted again. When every input is done the folder goes away.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -81,7 +82,7 @@ class Journal:
         self._lock = FileLock(self._folder / "lock", timeout=0)
         self._entries: dict[str, _Entry] = {}
         self._mine: set[str] = set()
-        self._staged = 0
+        self._numbers = itertools.count(1)  # results are built in several threads
         self._made: list[Path] = []
 
     def __enter__(self) -> Journal:
@@ -137,8 +138,7 @@ class Journal:
 
     def stage(self, suffix: str = "") -> Path:
         """A path to build a result at, on the same disk as its final one, with a name that always fits."""
-        self._staged += 1
-        return self._work / f"{self._staged}{suffix}"
+        return self._work / f"{next(self._numbers)}{suffix}"
 
     def publish(self, done: Sequence[tuple[Input, Sequence[Result], IccldError | None]]) -> None:
         """Give results their names; inputs that shared a pass go together, so that they share it again after a crash.

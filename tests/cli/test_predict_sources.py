@@ -42,7 +42,7 @@ def photo(path, number=0):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Files of `server.folder`; below `/live` its pictures as one stream, as cameras send them."""
+    """Files of `server.folder`."""
 
     def log_message(self, *_):
         pass
@@ -52,14 +52,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.send_response(200)
-        if self.path.startswith("/live"):
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            for number in range(30 if self.command == "GET" else 0):
-                data = cv2.imencode(".jpg", scene(number, 64, 48)[0])[1].tobytes()
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                self.wfile.write(head.encode() + data + b"\r\n")
-            return
         data = (self.server.folder / self.path.strip("/").partition("?")[0]).read_bytes()
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -179,21 +171,6 @@ def test_wrong_parts_are_told(predict, tmp_path, options, status, words):
     assert found == status
     assert words in " ".join(err.replace("│", " ").split())
     assert not (tmp_path / "out").exists()
-
-
-def test_a_stream_of_pictures_is_read_to_its_end_and_its_latency_told(predict, address, tmp_path):
-    status, said, err = predict(f"{address}/live/cam", save="labels,overlay")
-    assert status == 0, err
-    assert "until it ends, --end, --limit or Ctrl-C" in err.replace("\n", " ")
-    assert "of 30 frames" in said
-    assert "ms (p50)" in said
-    name = f"127.0.0.1_{address.rpartition(':')[2]}_live_cam"
-    found = files(tmp_path / "out")
-    assert f"overlay/{name}.mp4" in found
-    assert f"labels/{name}/000029.png" in found  # the newest
-    status, said, _ = predict(f"{address}/live/cam", "--limit", 2, out="two")
-    assert status == 0
-    assert len(files(tmp_path / "two")) == 2
 
 
 if __name__ == "__main__":
