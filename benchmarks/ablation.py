@@ -72,8 +72,8 @@ EQUAL_COMPUTE = 2.4
 SAMPLING = {
     "0 steps": ("--steps", "0"),
     "20 steps": ("--steps", "20"),
-    "8 noise seeds": ("--samples", "8"),
-    "scales and flip": ("--scales", "1,1.5", "--flip"),
+    "8 noise seeds": ("--samples", "8", "--average"),
+    "scales and flip": ("--scales", "1,1.5", "--flip", "--average"),
 }
 ROWS = (
     Row("oracle", "supervised oracle", source_only=True, oracle=True),
@@ -372,7 +372,6 @@ def _summary(by_seed: dict[int, dict]) -> dict[str, Any]:
         "miou": _mean_and_spread([raw["miou"] for raw in raws]),
         "ece": _mean_and_spread([raw["ece"] for raw in raws]),
         "auroc": _mean_and_spread([raw["auroc"] for raw in raws]),
-        "auroc_disagreement": _mean_and_spread([raw["auroc_disagreement"] for raw in raws]),
         "classes": {
             name: _mean_and_spread([raw["classes"][name]["iou"] for raw in raws]) for name in raws[0]["subset"]
         },

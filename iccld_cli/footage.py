@@ -29,7 +29,7 @@ import numpy as np
 from rich.console import Console
 
 from iccld_cli.config import Config, load_config
-from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
+from iccld_cli.data.prepared import IGNORED_NAME, INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path, write_json
 from iccld_cli.header import FILE_NAMES, ModelHeader, read_header
@@ -101,6 +101,7 @@ class FootageOptions:
         predict: Whether the footage is segmented at the end.
         seed: Of training.
         device: As in `run.device`.
+        ignore: A picture of what is not the scene (`data.fixed`), or `auto` to find it in each input; None for nothing.
     """
 
     footage: Sequence[Path]
@@ -112,6 +113,7 @@ class FootageOptions:
     predict: bool = False
     seed: int = 0
     device: str = "auto"
+    ignore: Path | str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ class _Folder:
             "iterations": options.iterations,
             "val": None if options.val is None else str(options.val.absolute()),
             "seed": options.seed,
+            "ignore_mask": None if options.ignore is None else str(options.ignore),
         }
         if self.path.is_file():
             self.tree = json.loads(self.path.read_text(encoding="utf-8"))
@@ -265,6 +268,8 @@ def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]
         raise IccldError("no footage", "name videos, folders of images or prepared data sets")
     for path in options.footage:
         if (path / INFO_NAME).is_file():
+            if options.ignore is not None:
+                raise IccldError(f"{path} is prepared, and has its own region to ignore or none", "prepare it with it")
             dataset = PreparedDataset(path)
             if not dataset.frames("train"):
                 raise IccldError(f"{path} has no frames in its split `train`")
@@ -274,13 +279,15 @@ def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]
         name, source = _opened(path, options.out)
         names[name] += 1
         name = name if names[name] == 1 else f"{name}-{names[name]}"
-        looked_at = _prepared(source, options.out / _LOOKED_AT, name, console)
+        looked_at = _prepared(source, options.out / _LOOKED_AT, name, console, options.ignore)
         kept, left_out = choose_frames(looked_at, MOST_FRAMES)
         if not kept:
             raise IccldError(
                 f"no frame of {path} can be learnt from ({_told(left_out)})", "give footage of a road by day or dusk"
             )
-        dataset = _prepared(_Chosen(looked_at, kept), options.out / "data", name, console)
+        region = looked_at.root / IGNORED_NAME
+        kept_region = region if region.is_file() else None
+        dataset = _prepared(_Chosen(looked_at, kept), options.out / "data", name, console, kept_region)
         console.print(shown(f"{path}: {len(kept)} frames, left out: {_told(left_out)}"), soft_wrap=True)
         found.append(dataset)
     if sum(len(dataset.frames("train")) for dataset in found) == 1:
@@ -307,7 +314,9 @@ def _plain(name: str) -> str:
     return text[:80] or "footage"
 
 
-def _prepared(source: Source, out: Path, name: str, console: Console) -> PreparedDataset:
+def _prepared(
+    source: Source, out: Path, name: str, console: Console, ignore: Path | str | None = None
+) -> PreparedDataset:
     from rich.progress import Progress
 
     from iccld_cli.prepare.prepare import PrepareOptions, prepare
@@ -318,7 +327,7 @@ def _prepared(source: Source, out: Path, name: str, console: Console) -> Prepare
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return prepare(source, out, name, PrepareOptions(skip_bad=True), show)[0]
+        return prepare(source, out, name, PrepareOptions(skip_bad=True, ignore=ignore), show)[0]
 
 
 class _Chosen(Images):
@@ -614,7 +623,7 @@ def _predict(options: FootageOptions, console: Console) -> Path:
     out = options.out / "predictions"
     given = [str(p / "images" if (p / INFO_NAME).is_file() else p) for p in options.footage]
     model = load_model(options.out / MODEL_NAME, options.device, backend="auto")
-    predict(model, collect(given, out), PredictOptions(out, overwrite=True))
+    predict(model, collect(given, out), PredictOptions(out, overwrite=True, ignore=options.ignore))
     console.print(shown(f"wrote the segmented footage to {out}"), soft_wrap=True)
     return out
 

@@ -184,3 +184,18 @@ def test_bad_input_is_one_line(case, iccld, start, tmp_path):
         assert not out.exists()
     if case == "in use":
         assert [p.name for p in out.iterdir()] == ["letter.txt"]
+
+
+def test_what_is_no_scene_reaches_the_frames_to_train_on_and_the_predictions(iccld, start, tmp_path):
+    raw, out, region = folder_of(tmp_path / "raw", [street(i) for i in range(4)]), tmp_path / "out", np.zeros((32, 48))
+    region[24:] = 255
+    cv2.imwrite(str(tmp_path / "bonnet.png"), region)
+    options = ("--ckpt", start, "--iterations", "1", "--ignore-mask", tmp_path / "bonnet.png")
+    status, said, err = iccld("adapt", raw, "--out", out, *options)
+    assert status == 0, said + err
+    dataset = PreparedDataset(out / "data/raw")
+    ignored = dataset.ignored(dataset.frames("train")[0])
+    assert ignored[48:].all() and not ignored[:48].any()
+    status, _, err = iccld("adapt", dataset.root, "--out", tmp_path / "other", *options)
+    assert status == 1
+    assert "has its own region to ignore or none" in err

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iccld_cli.adapt.batch import Crops, DeviceBatch, source_crops
-from iccld_cli.adapt.stage2 import Inputs, Outputs, Stage2
+from iccld_cli.adapt.stage2 import Inputs, Outputs, Stage2, without_ignored
 from iccld_cli.adapt.terms import Term
 from iccld_cli.config import Config
 from iccld_cli.diffusion.latent import clean_latent
@@ -91,11 +91,14 @@ class Baseline(Stage2):
             return super().terms(batch, crops, views, out)
         return [Term("direct", self.config.adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct))]
 
-    def adversary_inputs(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
+    def adversary_inputs(
+        self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None = None
+    ) -> list[Tensor]:
         """See `Stage2.adversary_inputs`; class probabilities for an output adversary; without a UNet, all rows."""
         parts = list(split_rows(out.adversary_input, views))
         if self.config.adv.adversary == "output":
             parts = [view.probabilities(part) for view, part in zip(views, parts, strict=True)]
+        parts = list(without_ignored(parts, views[-1], ignored))
         if not self.config.adv.generate:
             return parts
         return [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]

@@ -27,6 +27,7 @@ class DeviceBatch:
         pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels; or None.
         surroundings: float32 (B, 3, H, W), the larger boxes around the target crops that the teacher sees, or None.
         places: int64 (B, 2), top and left of the target crops in `surroundings`, or None.
+        ignored: bool (B, h, w), True where a target crop is not the scene, or None.
         jitter_source: Augmentation of the source images.
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
@@ -49,6 +50,7 @@ class DeviceBatch:
     labelled: Tensor
     names: list[list[str]] = field(default_factory=list)
     micro: tuple[int, int] = (0, 1)
+    ignored: Tensor | None = None
 
     @property
     def completes(self) -> bool:
@@ -96,6 +98,7 @@ def to_device(
         labelled=torch.full((), float(batch.labelled if labelled is None else labelled), device=device),
         names=batch.names,
         micro=batch.micro,
+        ignored=_moved(batch.ignored, device),
     )
 
 

@@ -121,6 +121,23 @@ class Generator(nn.Module):
         return Outputs(z_0, direct, estimate, clean, weight, estimate, decoded)
 
 
+def without_ignored(parts: Sequence[Tensor], target: View, ignored: Tensor | None) -> Sequence[Tensor]:
+    """Inputs of the adversary with 0 where the target is not the scene.
+
+    The same holes are made in all domains, row by row, so that they do not tell the domains apart.
+
+    Args:
+        parts: (V, C, h, w) a domain, all of as many rows.
+        target: The views of the target crops.
+        ignored: bool (B, H, W) of the target crops, or None.
+    """
+    if ignored is None:
+        return parts
+    scene = target.maps((~ignored).float()).unsqueeze(1)  # (V, 1, h, w)
+    scene = F.adaptive_avg_pool2d(scene, parts[-1].shape[-2:]) > 0.5
+    return [part * scene.to(part.dtype) for part in parts]
+
+
 class Stage2:
     """Stage 2, the method.
 
@@ -197,7 +214,7 @@ class Stage2:
             Inputs(join_views(views[:-1]), views[-1].images, noise, timesteps, keep_skip, shares, prototypes, known)
         )
         # 6. the loss
-        inputs = self.adversary_inputs(out, views, pure)  # one (N, C, ...) a domain
+        inputs = self.adversary_inputs(out, views, pure, batch.ignored)  # one (N, C, ...) a domain
         terms = self.terms(batch, crops, views, out)
         if adv.adversarial_weight > 0:
             terms.append(Term("adversarial", adv.adversarial_weight, self.adversary.fooled(inputs)))
@@ -251,9 +268,14 @@ class Stage2:
             source, count = source.plus(other), count + other.count
         return source.over(count)
 
-    def adversary_inputs(self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor]) -> list[Tensor]:
-        """Input of the adversary, one tensor per domain: estimates from pure noise."""
-        parts = split_rows(out.adversary_input, views)
+    def adversary_inputs(
+        self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None = None
+    ) -> list[Tensor]:
+        """Input of the adversary, one tensor per domain: estimates from pure noise.
+
+        Neither network learns where a target is not the scene, see `without_ignored`.
+        """
+        parts = without_ignored(split_rows(out.adversary_input, views), views[-1], ignored)
         return [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]
 
     def draw_noise(self, batch: DeviceBatch, views: Sequence[View]) -> tuple[Tensor, Tensor, list[Tensor]]:

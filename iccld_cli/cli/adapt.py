@@ -29,6 +29,13 @@ def adapt(
     predict: Annotated[bool, typer.Option("--predict", help="Segment all of the footage with the result.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    ignore_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|auto",
+            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
+        ),
+    ] = None,
 ) -> None:
     """Adapt a model to your own footage, without labels and without a network.
 
@@ -39,7 +46,7 @@ def adapt(
     from iccld_cli.footage import MODEL_NAME, PAGE_NAME, FootageOptions, adapt_footage
 
     console = make_console()
-    options = FootageOptions(footage, out, ckpt, minutes, iterations, val, predict, seed, device)
+    options = FootageOptions(footage, out, ckpt, minutes, iterations, val, predict, seed, device, ignore_mask)
     summary = adapt_footage(options, console)
     console.rule("Done")
     say(f"{summary['chosen']} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales, refuse_inputs
+from iccld_cli.cli.options import (
+    MAX_SAMPLES,
+    Average,
+    Backend,
+    Flip,
+    Height,
+    Scales,
+    parse_height,
+    parse_scales,
+    refuse_inputs,
+)
 from iccld_cli.cli.scores import print_label_free, print_scores
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
@@ -64,12 +74,15 @@ def evaluate(
         str | None,
         typer.Option(metavar="N,N", help="Denoising steps; 0 decodes the latent directly. Several are compared."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds: the first answers, the others say how sure it is.")
+    ] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
     flip: Flip = False,
+    average: Average = False,
     height: Height = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or mps (untested).")] = "auto",
     backend: Backend = "torch",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a pass (default: by device).")] = None,
     limit: Annotated[
@@ -105,7 +118,7 @@ def evaluate(
     refuse_inputs({"--json": json_path, "--report": report}, files=[*(ckpt or []), *files], data=read)
     dataset = PreparedDataset(data)
     if no_labels:
-        samplings = [Sampling(number, seed, samples, factors, flip, rows) for number in asked]
+        samplings = [Sampling(number, seed, samples, factors, flip, rows, average=average) for number in asked]
         contest = Contest(dataset, files, samplings, device, backend, tell=lambda line: say(line, stderr=True))
         _without_labels(contest, split, limit, batch_size, source, json_path)
         return
@@ -115,7 +128,7 @@ def evaluate(
     contest = Contest(
         dataset,
         files,
-        [Sampling(number, seed, samples, factors, flip, rows) for number in asked],
+        [Sampling(number, seed, samples, factors, flip, rows, average=average) for number in asked],
         device,
         backend,
         tell=lambda line: say(line, stderr=True),

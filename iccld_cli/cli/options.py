@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +61,7 @@ class Command(TyperCommand):
 
 
 Scales = Annotated[
-    str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,1.5; the results are averaged.")
+    str, typer.Option(metavar="S,S", help="Sizes the network sees, as factors such as 1,0.75,1.5: 1 answers.")
 ]
 Height = Annotated[
     str | None,
@@ -76,7 +77,10 @@ Backend = Annotated[
         help="What runs a .safetensors file: auto (the fastest), torch, compiled (by torch), openvino.",
     ),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Average with the result of the mirrored image.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Ask the mirrored image as well how sure the answer is.")]
+Average = Annotated[
+    bool, typer.Option("--average", help="Answer with the mean of all scales, the mirrored image and samples.")
+]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -114,6 +118,22 @@ def parse_height(text: str | None) -> int | None:
     if not text.isdecimal() or not 32 <= int(text[:6]) <= MAX_SIDE:
         raise typer.BadParameter(f"{text!r}: write rows from 32 to {MAX_SIDE}, or own", param_hint="--height")
     return int(text)
+
+
+def parse_time(text: str | None, option: str) -> Fraction | None:
+    """Read seconds, `MM:SS` or `HH:MM:SS`, with or without a fraction.
+
+    Raises:
+        typer.BadParameter: It is none of them.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d{1,4}:)?(\d{1,6}:)?\d{1,9}(\.\d{1,9})?", text):
+        raise typer.BadParameter(f"{text!r}: write seconds, or HH:MM:SS", param_hint=option)
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = 60 * seconds + Fraction(part)
+    return seconds
 
 
 def refuse_inputs(outputs: Mapping[str, Path | None], files: Sequence[Path], data: Sequence[Path]) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_SAMPLES, Backend, Flip, Height, Scales, parse_height, parse_scales
+from iccld_cli.cli.options import (
+    MAX_SAMPLES,
+    Average,
+    Backend,
+    Flip,
+    Height,
+    Scales,
+    parse_height,
+    parse_scales,
+    parse_time,
+)
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
@@ -20,17 +30,27 @@ _SHOWN_PROBLEMS = 20
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders or quoted globs.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, videos, folders, quoted globs, .txt lists, - for a list on standard input, http(s):// files, "
+            "rtsp:// streams, or the number of a camera.",
+        ),
+    ],
     ckpt: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Model file: .safetensors, .onnx, .xml (default: the one that is shipped)."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path("predictions"),
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
-    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds to average.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MAX_SAMPLES, help="Noise seeds: the first answers, the others say how sure it is.")
+    ] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Noise seed (default: the model's, 0).")] = None,
     scales: Scales = "1",
     flip: Flip = False,
+    average: Average = False,
     save: Annotated[
         str,
         typer.Option(
@@ -50,10 +70,26 @@ def predict(
     legend: Annotated[bool, typer.Option(help="Name the classes at the foot of overlays.")] = True,
     height: Height = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a pass (default: by device).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or mps (untested).")] = "auto",
     backend: Backend = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most this many images, and frames of each video.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of videos and streams: only every N-th frame.")] = 1,
+    start: Annotated[
+        str | None, typer.Option(metavar="T", help="Of videos: begin here, in seconds or HH:MM:SS.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="Of videos and streams: end here.")] = None,
+    smooth: Annotated[
+        bool | None,
+        typer.Option("--smooth/--no-smooth", help="Steady the answers of videos along the motion (default: yes)."),
+    ] = None,
+    ignore_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|auto",
+            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     skip_existing: Annotated[
@@ -64,6 +100,11 @@ def predict(
     from iccld_cli.inference.outputs import KINDS
 
     factors, rows = parse_scales(scales), parse_height(height)
+    begin, finish = parse_time(start, "--start"), parse_time(end, "--end")
+    if smooth and average:
+        raise typer.BadParameter("--average answers without it", param_hint="--smooth")
+    if finish is not None and finish <= (begin or 0):
+        raise typer.BadParameter(f"{end!r} does not lie after the start", param_hint="--end")
     kinds = tuple(dict.fromkeys(word.strip() for word in save.split(",") if word.strip()))
     if not kinds or not set(kinds) <= set(KINDS):
         raise typer.BadParameter(f"{save!r}: choose one of {', '.join(KINDS)}", param_hint="--save")
@@ -79,7 +120,10 @@ def predict(
         say(f"warning: {path} {reason} and is left out", stderr=True)
     file = find_model(ckpt)
     once = len(items) == 1 and not items[0].is_video
-    sampling = Sampling(steps, seed, samples, factors, flip, rows, once)
+    sampling = Sampling(steps, seed, samples, factors, flip, rows, once, average)
+    more = flip or samples > 1 or len(factors) > 1
+    if more and not average and "uncertainty" not in kinds:
+        _note("warning: --flip, --scales and --samples change no result here: add uncertainty to --save, or --average")
     model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
         say(
@@ -95,6 +139,11 @@ def predict(
         legend=legend,
         batch_size=batch_size,
         limit=limit,
+        every=every,
+        start=begin,
+        end=finish,
+        smooth=not average if smooth is None else smooth,
+        ignore=ignore_mask,
         overwrite=overwrite,
         skip_existing=skip_existing,
         threshold=threshold,
@@ -103,7 +152,7 @@ def predict(
     started = time.perf_counter()
     try:
         with progress_bar("predict", "frames") as progress:
-            done = run(model, items, options, progress)
+            done = run(model, items, options, progress, _note)
     except KeyboardInterrupt:
         say(
             f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4 (labels: "
@@ -139,6 +188,12 @@ def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> Non
         say(f"next: iccld adapt-seg --source {where} --target ...")
     if done.to_label:
         say(f"{len(done.to_label)} frames most worth labelling -> {out / 'to_label.jsonl'}, first {done.to_label[0]}")
+    for one in done.live:
+        half, most = (1000 * seconds for seconds in one.latency)
+        say(
+            f"{one.where}: {one.frames} of {one.received} frames, the others were passed over; from arrival to result "
+            f"{half:.0f} ms (p50), {most:.0f} ms (p99)"
+        )
     if done.resumed:
         say(f"{done.resumed} inputs were finished by an earlier run that ended early")
     if done.skipped:

@@ -96,6 +96,13 @@ def _prepare(
         bool,
         typer.Option("--skip-bad", help="Leave unusable files out and record them, instead of stopping."),
     ] = False,
+    ignore_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|auto",
+            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
+        ),
+    ] = None,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")] = False,
     set_: Annotated[
         list[str] | None,
@@ -117,7 +124,9 @@ def _prepare(
     from iccld_cli.prepare.prepare import PrepareOptions
 
     wanted = parse_size(size)
-    options = PrepareOptions(size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers)
+    options = PrepareOptions(
+        size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers, ignore=ignore_mask
+    )
     settings = _settings(set_ or [])
     sources: list[tuple[str, Source]] = []
     stopped: list[str] = []

@@ -71,6 +71,15 @@ class FramePool:
         image = dataset.read_image(frame)
         return image, dataset.read_label(frame) if label else None, f"{dataset.info.name}/{frame.image}"
 
+    def ignored(self, index: int) -> np.ndarray | None:
+        """Where a frame is not the scene, see `PreparedDataset.ignored`."""
+        number, frame = self.frames[index]
+        return self.datasets[number].ignored(frame)
+
+    def has_ignored(self) -> bool:
+        """Whether any of the data sets has such a region."""
+        return any("ignored" in dataset.info.extra for dataset in self.datasets)
+
 
 def trained_height(config: DataConfig, target: FramePool | None) -> int | None:
     """Rows of a whole frame at the scale that a network is trained at.
@@ -99,6 +108,7 @@ class _TargetSample:
     surroundings: np.ndarray
     place: tuple[int, int]
     name: str
+    ignored: np.ndarray
 
 
 def fold_counts(frame: Frame, folds: Mapping[int, int]) -> Frame:
@@ -125,9 +135,11 @@ class Batch:
         micro: Its number in the step, and their count.
         labelled: Source pixels with a label.
         target: uint8 (B, 3, h, w) RGB; None without a target, as are the next three.
-        pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels: border rows and padding.
+        pseudo_valid: bool (B, h, w), False on pixels without pseudo-labels: border rows, padding, and what is ignored.
         surroundings: uint8 (B, 3, H, W), windows around the target crops; None without `data.context`.
         places: int64 (B, 2), top and left of the target crops in `surroundings`.
+        ignored: bool (B, h, w), True where a target crop is not the scene (`PreparedDataset.ignored`); None where no
+            target says so.
     """
 
     source: torch.Tensor
@@ -141,6 +153,7 @@ class Batch:
     pseudo_valid: torch.Tensor | None = None
     surroundings: torch.Tensor | None = None
     places: torch.Tensor | None = None
+    ignored: torch.Tensor | None = None
 
 
 class TrainingBatches(Dataset):
@@ -190,6 +203,7 @@ class TrainingBatches(Dataset):
         self._lut[list(classes)] = list(classes)
         self._lut[list(folds)] = list(folds.values())
         self._reference = target.median_height() if target else None
+        self._has_ignored = target is not None and target.has_ignored()
 
     def __len__(self) -> int:
         return 2**62
@@ -217,6 +231,8 @@ class TrainingBatches(Dataset):
             batch["target"] = _stack_images([s.image for s in samples])
             batch["pseudo_valid"] = torch.from_numpy(np.stack([s.pseudo_valid for s in samples]))
             batch["names"].append([s.name for s in samples])
+            if self._has_ignored:
+                batch["ignored"] = torch.from_numpy(np.stack([s.ignored for s in samples]))
             if self.config.context != (0, 0):
                 batch["surroundings"] = _stack_images([s.surroundings for s in samples])
                 batch["places"] = torch.tensor([s.place for s in samples])
@@ -246,7 +262,8 @@ class TrainingBatches(Dataset):
     def _target_sample(self, step: int, number: int) -> _TargetSample:
         assert self.target is not None and self._reference is not None
         rng = sample_rng(self.seed, step, number, TARGET)
-        image, _, name = self.target.read(int(rng.integers(len(self.target.frames))), label=False)
+        index = int(rng.integers(len(self.target.frames)))
+        image, _, name = self.target.read(index, label=False)
         height, width = image.shape[:2]
         scale = _fit(
             self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
@@ -262,9 +279,20 @@ class TrainingBatches(Dataset):
         first = round(height * self.config.ignore_rows_top)
         last = height - round(height * self.config.ignore_rows_bottom)
         rows_used[first:last] = 1
-        pseudo_valid = cut_label(rows_used, box, size) == 1  # padding is not valid either
+        ignored = self.target.ignored(index)
+        if ignored is not None:
+            rows_used[ignored] = 2
+        used = cut_label(rows_used, box, size)
+        pseudo_valid = used == 1  # padding is not valid either
         rows, columns = (slice(first, first + side) for first, side in zip(place, crop[::-1], strict=True))
-        return _TargetSample(surroundings[rows, columns], pseudo_valid[rows, columns], surroundings, place, name)
+        return _TargetSample(
+            surroundings[rows, columns],
+            pseudo_valid[rows, columns],
+            surroundings,
+            place,
+            name,
+            used[rows, columns] == 2,
+        )
 
 
 def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:

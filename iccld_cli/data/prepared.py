@@ -5,6 +5,7 @@
         index.jsonl     one object per frame and line, see `Frame`
         images/...      RGB images, JPEG or PNG
         labels/...      8-bit single-channel PNG of trainIds, 255 = ignore; absent for unlabelled data
+        ignored.png     8-bit grey, 255 where pixels are not the scene (bonnet, time stamp), if there are such
 
 A frame's `image` and `label` are paths relative to the data set's folder, with forward slashes, and do not leave it.
 
@@ -27,6 +28,7 @@ import cv2
 import numpy as np
 
 from iccld_cli.data.checks import MAX_PIXELS, check_header, decode_image
+from iccld_cli.data.fixed import fitted_region
 from iccld_cli.data.labelfiles import decode_channels
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, IGNORE, LabelSpace
@@ -35,6 +37,7 @@ from iccld_cli.reading import ReadError, kind_problem, read_bytes, read_json
 FORMAT_VERSION = 1
 INFO_NAME = "dataset.json"
 INDEX_NAME = "index.jsonl"
+IGNORED_NAME = "ignored.png"
 _AGAIN = "prepare the data set again"
 _LONGEST_LINE = 1 << 20
 _MOST_PIXELS = MAX_PIXELS  # of a frame
@@ -270,6 +273,7 @@ class PreparedDataset:
             self.digest = _sha256(index_path)
         except OSError as error:
             raise IccldError(f"{index_path} cannot be read ({error.strerror})", _AGAIN) from None
+        self._region: np.ndarray | None = None
         self._inside = os.path.realpath(self.root)
         self._limit = len(self.info.label_space)
 
@@ -369,6 +373,23 @@ class PreparedDataset:
         except cv2.error:
             raise IccldError(f"cannot read label {path}: memory ran out or it is damaged", _AGAIN) from None
         return label
+
+    def ignored(self, frame: Frame) -> np.ndarray | None:
+        """Where a frame shows something that is not the scene, and nothing may be learnt.
+
+        Returns:
+            bool (H, W), True there; None where the data set has no such region.
+
+        Raises:
+            IccldError: The picture of the region is missing, is not the one that was prepared, or has another shape.
+        """
+        if self._region is None and (sha256 := self.info.extra.get("ignored")) is not None:
+            path = self.root / IGNORED_NAME
+            try:
+                self._region = decode_channels(self._read(path, str(sha256)))[..., 0] > 127
+            except IccldError as error:
+                raise IccldError(f"cannot read {path}: it {error.message}", _AGAIN) from None
+        return None if self._region is None else fitted_region(self._region, (frame.height, frame.width))
 
     def _read(self, path: Path, sha256: str | None) -> bytes:
         real = os.path.realpath(path)

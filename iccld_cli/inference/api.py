@@ -60,7 +60,7 @@ class Result:
 
     @property
     def uncertainty(self) -> np.ndarray:
-        """float32 (H, W) in [0, 1]: entropy of the probabilities / log K. Computed when it is first read."""
+        """float32 (H, W) in [0, 1], see `model.Segmentation`. Computed when it is first read."""
         return self._maps("uncertainty")
 
     def overlay(self, alpha: float = DEFAULT_ALPHA, legend: bool = False) -> np.ndarray:

@@ -21,7 +21,7 @@ from iccld_cli.metrics.boundary import boundary_counts
 from iccld_cli.metrics.calibration import CalibrationError, ErrorDetection
 from iccld_cli.metrics.confusion import ConfusionMatrix, scores_from
 
-_WANTED: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement")
+_WANTED: tuple[Want, ...] = ("confidence", "uncertainty")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class _Scorer:
         self.boundary = np.zeros((2, num_classes), np.int64)
         self.matrix = ConfusionMatrix(num_classes)
         self.calibration = CalibrationError()
-        self.by_entropy = ErrorDetection()
-        self.by_disagreement = ErrorDetection()
+        self.by_uncertainty = ErrorDetection()
         self.frames: list[FrameScore] = []
 
     def add(self, frame: Frame, label: np.ndarray, segmentation: Segmentation, number: int) -> None:
@@ -75,9 +74,7 @@ class _Scorer:
         correct = (predicted == label)[valid]
         assert segmentation.confidence is not None and segmentation.uncertainty is not None
         self.calibration.update(segmentation.confidence[number][valid], correct)
-        self.by_entropy.update(segmentation.uncertainty[number][valid], correct)
-        if segmentation.disagreement is not None:
-            self.by_disagreement.update(segmentation.disagreement[number][valid], correct)
+        self.by_uncertainty.update(segmentation.uncertainty[number][valid], correct)
 
     def boundary_iou(self) -> np.ndarray:
         """Boundary IoU of the scored classes, float64 in [0, 1]; NaN for one that nothing shows."""
@@ -164,7 +161,7 @@ def evaluate(
         model: The model.
         dataset: Where the frames come from.
         scope: What of it is scored.
-        sampling: How the model predicts; 2 samples or more also give `auroc_disagreement`.
+        sampling: How the model predicts.
         progress: Called with (frames done, frames in all) after every batch.
 
     Raises:
@@ -217,13 +214,13 @@ def evaluate(
         seed=sampling.seed,
         scales=sampling.scales,
         flip=sampling.flip,
+        average=sampling.average,
         height=sampling.height,
         backend=model.backend,
         precision=model.precision,
         folded={space.names[a]: space.names[b] for a, b in folds.items()},
         ece=scorer.calibration.value(),
-        auroc=scorer.by_entropy.value(),
-        auroc_disagreement=scorer.by_disagreement.value() if sampling.samples > 1 else None,
+        auroc=scorer.by_uncertainty.value(),
         reliability=tuple(scorer.calibration.curve()),
         seconds_per_image=seconds / len(frames),
         frames=tuple(scorer.frames),

@@ -56,17 +56,17 @@ class Evaluation:
         confusion: int64 (K, K), row = label, column = prediction, over all classes.
         images: Number of frames.
         steps: Sampling steps.
-        samples: Noise seeds averaged.
+        samples: Noise seeds.
         seed: First noise seed.
-        scales: Factors on the images' size that were averaged over.
-        flip: Whether mirrored images were averaged in.
+        scales: Factors on the images' size.
+        flip: Whether mirrored images were looked at.
+        average: Whether the answers are the mean of all passes.
         height: Rows at which the network saw the images; 0 for their own.
         backend: What ran the network, see `Model`.
         precision: Type that it computed in.
         folded: Class name -> the class as which its predictions were scored.
         ece: Expected calibration error in [0, 1], 15 bins.
-        auroc: Area under the ROC of finding the wrong pixels by the entropy of the prediction, in [0, 1].
-        auroc_disagreement: The same by the disagreement of the noise seeds; None for one sample.
+        auroc: Area under the ROC of finding the wrong pixels by the uncertainty (`model.Segmentation`), in [0, 1].
         reliability: (mean confidence, accuracy, pixels) of the calibration bins.
         seconds_per_image: Time in the network, reading and scoring left out.
         frames: Scores of every frame.
@@ -86,13 +86,13 @@ class Evaluation:
     seed: int
     scales: tuple[float, ...]
     flip: bool
+    average: bool
     height: int
     backend: str
     precision: str
     folded: dict[str, str]
     ece: float
     auroc: float
-    auroc_disagreement: float | None
     reliability: tuple[tuple[float, float, int], ...]
     seconds_per_image: float
     frames: tuple[FrameScore, ...]
@@ -180,13 +180,13 @@ class Evaluation:
             "seed": self.seed,
             "scales": list(self.scales),
             "flip": self.flip,
+            "average": self.average,
             "height": self.height or None,
             "backend": self.backend,
             "precision": self.precision,
             "folded": self.folded,
             "ece": _rounded(self.ece, 6),
             "auroc": _rounded(self.auroc, 6),
-            "auroc_disagreement": _rounded(self.auroc_disagreement, 6),
             "seconds_per_image": round(self.seconds_per_image, 5),
             "worst": [
                 {"image": f.frame.image, "miou": _percent(f.miou), "pixel_accuracy": _percent(f.pixel_accuracy)}

@@ -19,6 +19,7 @@ import numpy as np
 
 from iccld_cli.errors import IccldError, reason_of
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
+from iccld_cli.inference.fullsize import Logits
 from iccld_cli.inference.irfile import check_graph
 from iccld_cli.inference.model import Sampling, Segmentation, Want, entropy_share, joined, memory_explained, not_finite
 from iccld_cli.inference.onnxfile import read_notes
@@ -92,6 +93,7 @@ class ExportedModel:
             ("samples", sampling.samples, 1),
             ("scales", ",".join(f"{scale:g}" for scale in sampling.scales), "1"),
             ("flip", sampling.flip, False),
+            ("average", sampling.average, False),
         ):
             if asked is not None and asked != has:
                 its = f"its {name} is {has}" if name in ("steps", "seed", "height") else f"it cannot do {name}"
@@ -117,6 +119,17 @@ class ExportedModel:
         size = (frames.shape[1], frames.shape[2]) if size is None else size
         with memory_explained(frames):
             return joined([self._one(frame, want, size) for frame in frames])
+
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """See `Model`; at the size of the graph, whose output is at no smaller one."""
+        self.settle(sampling or Sampling())
+        with memory_explained(frames):
+            found = [self._run(to_input(frame, self.facts.size))[0] for frame in frames]
+        if not all(np.isfinite(values).all() for values in found):
+            raise not_finite()
+        return [[Logits(np.log(np.maximum(values, np.finfo(np.float32).tiny)))] for values in found]
 
     def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Segmentation:
         found = self._run(to_input(frame, self.facts.size))[0]  # (K, h, w)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from iccld_cli.inference.model import Segmentation
-from iccld_cli.labels import LabelSpace
+from iccld_cli.labels import IGNORE, LabelSpace
 
 DARK, BRIGHT = 25.0, 230.0
 """Mean brightness (0 to 255) below and above which a frame is flagged."""
@@ -46,6 +46,8 @@ class FrameFacts:
 def facts_of(image: np.ndarray, segmentation: Segmentation, index: int) -> FrameFacts:
     """Measure a frame.
 
+    Pixels with label 255, which are not the scene, do not count.
+
     Args:
         image: uint8 (H, W, 3), RGB.
         segmentation: What the model said of its batch, confidence and uncertainty included.
@@ -53,16 +55,20 @@ def facts_of(image: np.ndarray, segmentation: Segmentation, index: int) -> Frame
     """
     assert segmentation.confidence is not None and segmentation.uncertainty is not None
     labels = segmentation.labels[index]
-    counts = np.bincount(labels.ravel(), minlength=256)
-    shares = {int(i): round(float(counts[i]) / labels.size, 6) for i in np.flatnonzero(counts)}
-    confidence = round(float(segmentation.confidence[index].mean(dtype=np.float64)), 6)
-    uncertainty = round(float(segmentation.uncertainty[index].mean(dtype=np.float64)), 6)
+    scene = labels != IGNORE
+    size = max(int(scene.sum()), 1)
+    counts = np.bincount(labels[scene], minlength=IGNORE)
+    shares = {int(i): round(float(counts[i]) / size, 6) for i in np.flatnonzero(counts)}
+    confidence, uncertainty = (
+        round(float(values[index][scene].sum(dtype=np.float64)) / size, 6)
+        for values in (segmentation.confidence, segmentation.uncertainty)
+    )
     luma, spread = (float(v.item()) for v in cv2.meanStdDev(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
     true = {
         "dark": luma < DARK,
         "bright": luma > BRIGHT,
         "flat": spread < FLAT,
-        "one_class": max(shares.values()) >= ONE_CLASS,
+        "one_class": max(shares.values(), default=1.0) >= ONE_CLASS,
         "unsure": confidence < UNSURE,
     }
     return FrameFacts(shares, confidence, uncertainty, tuple(name for name in FLAGS if true[name]))

@@ -36,36 +36,44 @@ class Logits:
     mirrored: bool = False
 
 
-def segment_frame(views: Sequence[Logits], size: tuple[int, int], want: Collection[Want]) -> Segmentation:
+def segment_frame(
+    views: Sequence[Logits], size: tuple[int, int], want: Collection[Want], average: bool = False
+) -> Segmentation:
     """Results of one frame.
 
     Args:
-        views: Logits of one or more views; their probabilities are averaged.
+        views: Logits of one or more passes, the plain one first.
         size: (height, width) of the result.
-        want: What is wanted besides labels; `disagreement` is no matter of views and is left out.
+        want: What is wanted besides labels.
+        average: See `Sampling`.
 
     Returns:
         The results, (1, H, W) and (1, K, H, W).
     """
-    asked = [name for name in want if name != "disagreement"]
-    if not asked and len(views) == 1 and not views[0].mirrored:
+    average = average and len(views) > 1
+    if not want and not average and not views[0].mirrored:
         return Segmentation(largest(views[0].values, size)[None])
+    others = views[1:] if len(views) > 2 and not average else views if len(views) > 1 else ()
     classes = len(views[0].values)
     labels = np.empty(size, np.uint8)
-    maps: dict[str, np.ndarray] = {name: np.empty(size, np.float32) for name in asked if name != "probabilities"}
-    if "probabilities" in asked:
+    maps: dict[str, np.ndarray] = {name: np.empty(size, np.float32) for name in want if name != "probabilities"}
+    if "probabilities" in want:
         maps["probabilities"] = np.empty((classes, *size), np.float32)
     rows = max(1, STRIP_BYTES // (4 * classes * size[1]))
     for top in range(0, size[0], rows):
         part = slice(top, min(top + rows, size[0]))
-        mean = _probabilities(views, size, part)  # (K, rows, W)
-        labels[part] = mean.argmax(axis=0)
+        shown = _probabilities(views if average else views[:1], size, part)  # (K, rows, W)
+        labels[part] = shown.argmax(axis=0)
         if "confidence" in maps:
-            mean.max(axis=0, out=maps["confidence"][part])
-        if "uncertainty" in maps:
-            maps["uncertainty"][part] = entropy_share(mean[None])[0]
+            shown.max(axis=0, out=maps["confidence"][part])
+        if "uncertainty" in maps and others:
+            of_label = shown if average else _probabilities(others, size, part)
+            chosen = np.take_along_axis(of_label, labels[None, part].astype(np.int64), axis=0)[0]
+            maps["uncertainty"][part] = np.clip(1 - chosen, 0, 1)
+        elif "uncertainty" in maps:
+            maps["uncertainty"][part] = entropy_share(shown[None])[0]
         if "probabilities" in maps:
-            maps["probabilities"][:, part] = mean
+            maps["probabilities"][:, part] = shown
     return Segmentation(labels[None], **{name: values[None] for name, values in maps.items()})
 
 

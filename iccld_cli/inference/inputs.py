@@ -1,18 +1,23 @@
-"""What `iccld predict` is given: files, folders and globs become a list of inputs with distinct output names."""
+"""What `iccld predict` is given: files, folders, globs, lists, addresses, cameras, each with a name of its own."""
 
 from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from iccld_cli.errors import IccldError
 from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.inference.naming import Candidate, distinct_names
+from iccld_cli.inference.remote import LIVE, PLAYLISTS, ask, is_url, shown_url, url_path
 from iccld_cli.inference.video import VIDEO_SUFFIXES
-from iccld_cli.reading import kind_problem
+from iccld_cli.reading import MIB, ReadError, kind_problem, read_bytes
+
+MAX_LIST = 64 * MIB
+"""Most bytes of a list of inputs."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,27 @@ class Input:
     """One image or video to predict.
 
     Attributes:
-        path: The file.
+        path: The file; of what is no local file, a path that exists nowhere, to be named after.
         name: Where its results go below each kind's folder, without a suffix.
         is_video: Whether it is a video.
+        source: The address or the number of a camera; None for a local file.
+        live: Whether it is read while it runs: a stream or a camera.
+        stamp: Of an address, what changes when its content does.
     """
 
     path: Path
     name: PurePath
     is_video: bool
+    source: str | int | None = None
+    live: bool = False
+    stamp: tuple[int, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """What to call it in messages."""
+        if isinstance(self.source, int):
+            return f"camera {self.source}"
+        return str(self.path) if self.source is None else shown_url(self.source)
 
 
 def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] | None = None) -> list[Input]:
@@ -36,7 +54,8 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
     A folder's tree is kept in the names. Hidden files, files of other kinds and the output folder are passed over.
 
     Args:
-        inputs: Files, folders and glob patterns (`**` goes into folders).
+        inputs: Files, folders, glob patterns (`**` goes into folders), `.txt` files with an input a line, `-` for such
+            a list on standard input, HTTP(S) files, streams (RTSP and others, HLS), and numbers of cameras.
         out: Output folder.
         left_out: Filled with what has an image's or a video's name and is no file to read (a pipe, a device, a loop of
             links), and what it is.
@@ -45,17 +64,72 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
         In the order given, sorted by path within one.
 
     Raises:
-        IccldError: An input does not exist, is of no known kind, or holds nothing.
+        IccldError: An input does not exist, is of no known kind, or holds nothing; a server does not answer.
     """
-    found: dict[Path, Candidate] = {}
-    folders = sum(Path(i).is_dir() for i in inputs)
-    for given in inputs:
-        for path, name in _expand(str(given), out.resolve(), keep_folder=folders > 1, left_out=left_out):
-            one = Candidate(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
-            found.setdefault(path.resolve(), one)
-    candidates = list(found.values())
-    names = distinct_names(candidates)
-    return [Input(one.path, name, one.is_video) for one, name in zip(candidates, names, strict=True)]
+    found: dict[object, tuple[Candidate, Input]] = {}
+    lines = [line for given in inputs for line in _listed(str(given))]
+    folders = sum(Path(line).is_dir() for line in lines)
+    for line in lines:
+        for item in _inputs(line, out.resolve(), keep_folder=folders > 1, left_out=left_out):
+            one = Candidate(item.path, item.name, item.is_video)
+            found.setdefault(item.path.resolve() if item.source is None else item.source, (one, item))
+    names = distinct_names([one for one, _ in found.values()])
+    return [replace(item, name=name) for (_, item), name in zip(found.values(), names, strict=True)]
+
+
+def _listed(given: str) -> list[str]:
+    """The inputs that a list holds; anything else is itself."""
+    if given == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise IccldError("the input - reads a list from standard input, and there is none", "pipe one in")
+        where, data = "standard input", sys.stdin.buffer.read(MAX_LIST + 1)
+    elif Path(given).suffix.lower() == ".txt" and Path(given).is_file():
+        try:
+            where, data = given, read_bytes(given, start=MAX_LIST + 1)
+        except ReadError as error:
+            raise IccldError(f"{given} {error.message}", "give a list that can be read") from None
+    else:
+        return [given]
+    if len(data) > MAX_LIST:
+        raise IccldError(f"the list on {where} has more than {MAX_LIST >> 20} MiB", "give folders or globs")
+    if b"\0" in data:
+        raise IccldError(f"{where} is no list of inputs", "write one file, folder or address a line")
+    lines = [os.fsdecode(line).strip("\r") for line in data.split(b"\n")]
+    found = [line for line in lines if line.strip()]
+    if not found:
+        raise IccldError(f"the list on {where} is empty", "write one file, folder or address a line")
+    if "-" in found:
+        raise IccldError(f"the list on {where} holds the input -", "leave it out")
+    return found
+
+
+def _inputs(given: str, out: Path, keep_folder: bool, left_out: dict[Path, str] | None) -> Iterator[Input]:
+    """What is behind one input, with the names that it suggests."""
+    if is_url(given):
+        yield _remote(given)
+    elif given.isascii() and given.isdecimal() and len(given) < 4 and not os.path.lexists(given):
+        yield Input(Path(f"camera{int(given)}"), PurePath(f"camera{int(given)}"), True, int(given), live=True)
+    else:
+        for path, name in _expand(given, out, keep_folder, left_out):
+            yield Input(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _remote(url: str) -> Input:
+    where = url_path(url)
+    suffix = where.suffix.lower()
+    scheme = url.partition("://")[0].lower()
+    stem = PurePath(where.name).with_suffix("") if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES else PurePath(where.name)
+    if scheme in LIVE or suffix in PLAYLISTS:
+        return Input(Path(where), PurePath("_".join(where.parts)), True, url, live=True)
+    remote = ask(url)
+    kind = remote.kind.partition("/")[0]
+    if kind == "multipart":  # pictures that a camera sends one after the other: FFmpeg was seen to wait for ever
+        raise IccldError(f"{shown_url(url)} sends pictures without an end", "give the camera's RTSP address")
+    if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+        return Input(Path(where), stem, suffix in VIDEO_SUFFIXES, url, stamp=remote.stamp)
+    if kind not in ("image", "video"):
+        raise IccldError(f"{shown_url(url)} is neither an image nor a video but {remote.kind}", "check the address")
+    return Input(Path(where), stem, kind == "video", url, stamp=remote.stamp)
 
 
 def _expand(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -84,7 +85,7 @@ class Journal:
         self._lock = FileLock(self._folder / "lock", timeout=0)
         self._entries: dict[str, _Entry] = {}
         self._mine: set[str] = set()
-        self._staged = 0
+        self._numbers = itertools.count(1)  # results are built in several threads
         self._made: list[Path] = []
 
     def __enter__(self) -> Journal:
@@ -126,7 +127,8 @@ class Journal:
         return (
             entry is not None
             and entry.done
-            and entry.stamp == _stamp(item.path)
+            and not item.live  # a stream is not the same twice
+            and entry.stamp == _stamp(item)
             and all(_measure(self.out / path) == size for path, size in entry.results.items())
         )
 
@@ -141,8 +143,7 @@ class Journal:
 
     def stage(self, suffix: str = "") -> Path:
         """A path to build a result at, on the same disk as its final one, with a name that always fits."""
-        self._staged += 1
-        return self._work / f"{self._staged}{suffix}"
+        return self._work / f"{next(self._numbers)}{suffix}"
 
     def part(self, item: Input) -> Path:
         """Where the lines that an input adds to the files about all inputs are kept until all are done."""
@@ -159,7 +160,7 @@ class Journal:
         """
         for item, results, problem in done:
             entry = self._entries.setdefault(_key(item), _Entry())
-            entry.stamp, entry.done = _stamp(item.path), False
+            entry.stamp, entry.done = _stamp(item), False
             entry.results = {_below(r.final, self.out): _measure(r.staged) or 0 for r in results}
             entry.problem = None if problem is None else (problem.message, problem.hint)
             self._mine.add(_key(item))
@@ -328,12 +329,15 @@ def sync(path: Path) -> None:
 
 
 def _key(item: Input) -> str:
-    return f"{os.path.abspath(item.path)} -> {item.name.as_posix()}"
+    where = os.path.abspath(item.path) if item.source is None else item.where
+    return f"{where} -> {item.name.as_posix()}"
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(item: Input) -> list[int]:
+    if item.source is not None:
+        return [*item.stamp]
     try:
-        stat = path.stat()
+        stat = item.path.stat()
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns]

@@ -29,9 +29,10 @@ from iccld_cli.reading import kind_problem
 from iccld_cli.shipped import shipped_file
 
 if TYPE_CHECKING:
+    from iccld_cli.inference.fullsize import Logits
     from iccld_cli.models.segmenter import Segmenter
 
-Want = Literal["confidence", "uncertainty", "disagreement", "probabilities"]
+Want = Literal["confidence", "uncertainty", "probabilities"]
 """What can be asked for besides labels."""
 
 SHIPPED_MODELS = {"small": "iccld-small.safetensors", "roads": "iccld-roads.safetensors"}
@@ -50,12 +51,16 @@ MAX_PIXELS = 100_000_000
 class Sampling:
     """How a model predicts. What is None is the model's own choice, see `Model.settle`.
 
+    The answer comes from the plain pass: the frame as it is, at scale 1 (where that is not among the scales, at the
+    first), with the first noise. All other passes say how sure it is, see `Segmentation.uncertainty`.
+
     Attributes:
         steps: Denoising steps; 0 decodes the latent directly.
         seed: Seed of the noise.
-        samples: Number of noises to average over.
-        scales: Factors on the size that the network sees; the results of all are averaged.
-        flip: Whether to average with the result of the mirrored frame.
+        samples: Number of noises.
+        scales: Factors on the size that the network sees.
+        flip: Whether the mirrored frame is looked at as well.
+        average: Whether the answer is the mean of all passes, instead of the plain one's alone.
         height: Rows of a frame as the network sees it; 0 for the frame's own. None for the height the network was
             trained at. Results keep the frame's size.
         once: Whether a single frame is all there is, so that a backend that is slow to start does not pay.
@@ -68,6 +73,7 @@ class Sampling:
     flip: bool = False
     height: int | None = None
     once: bool = False
+    average: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed", "samples", "height"):
@@ -81,6 +87,16 @@ class Sampling:
         if self.height is not None and self.height < 0:
             raise IccldError(f"a height of {self.height} rows is not possible", "give 0 for the frame's own")
 
+    def views(self, want: Collection[Want]) -> list[tuple[float, bool]]:
+        """The views that the wanted maps need, the plain one first: (scale, whether mirrored)."""
+        scales = sorted(self.scales, key=lambda scale: scale != 1)
+        found = [(scale, mirrored) for scale in scales for mirrored in (False, True)[: 1 + self.flip]]
+        return found if self.needs_all(want) else found[:1]
+
+    def needs_all(self, want: Collection[Want]) -> bool:
+        """Whether the wanted maps need more than the plain pass."""
+        return self.average or "uncertainty" in want
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -89,16 +105,15 @@ class Segmentation:
     Attributes:
         labels: uint8 (B, H, W) trainIds.
         confidence: float32 (B, H, W) in [0, 1], probability of the label.
-        uncertainty: float32 (B, H, W) in [0, 1], entropy of the probabilities / log K.
-        disagreement: float32 (B, H, W) in [0, 1]: mutual information between prediction and noise seed, divided by
-            log K, mean over scales and mirrored frames; None with a single sample.
+        uncertainty: float32 (B, H, W) in [0, 1]: 1 - the mean probability that the other passes (views and noises) give
+            the label. A single other pass is no mean, and with `Sampling.average` there are no others: then the mean
+            is over all passes. With the plain pass alone: entropy of the probabilities / log K.
         probabilities: float32 (B, K, H, W).
     """
 
     labels: np.ndarray
     confidence: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
-    disagreement: np.ndarray | None = None
     probabilities: np.ndarray | None = None
 
 
@@ -161,6 +176,20 @@ class Model(Protocol):
 
         Raises:
             IccldError: See `settle`; or memory is not enough.
+        """
+
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """What `segment` makes its results of (`fullsize.segment_frame`), for those who work on it before.
+
+        Args:
+            frames: See `segment`.
+            want: What will be wanted, which decides what passes are made.
+            sampling: See `segment`.
+
+        Returns:
+            Of each frame the logits of its passes, the plain one first.
         """
 
 

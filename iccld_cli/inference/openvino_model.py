@@ -136,17 +136,27 @@ class OpenvinoModel:
         sampling = self.settle(sampling or Sampling())
         size = (frames.shape[1], frames.shape[2]) if size is None else size
         with memory_explained(frames):
-            return joined([segment_frame(self._views(frame, sampling), size, want) for frame in frames])
+            found = [
+                segment_frame(self._views(frame, sampling, want), size, want, sampling.average) for frame in frames
+            ]
+            return joined(found)
 
-    def _views(self, frame: np.ndarray, sampling: Sampling) -> list[Logits]:
-        """Logits of a frame uint8 (H, W, 3), at every scale and, if asked for, mirrored."""
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """See `Model`."""
+        sampling = self.settle(sampling or Sampling())
+        with memory_explained(frames):
+            return [self._views(frame, sampling, want) for frame in frames]
+
+    def _views(self, frame: np.ndarray, sampling: Sampling, want: Collection[Want]) -> list[Logits]:
+        """Logits of a frame uint8 (H, W, 3) in every view that is needed."""
         views = []
-        for scale in sampling.scales:
+        for scale, mirrored in sampling.views(want):
             wanted = network_size((frame.shape[0], frame.shape[1]), sampling.height, scale)
             fitted = resize_frame(frame, self._fit(wanted), smaller=wanted[0] < frame.shape[0])
-            for mirrored in (False, True)[: 1 + sampling.flip]:
-                seen = np.ascontiguousarray(fitted[:, ::-1]) if mirrored else fitted
-                views.append(Logits(self._logits(seen, sampling.seed or 0), mirrored))
+            seen = np.ascontiguousarray(fitted[:, ::-1]) if mirrored else fitted
+            views.append(Logits(self._logits(seen, sampling.seed or 0), mirrored))
         return views
 
     def _fit(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from iccld_cli.inference.collected import DATASET, DatasetFiles, part_line
 from iccld_cli.inference.facts import FrameFacts
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
+from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.naming import label_ids_name
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
 from iccld_cli.labels import CITYSCAPES_LABEL_IDS, LabelSpace
@@ -73,8 +74,7 @@ class Maps:
     Attributes:
         labels: TrainIds.
         confidence: 255 x probability of the predicted class.
-        uncertainty: 255 x normalised entropy.
-        disagreement: 255 x disagreement of the noise seeds.
+        uncertainty: 255 x uncertainty, see `Segmentation`.
         probabilities: float16 (K, H, W).
         trusted: TrainIds, 255 where the model is not sure enough to be learned from.
         facts: The frame in numbers.
@@ -83,7 +83,6 @@ class Maps:
     labels: np.ndarray
     confidence: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
-    disagreement: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     trusted: np.ndarray | None = None
     facts: FrameFacts | None = None
@@ -170,7 +169,7 @@ def existing_outputs(item: Input, options: PredictOptions, inputs: Set[Path]) ->
     """
     existing: list[Path] = []
     missing: list[Path] = []
-    for kind in options.kinds():
+    for kind in options.save:
         path = output_path(item, kind, options.out)
         if path.resolve() in inputs:
             its = "its input" if path.resolve() == item.path.resolve() else "the input"
@@ -285,7 +284,12 @@ class VideoOutputs:
     """
 
     def __init__(
-        self, item: Input, reader: VideoReader, options: PredictOptions, header: ModelHeader, journal: Journal
+        self,
+        item: Input,
+        reader: VideoReader | LiveReader,
+        options: PredictOptions,
+        header: ModelHeader,
+        journal: Journal,
     ) -> None:
         """Nothing is opened yet.
 
@@ -299,6 +303,7 @@ class VideoOutputs:
         self.item, self.reader, self.options, self.header, self.journal = item, reader, options, header, journal
         self._writers: dict[str, VideoWriter] = {}
         self._staged: dict[str, Path] = {}
+        self._first: Fraction | None = None
 
     def __enter__(self) -> VideoOutputs:
         return self
@@ -326,6 +331,7 @@ class VideoOutputs:
         Raises:
             IccldError: The disk is full or the folder cannot be written.
         """
+        self._first = frame.time if self._first is None else self._first
         dataset = {}
         for kind in self.options.kinds():
             try:
@@ -335,7 +341,7 @@ class VideoOutputs:
                         dataset[kind] = written
                 else:
                     picture = maps.picture(kind, frame.image, self.options, self.header)
-                    self._writer(kind, picture).write(picture, frame.time)
+                    self._writer(kind, picture).write(picture, frame.time - self._first)
             except OSError as error:
                 raise explain_os_error(error, self._final(kind)) from error
         if self.options.collects():
@@ -379,7 +385,7 @@ class VideoOutputs:
             self._writers[kind] = VideoWriter(
                 self._staged[kind],
                 (picture.shape[1], picture.shape[0]),
-                self.reader.fps,
+                self.reader.fps / self.options.every,
                 sample_aspect_ratio=Fraction(1) / aspect if turned else aspect,
             )
         return self._writers[kind]

@@ -7,8 +7,7 @@ OUT/palette/NAME.png                  the same with the class colours as the PNG
 OUT/labelIds/NAME_labelIds.png        numbers and names of the Cityscapes benchmark
 OUT/color/NAME.png|mp4                class colours alone
 OUT/confidence/NAME.png|mp4           255 x probability of the predicted class
-OUT/uncertainty/NAME.png|mp4          255 x entropy / log K
-OUT/disagreement/NAME.png|mp4         255 x disagreement of the noise seeds, with `uncertainty` and samples > 1
+OUT/uncertainty/NAME.png|mp4          255 x uncertainty, see `model.Segmentation`
 OUT/probabilities/NAME.safetensors    float16 (K, H, W)
 OUT/frames.jsonl, to_label.jsonl, dataset/    about all frames, see `inference.collected`
 
@@ -18,23 +17,32 @@ Of a video, kinds without `mp4` are folders: NAME/000000.png, ...
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from iccld_cli import __version__
+from iccld_cli.data.fixed import fitted_region, read_region
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.inference import collected
 from iccld_cli.inference.facts import facts_of
+from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
-from iccld_cli.inference.model import Model, Sampling, Want
+from iccld_cli.inference.live import LiveReader
+from iccld_cli.inference.model import Model, Sampling, Segmentation, Want
 from iccld_cli.inference.outputs import (
     DATASET_IMAGES,
     DATASET_LABELS,
@@ -45,12 +53,20 @@ from iccld_cli.inference.outputs import (
     label_ids,
     stage_image_outputs,
 )
+from iccld_cli.inference.regions import Regions
+from iccld_cli.inference.remote import fetch
+from iccld_cli.inference.smooth import Smoother, first_needed
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
-from iccld_cli.inference.video import VideoFrame, VideoReader
+from iccld_cli.inference.video import VideoFrame, VideoReader, frames_before
+from iccld_cli.labels import IGNORE
+from iccld_cli.reading import MAX_FILE
 from iccld_cli.report.overlay import DEFAULT_ALPHA
 
 DEFAULT_THRESHOLD = 0.9
 """Least confidence of a label that is learned from."""
+
+_LATENCIES = 100_000
+"""Most frames of a stream whose latency is kept."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,12 @@ class PredictOptions:
         legend: Whether overlays name the classes.
         batch_size: Images per pass; None leaves it to the model.
         limit: At most this many images, and frames of each video; None for all.
+        every: Of videos, only frames whose number this divides.
+        start: Of videos, the first second that counts, since the first frame; None for the first frame.
+        end: Of videos, the second at which they end; None for all of it.
+        ignore: A picture of what is not the scene (`data.fixed`), or `auto` to find it in each video, and in the images
+            of a size; None for nothing. Labels are 255 there, confidence and uncertainty 0.
+        smooth: Whether the answers of a video are steadied (`inference.smooth`); not with `Sampling.average`.
         overwrite: Replace results that exist.
         skip_existing: Leave out inputs whose results all exist.
         threshold: Least confidence, in [0, 1], of labels in the prepared data set; others are 255.
@@ -78,6 +100,11 @@ class PredictOptions:
     legend: bool = True
     batch_size: int | None = None
     limit: int | None = None
+    every: int = 1
+    start: Fraction | None = None
+    end: Fraction | None = None
+    smooth: bool = True
+    ignore: Path | str | None = None
     overwrite: bool = False
     skip_existing: bool = False
     threshold: float = DEFAULT_THRESHOLD
@@ -86,16 +113,22 @@ class PredictOptions:
     def settings(self) -> dict[str, Any]:
         """What results depend on besides the model, JSON-ready."""
         return {
-            "save": list(self.kinds()),
+            "save": list(self.save),
             "steps": self.sampling.steps,
             "samples": self.sampling.samples,
             "seed": self.sampling.seed,
             "scales": list(self.sampling.scales),
             "flip": self.sampling.flip,
+            "average": self.sampling.average,
             "height": self.sampling.height,
             "alpha": self.alpha,
             "legend": self.legend,
             "limit": self.limit,
+            "every": self.every,
+            "start": None if self.start is None else str(self.start),
+            "end": None if self.end is None else str(self.end),
+            "smooth": self.smooth,
+            "ignored region": self._ignored(),
             "batch size": self.batch_size,
             "threshold": self.threshold if "dataset" in self.save else None,
             "frames": "frames" in self.save,
@@ -103,10 +136,8 @@ class PredictOptions:
         }
 
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of results that each input gets, `disagreement` and the two of the data set included."""
+        """The kinds of results that each input gets, the two of the data set included."""
         found = tuple(kind for kind in self.save if kind not in ("frames", "dataset"))
-        if "uncertainty" in self.save and self.sampling.samples > 1:
-            found += ("disagreement",)
         return found + ((DATASET_IMAGES, DATASET_LABELS) if "dataset" in self.save else ())
 
     def collects(self) -> bool:
@@ -115,9 +146,37 @@ class PredictOptions:
 
     def wants(self) -> tuple[Want, ...]:
         """What the model is asked for besides labels."""
-        every: tuple[Want, ...] = ("confidence", "uncertainty", "disagreement", "probabilities")
+        every: tuple[Want, ...] = ("confidence", "uncertainty", "probabilities")
         wanted = {*self.kinds(), *(("confidence", "uncertainty") if self.collects() else ())}
         return tuple(name for name in every if name in wanted)
+
+    def _ignored(self) -> str | None:
+        if self.ignore is None or self.ignore == "auto":
+            return None if self.ignore is None else "auto"
+        return hashlib.sha256(read_region(Path(self.ignore)).tobytes()).hexdigest()
+
+    def choose(self, index: int, time: Fraction) -> Literal["take", "skip", "end"]:
+        """What to do with a frame of a video, by its number and its time; see `video.Choose`."""
+        if self.end is not None and time >= self.end:
+            return "end"
+        return "skip" if index % self.every or (self.start is not None and time < self.start) else "take"
+
+
+@dataclass(frozen=True)
+class LiveFacts:
+    """How a stream or camera went.
+
+    Attributes:
+        where: Its name.
+        frames: Frames that were segmented.
+        received: Frames that it sent.
+        latency: Seconds from the arrival of a frame to its results, of half of the frames at most and of 99 in 100.
+    """
+
+    where: str
+    frames: int
+    received: int
+    latency: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -128,19 +187,21 @@ class Summary:
         images: Images predicted.
         frames: Video frames predicted.
         skipped: Inputs whose results existed.
-        problems: (input, what was wrong with it), for inputs that could not be read or only in part.
+        problems: (name of the input, what was wrong with it), for inputs that could not be read or only in part.
         resumed: Inputs that an earlier, unfinished run with the same settings had finished.
         to_label: The frames most worth labelling, each in a few words, the first one first.
         dataset: The prepared data set of the predictions.
+        live: Of the streams and cameras.
     """
 
     images: int
     frames: int
     skipped: int
-    problems: tuple[tuple[Path, IccldError], ...]
+    problems: tuple[tuple[str, IccldError], ...]
     resumed: int = 0
     to_label: tuple[str, ...] = ()
     dataset: PreparedDataset | None = None
+    live: tuple[LiveFacts, ...] = ()
 
 
 def predict(
@@ -148,27 +209,34 @@ def predict(
     items: Sequence[Input],
     options: PredictOptions,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Predict a list of inputs.
 
     Inputs that cannot be read do not stop the others. A video that breaks off is predicted as far as it decodes.
     Results get their names when their input is done, so that no name ever holds a part. A run that ended early, killed
     or by an error, goes on when it is called again with the same settings (see `Journal`), and its results equal an
-    undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`.
+    undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`. Streams and cameras cannot
+    be resumed; an interrupt ends them, and their results are finished.
 
     Args:
         model: The model.
         items: From `collect`.
         options: What to do.
         progress: Called with (units done, units in all); a unit is an image or a video frame.
+        tell: Called with a line when a stream begins, breaks off or is begun anew.
 
     Raises:
         IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
             folder holds an unfinished run with other settings.
     """
+    if options.ignore == "auto" and any(item.live for item in items):
+        raise IccldError("what never moves cannot be found in a stream beforehand", "give a picture as --ignore-mask")
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose one of {', '.join(KINDS)}")
+    if options.sampling.average:
+        options = replace(options, smooth=False)
     options = replace(options, sampling=model.settle(options.sampling))
     if "labelIds" in options.save:
         label_ids(model.header.label_space)  # refuse other classes before the work
@@ -189,10 +257,11 @@ def predict(
         left = [item for item in chosen if not journal.finished(item)]
         todo = _without_existing(left, chosen, options, journal)
         journal.claim(chosen)
-        run = _Run(model, options, progress or (lambda done, total: None), journal)
+        run = _Run(model, options, progress or (lambda done, total: None), journal, tell)
         again = set(left)
-        before = [(item.path, journal.problem(item)) for item in chosen if item not in again]
-        run.problems += [(path, problem) for path, problem in before if problem is not None]
+        before = [(item.where, journal.problem(item)) for item in chosen if item not in again]
+        run.problems += [(where, problem) for where, problem in before if problem is not None]
+        run.regions.images = images
         run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
         run.images([item for item in todo if not item.is_video])
@@ -215,7 +284,25 @@ def predict(
         len(chosen) - len(left),
         tuple(listed),
         dataset,
+        tuple(run.live),
     )
+
+
+class _Unreadable(Exception):
+    """An input that cannot be read; it does not stop the others."""
+
+    def __init__(self, problem: IccldError) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@contextlib.contextmanager
+def _named(path: Path, item: Input) -> Iterator[None]:
+    """Turn an error that names a fetched file into one that names where it came from."""
+    try:
+        yield
+    except IccldError as error:
+        raise _Unreadable(IccldError(error.message.replace(str(path), item.where), error.hint)) from None
 
 
 class _Run:
@@ -227,20 +314,36 @@ class _Run:
         options: PredictOptions,
         progress: Callable[[int, int], None],
         journal: Journal,
+        tell: Callable[[str], None],
     ) -> None:
-        self.model, self.options, self.progress, self.journal = model, options, progress, journal
+        self.model, self.options, self.progress, self.journal, self.tell = model, options, progress, journal, tell
         self.total = self.done_images = self.done_frames = 0
-        self.problems: list[tuple[Path, IccldError]] = []
+        self.problems: list[tuple[str, IccldError]] = []
+        self.live: list[LiveFacts] = []
+        self.regions = Regions(options.ignore)
+        self._regions = threading.Lock()
+        self._region: np.ndarray | None = None  # of the video under work
 
     def count(self, item: Input) -> int:
-        """Units of an input; 0 for a video that cannot be opened, which is reported when its turn comes."""
+        """Units of an input; 0 for what is not here yet or cannot be opened, which is reported when its turn comes."""
         if not item.is_video:
             return 1
+        if item.source is not None:
+            return 0
         try:
             with VideoReader(item.path) as reader:
-                return min(reader.announced, self.options.limit or reader.announced)
+                return self._frames_of(reader)
         except IccldError:
             return 0
+
+    def _frames_of(self, reader: VideoReader) -> int:
+        """About how many of a video's frames are to be segmented."""
+        first = 0 if self.options.start is None else min(int(self.options.start * reader.fps), reader.announced)
+        last = reader.announced
+        if self.options.end is not None:
+            last = min(max(int(self.options.end * reader.fps), first), last)
+        number = -(-(last - first) // self.options.every)
+        return min(number, self.options.limit or number)
 
     def images(self, items: list[Input]) -> None:
         """Predict single images; neighbours of equal size share a pass."""
@@ -254,7 +357,10 @@ class _Run:
                     self._advance()
 
     def _of_images(self, batch: list[tuple[Input, np.ndarray]]) -> tuple[list[tuple[Input, np.ndarray]], list[Maps]]:
-        return batch, self._maps([image for _, image in batch])
+        images = [image for _, image in batch]
+        with self._regions:  # finding one reads images, once for a size
+            region = self.regions.of_images(images[0].shape)
+        return batch, self._maps(images, region)
 
     def _save_images(self, batch: list[tuple[Input, np.ndarray]], maps: list[Maps]) -> None:
         done = [
@@ -264,54 +370,191 @@ class _Run:
         self.journal.publish(done)
 
     def video(self, item: Input) -> None:
-        """Predict one video."""
+        """Predict one video, stream or camera."""
         try:
-            reader = VideoReader(item.path)
-        except IccldError as error:
-            self.problems.append((item.path, error))
-            return
+            with contextlib.ExitStack() as held:
+                if item.live:
+                    self._live(item, self._opened(item))
+                elif item.source is None:
+                    with _named(item.path, item):
+                        reader = VideoReader(item.path)
+                    self._video(item, reader)
+                else:
+                    path = held.enter_context(self._fetched(item))
+                    with _named(path, item):
+                        reader = VideoReader(path)
+                    self.total += self._frames_of(reader)
+                    self._video(item, reader)
+        except _Unreadable as error:
+            self.problems.append((item.where, error.problem))
+
+    def _video(self, item: Input, reader: VideoReader) -> None:
         with reader:
             before = self.done_frames
+            try:
+                self._region = self.regions.of_video(reader.path)
+            except IccldError as error:
+                raise _Unreadable(IccldError(error.message.replace(str(reader.path), item.where), error.hint)) from None
             with VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
                 self._video_frames(reader, outputs)
-            decoded = self.done_frames - before
-            lost = 0 if self.options.limit and decoded >= self.options.limit else reader.missing()
-            problem = self._lost(item, decoded, reader.announced, outputs) if lost else None
+            found = self.done_frames - before
+            complete = reader.stopped or (self.options.limit is not None and found >= self.options.limit)
+            problem = self._lost(item, reader, outputs) if not complete and reader.missing() else None
+            if problem is None and not found:
+                problem = self._nothing(item)
             if problem is not None:
-                self.problems.append((item.path, problem))
-            if decoded:
+                self.problems.append((item.where, problem))
+            if found:
                 outputs.publish(problem)
 
     def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
-        frames = prefetch(itertools.islice(reader.frames(), self.options.limit), 4)
+        options = self.options
+        warm = self._warm_up(reader)
+
+        def choose(index: int, time: Fraction) -> Literal["take", "skip", "end"]:
+            choice = options.choose(index, time)
+            early = choice == "skip" and not index % options.every
+            return "take" if early and warm is not None and index >= warm else choice
+
+        def unseen(frame: VideoFrame) -> bool:
+            return options.start is not None and frame.time < options.start
+
+        frames = prefetch(_limited(reader.frames(choose), options.limit, unseen), 4)
+        smoother = Smoother() if options.smooth else None
         with WriteBehind() as writer, contextlib.closing(frames):
             batches = group(frames, lambda frame: frame.image.shape, self._batch_size)
-            found = in_order(self._of_frames, batches, self.model.parallel)
-            with contextlib.closing(found):
-                for batch, maps in found:
-                    for frame, result in zip(batch, maps, strict=True):
-                        writer.submit(outputs.write, frame, result)
-                    self.done_frames += len(batch)
-                    self._advance()
+            if smoother is None:
+                with contextlib.closing(in_order(self._of_frames, batches, self.model.parallel)) as found:
+                    for batch, maps in found:
+                        for frame, result in zip(batch, maps, strict=True):
+                            writer.submit(outputs.write, frame, result)
+                        self._did(len(batch))
+                return
+            with contextlib.closing(in_order(self._logits, batches, self.model.parallel)) as views:
+                for batch, every in views:
+                    for frame, its in zip(batch, every, strict=True):
+                        steady = smoother.smooth(frame.index // options.every, frame.image, its)
+                        if not unseen(frame):
+                            writer.submit(self._write_steady, outputs, frame, steady)
+                    self._did(sum(not unseen(frame) for frame in batch))
+
+    def _write_steady(self, outputs: VideoOutputs, frame: VideoFrame, views: list[Logits]) -> None:
+        outputs.write(frame, self._maps_of(views, frame.image))
+
+    def _maps_of(self, views: list[Logits], image: np.ndarray) -> Maps:
+        size = image.shape[0], image.shape[1]
+        answer = segment_frame(views, size, self.options.wants(), self.options.sampling.average)
+        return _kept(answer, [image], self.options, self.model.header, self._video_region(size))[0]
+
+    def _video_region(self, size: tuple[int, int]) -> np.ndarray | None:
+        """What is not the scene of the video under work, bool of `size`."""
+        return None if self._region is None else fitted_region(self._region, size)
+
+    def _logits(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[list[Logits]]]:
+        images = np.stack([frame.image for frame in batch])
+        return batch, self.model.logits(images, self.options.wants(), self.options.sampling)
+
+    def _warm_up(self, reader: VideoReader) -> int | None:
+        """The frame at which smoothing begins, before the first one that counts; None where that is the first."""
+        start, every = self.options.start, self.options.every
+        if start is None or not self.options.smooth:
+            return None
+        before = frames_before(reader.path, start)
+        before = int(start * reader.fps) if before is None else before
+        return first_needed(-(-before // every)) * every
+
+    def _did(self, frames: int) -> None:
+        self.done_frames += frames
+        self._advance()
+
+    def _live(self, item: Input, reader: LiveReader) -> None:
+        """One frame after the other, so that none waits for another; an interrupt ends it."""
+        again = "; the run before it is lost, streams cannot be resumed" if self.journal.owns(item) else ""
+        self.tell(f"reading {item.where} until it ends, --end, --limit or Ctrl-C{again}")
+        latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._region = self.regions.of_stream()
+        before, interrupt = self.done_frames, None
+
+        smoother = Smoother() if self.options.smooth else None
+
+        def write(frame: VideoFrame, views: list[Logits]) -> None:
+            self._write_steady(outputs, frame, views)
+            assert frame.arrived is not None
+            latencies.append(time.monotonic() - frame.arrived)
+
+        with reader, VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
+            try:
+                with WriteBehind(1) as writer:
+                    for frame in itertools.islice(reader.frames(self.options.choose), self.options.limit):
+                        views = self._logits([frame])[1][0]
+                        if smoother is not None:  # by the count of what was segmented: nothing repeats a stream
+                            views = smoother.smooth(self.done_frames - before, frame.image, views)
+                        writer.submit(write, frame, views)
+                        self._did(1)
+            except KeyboardInterrupt as error:
+                interrupt = error
+        found = self.done_frames - before
+        problem = reader.problem or (None if found else self._nothing(item))
+        if problem is not None:
+            self.problems.append((item.where, problem))
+        if latencies:
+            half, most = np.percentile(latencies, (50, 99))
+            self.live.append(LiveFacts(item.where, found, reader.received, (float(half), float(most))))
+        if found:
+            outputs.publish(problem)
+        if interrupt is not None:
+            raise interrupt
+
+    def _opened(self, item: Input) -> LiveReader:
+        assert item.source is not None
+        try:
+            return LiveReader(item.source, self.tell)
+        except IccldError as error:
+            raise _Unreadable(error) from None
+
+    @contextlib.contextmanager
+    def _fetched(self, item: Input) -> Iterator[Path]:
+        """An input's file from its address, for as long as it is needed."""
+        path = self.journal.stage(item.path.suffix if item.path.suffix.isascii() else "")
+        try:
+            try:
+                fetch(str(item.source), path, None if item.is_video else MAX_FILE)
+            except IccldError as error:
+                raise _Unreadable(error) from None
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def _of_frames(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[Maps]]:
-        return batch, self._maps([frame.image for frame in batch])
+        images = [frame.image for frame in batch]
+        return batch, self._maps(images, self._video_region((images[0].shape[0], images[0].shape[1])))
 
-    def _lost(self, item: Input, decoded: int, announced: int, outputs: VideoOutputs) -> IccldError:
-        of = f" of {announced}" if announced > decoded else ""
-        if not decoded:
-            return IccldError(f"no frame{of} in {item.path} could be decoded", "the file is damaged")
+    def _lost(self, item: Input, reader: VideoReader, outputs: VideoOutputs) -> IccldError:
+        of = f" of {reader.announced}" if reader.announced > reader.decoded else ""
+        if not reader.decoded:
+            return IccldError(f"no frame{of} in {item.where} could be decoded", "the file is damaged")
         return IccldError(
-            f"{item.path} is damaged or cut off, {decoded}{of} frames could be decoded",
+            f"{item.where} is damaged or cut off, {reader.decoded}{of} frames could be decoded",
             f"{outputs.described()} holds those",
         )
+
+    def _nothing(self, item: Input) -> IccldError:
+        if self.options.start is not None or self.options.end is not None or self.options.every > 1:
+            return IccldError(f"{item.where} has no frame between --start and --end", "give other times")
+        return IccldError(f"{item.where} holds no frame", "play it to check")
 
     def _read(self, items: list[Input]) -> Iterator[tuple[Input, np.ndarray]]:
         for item in items:
             try:
-                image = read_image(item.path)
+                if item.source is None:
+                    image = read_image(item.path)
+                else:
+                    with self._fetched(item) as path, _named(path, item):
+                        image = read_image(path)
+            except _Unreadable as error:
+                self.problems.append((item.where, error.problem))
             except IccldError as error:
-                self.problems.append((item.path, error))
+                self.problems.append((item.where, error))
             else:
                 yield item, image
 
@@ -322,38 +565,71 @@ class _Run:
         image = item.image if isinstance(item, VideoFrame) else item[1]
         return self.options.batch_size or self.model.batch_size(image.shape[:2], self.options.sampling)
 
-    def _maps(self, images: list[np.ndarray]) -> list[Maps]:
+    def _maps(self, images: list[np.ndarray], region: np.ndarray | None) -> list[Maps]:
         """Segment images of equal size and keep one byte a pixel of what is asked for."""
         wants = self.options.wants()
         segmentation = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
-        bytewise = {*wants} & {*self.options.kinds()} - {"probabilities"}
-        kept: dict[str, np.ndarray] = {
-            name: _to_byte(value) for name in bytewise if (value := getattr(segmentation, name)) is not None
-        }
-        if "probabilities" in wants:
-            assert segmentation.probabilities is not None
-            kept["probabilities"] = segmentation.probabilities.astype(np.float16)
-        if "dataset" in self.options.save:
-            assert segmentation.confidence is not None
-            classes = self.model.header.classes
-            trusted = collected.ignored_below(
-                segmentation.labels, segmentation.confidence, self.options.threshold, classes
-            )
-            kept["trusted"] = trusted
-        facts = (
-            [facts_of(image, segmentation, i) for i, image in enumerate(images)] if self.options.collects() else None
+        return _kept(segmentation, images, self.options, self.model.header, region)
+
+
+def _kept(
+    segmentation: Segmentation,
+    images: list[np.ndarray],
+    options: PredictOptions,
+    header: ModelHeader,
+    region: np.ndarray | None,
+) -> list[Maps]:
+    """A byte a pixel of what is asked for, and the numbers of each frame; `region`, bool (H, W), is not the scene."""
+    if region is not None:
+        segmentation = _outside(segmentation, region)
+    wants = options.wants()
+    bytewise = {*wants} & {*options.kinds()} - {"probabilities"}
+    kept: dict[str, np.ndarray] = {
+        name: _to_byte(value) for name in bytewise if (value := getattr(segmentation, name)) is not None
+    }
+    if "probabilities" in wants:
+        assert segmentation.probabilities is not None
+        kept["probabilities"] = segmentation.probabilities.astype(np.float16)
+    if "dataset" in options.save:
+        assert segmentation.confidence is not None
+        kept["trusted"] = collected.ignored_below(
+            segmentation.labels, segmentation.confidence, options.threshold, header.classes
         )
-        return [
-            Maps(labels, **{name: value[i] for name, value in kept.items()}, facts=facts[i] if facts else None)
-            for i, labels in enumerate(segmentation.labels)
-        ]
+    facts = [facts_of(image, segmentation, i) for i, image in enumerate(images)] if options.collects() else None
+    return [
+        Maps(labels, **{name: value[i] for name, value in kept.items()}, facts=facts[i] if facts else None)
+        for i, labels in enumerate(segmentation.labels)
+    ]
+
+
+def _outside(segmentation: Segmentation, region: np.ndarray) -> Segmentation:
+    """The same with nothing said of a region, bool (H, W): labels 255, all else 0."""
+    emptied = {
+        name: np.where(region, np.float32(0), value)
+        for name, value in vars(segmentation).items()
+        if name != "labels" and value is not None
+    }
+    return replace(segmentation, labels=np.where(region, np.uint8(IGNORE), segmentation.labels), **emptied)
+
+
+def _limited(
+    frames: Iterator[VideoFrame], limit: int | None, unseen: Callable[[VideoFrame], bool]
+) -> Iterator[VideoFrame]:
+    """Frames up to the `limit`th of those that are seen."""
+    left = limit
+    for frame in frames:
+        yield frame
+        if left is not None and not unseen(frame):
+            left -= 1
+            if not left:
+                return
 
 
 def _without_existing(
     items: list[Input], all_items: list[Input], options: PredictOptions, journal: Journal
 ) -> list[Input]:
     """The inputs to do; checked before the work starts, not after it."""
-    inputs = {item.path.resolve() for item in all_items}
+    inputs = {item.path.resolve() for item in all_items if item.source is None}
     for folder in {path.parent for path in inputs}:
         inputs.update((folder, *folder.parents))
     todo: list[Input] = []

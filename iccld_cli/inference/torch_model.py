@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.device import pick_device
-from iccld_cli.inference.fullsize import largest
+from iccld_cli.inference.fullsize import Logits, largest
 from iccld_cli.inference.model import (
     Sampling,
     Segmentation,
@@ -32,14 +32,6 @@ from iccld_cli.models.segmenter import Segmenter, resize_logits
 
 BATCH_PIXELS = 4_000_000
 """On a GPU, a batch of this many pixels keeps it busy and fits into 8 GB."""
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """Probabilities (B, K, h, w), a mean over noises; disagreement (B, h, w) of the noises, None with one."""
-
-    probabilities: Tensor
-    disagreement: Tensor | None
 
 
 class TorchModel:
@@ -128,45 +120,39 @@ class TorchModel:
         size = (frames.shape[1], frames.shape[2]) if size is None else size
         with memory_explained(frames), _evaluating(self.segmenter):
             images = to_tensor(frames, self._device)  # (B, 3, H, W)
-            if not want and sampling.samples == len(sampling.scales) == 1 and not sampling.flip:
+            if not want and not sampling.average:
                 # The largest logit has the largest probability.
-                (logits,) = self._logits(images, sampling, sampling.scales[0], 1)
+                (logits,) = self._logits(images, sampling, sampling.views(want)[0][0], 1)
                 if self._device.type == "cpu":
                     return Segmentation(np.stack([largest(one, size) for one in logits.numpy()]))
                 return Segmentation(_bytes(resize_logits(logits, size).argmax(dim=1)))
-            return _chosen(self._averaged(images, size, sampling), want)
+            return _chosen(self._passes(images, size, sampling, want), sampling.average, want)
 
-    def _averaged(self, images: Tensor, size: tuple[int, int], sampling: Sampling) -> _Mean:
-        """Mean over scales, mirrored images and noises."""
-        found = []
-        for scale in sampling.scales:
-            found.append(self._once(images, size, sampling, scale))
-            if sampling.flip:
-                mirrored = self._once(images.flip(-1), size, sampling, scale)
-                gap = None if mirrored.disagreement is None else mirrored.disagreement.flip(-1)
-                found.append(_Mean(mirrored.probabilities.flip(-1), gap))
-        if len(found) == 1:
-            return found[0]
-        gaps = [one.disagreement for one in found if one.disagreement is not None]
-        mean = torch.stack([one.probabilities for one in found]).mean(dim=0)
-        return _Mean(mean, torch.stack(gaps).mean(dim=0) if gaps else None)
+    @torch.inference_mode()
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """See `Model`."""
+        sampling = self.settle(sampling or Sampling())
+        found: list[list[Logits]] = [[] for _ in frames]
+        draws = sampling.samples if sampling.steps and sampling.needs_all(want) else 1
+        with memory_explained(frames), _evaluating(self.segmenter):
+            images = to_tensor(frames, self._device)
+            for scale, mirrored in sampling.views(want):
+                for logits in self._logits(images.flip(-1) if mirrored else images, sampling, scale, draws):
+                    for of_frame, values in zip(found, logits.cpu().numpy(), strict=True):
+                        of_frame.append(Logits(values, mirrored))
+        return found
 
-    def _once(self, images: Tensor, size: tuple[int, int], sampling: Sampling, scale: float) -> _Mean:
-        """Mean over noises at one scale."""
-        draws = sampling.samples if sampling.steps else 1  # without noise all draws are the same
-        total: Tensor | None = None
-        entropy = torch.zeros(())
-        for logits in self._logits(images, sampling, scale, draws):
-            probabilities = resize_logits(logits, size).softmax(dim=1)
-            total = probabilities if total is None else total + probabilities
-            if draws > 1:
-                entropy = entropy + _entropy(probabilities)
-        assert total is not None
-        mean = total / draws
-        if draws == 1:
-            return _Mean(mean, None if sampling.samples == 1 else torch.zeros_like(mean[:, 0]))
-        gap = (_entropy(mean) - entropy / draws).clamp_(min=0) / math.log(mean.shape[1])
-        return _Mean(mean, gap)
+    def _passes(
+        self, images: Tensor, size: tuple[int, int], sampling: Sampling, want: Collection[Want]
+    ) -> Iterator[Tensor]:
+        """Probabilities (B, K, *size) of every pass that is needed, the plain one first."""
+        draws = sampling.samples if sampling.steps and sampling.needs_all(want) else 1  # without noise all are the same
+        for scale, mirrored in sampling.views(want):
+            for logits in self._logits(images.flip(-1) if mirrored else images, sampling, scale, draws):
+                probabilities = resize_logits(logits, size).softmax(dim=1)
+                yield probabilities.flip(-1) if mirrored else probabilities
 
     def _logits(self, images: Tensor, sampling: Sampling, scale: float, draws: int) -> Iterator[Tensor]:
         assert sampling.steps is not None and sampling.seed is not None
@@ -215,25 +201,32 @@ def normalised_entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(dim=-3).div_(math.log(max(classes, 2))).clamp_(0, 1)
 
 
-def _chosen(found: _Mean, want: Collection[Want]) -> Segmentation:
-    confidence, labels = found.probabilities.max(dim=1)  # (B, H, W) each
-    gap = found.disagreement
+def _chosen(passes: Iterator[Tensor], average: bool, want: Collection[Want]) -> Segmentation:
+    """Results of passes (B, K, H, W), of which two are held at a time."""
+    shown, total, count = next(passes), None, 0
+    for found in passes:
+        total, count = found if total is None else total + found, count + 1
+    if total is not None and (average or count == 1):
+        total, count = total + shown, count + 1
+    if average and total is not None:
+        shown = total / count
+    confidence, labels = shown.max(dim=1)  # (B, H, W) each
+    uncertainty = None
+    if "uncertainty" in want and total is None:
+        uncertainty = normalised_entropy(shown)
+    elif "uncertainty" in want and total is not None:
+        uncertainty = (1 - total.gather(1, labels[:, None])[:, 0] / count).clamp_(0, 1)
     return Segmentation(
         labels=_bytes(labels),
         confidence=confidence.cpu().numpy() if "confidence" in want else None,
-        uncertainty=normalised_entropy(found.probabilities).cpu().numpy() if "uncertainty" in want else None,
-        disagreement=gap.cpu().numpy() if "disagreement" in want and gap is not None else None,
-        probabilities=found.probabilities.cpu().numpy() if "probabilities" in want else None,
+        uncertainty=None if uncertainty is None else uncertainty.cpu().numpy(),
+        probabilities=shown.cpu().numpy() if "probabilities" in want else None,
     )
 
 
 def _bytes(labels: Tensor) -> np.ndarray:
     # uint8 before the copy: ids fit, and a GPU's result crosses the bus eight times faster.
     return labels.to(torch.uint8).cpu().numpy()
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    return torch.special.entr(probabilities).sum(dim=1)
 
 
 @contextlib.contextmanager

@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from iccld_cli.containers import cut_off, holes
-from iccld_cli.decoding import Pictures, stated_end
+from iccld_cli.decoding import Pictures, hidden, stated_end
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import MAX_PIXELS
 
@@ -39,11 +39,17 @@ class VideoFrame:
         index: Number of the frame, from 0; corrupt ones are counted, and lost ones where the file's times show them.
         time: Seconds since the first frame.
         image: uint8 (H, W, 3), RGB, upright.
+        arrived: Of a live source, when it came, by `time.monotonic`.
     """
 
     index: int
     time: Fraction
     image: np.ndarray
+    arrived: float | None = None
+
+
+Choose = Callable[[int, Fraction], Literal["take", "skip", "end"]]
+"""What to do with a frame, by its number and its time in seconds since the first; after `end` there are no more."""
 
 
 class VideoReader:
@@ -55,7 +61,8 @@ class VideoReader:
         announced: Number of frames the file claims to hold, estimated from its duration where it does not
             say; 0 when it says neither.
         sample_aspect_ratio: Width of a stored pixel by its height, before rotation; 1 for nearly all videos.
-        decoded: Number of frames handed out so far.
+        decoded: Number of frames decoded so far.
+        stopped: Whether `frames` ended because it was told so.
         turned: Whether frames are turned by a quarter; known after the first.
     """
 
@@ -97,6 +104,7 @@ class VideoReader:
         self.announced = int(stream.frames or round(float(self._duration * self.fps)))
         self.sample_aspect_ratio = Fraction(stream.sample_aspect_ratio or 1)
         self.decoded = 0
+        self.stopped = False
         self.turned = False
         self._end: Fraction | None = None  # end of the last frame seen, on the stream's own clock
         self._damaged = False
@@ -107,10 +115,23 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def frames(self) -> Iterator[VideoFrame]:
+    @property
+    def container(self) -> Any:
+        """PyAV's container, for whoever seeks in it instead of reading frames."""
+        return self._container
+
+    @property
+    def stream(self) -> Any:
+        """PyAV's video stream."""
+        return self._stream
+
+    def frames(self, choose: Choose | None = None) -> Iterator[VideoFrame]:
         """Decode frame by frame; frames that the decoder marks as corrupt are left out.
 
         A stream that breaks off ends the iteration without an error: see `missing`.
+
+        Args:
+            choose: Which frames to hand out; None for all.
         """
         first: Fraction | None = None
         size: dict[str, int] = {}
@@ -131,6 +152,12 @@ class VideoReader:
             self.decoded += 1
             size = size or {"width": frame.width, "height": frame.height}  # some streams change it midway
             self.turned = round(frame.rotation / 90) % 2 == 1
+            choice = "take" if choose is None else choose(index, time)
+            if choice == "end":
+                self.stopped = True
+                return
+            if choice == "skip":
+                continue
             image = frame.to_ndarray(format="rgb24", **size)
             yield VideoFrame(index, time, upright(image, frame.rotation))
         self._damaged |= pictures.damaged
@@ -156,6 +183,30 @@ class VideoReader:
 _EQUAL_EACH_TIME = {"x264-params": "asm=ssse3"} if platform.machine().lower() in ("x86_64", "amd64") else {}
 """With its AVX2 code x264 (core 165) gives small frames other bits now and then, for the same input on one thread: up
 to half of the videos of 96x64, 7 % of some of 200x160. Without it 360 of 360 were equal, in the same time and size."""
+
+
+def frames_before(path: Path, seconds: Fraction) -> int | None:
+    """How many frames of a video come before a time since its first frame; nothing is decoded.
+
+    Returns:
+        Their number; None where packets have no times.
+    """
+    import av
+
+    times = []
+    try:
+        with av.open(_openable(path)) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_discard and not hidden(packet, stream):
+                    times.append(packet.pts)
+            base = Fraction(stream.time_base or 1)
+    except (av.error.FFmpegError, ValueError, IndexError):
+        pass  # as far as it can be read
+    if not times or None in times:
+        return None
+    first = min(times)
+    return sum((time - first) * base < seconds for time in times)
 
 
 class VideoWriter:

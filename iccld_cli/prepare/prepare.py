@@ -11,6 +11,7 @@ the sorted list of frames.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -22,16 +23,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+import numpy as np
 from filelock import FileLock, Timeout
 
 from iccld_cli import __version__
-from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
+from iccld_cli.data import checks
+from iccld_cli.data.fixed import SAMPLED, find_region, read_region
+from iccld_cli.data.prepared import IGNORED_NAME, INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_failure, remove_leftovers, write_json, write_text
+from iccld_cli.files import atomic_path, explain_failure, remove_leftovers, write_json, write_text
 from iccld_cli.labels import LabelSpace
 from iccld_cli.names import json_safe
 from iccld_cli.prepare import duplicates, growth, preview, processes
-from iccld_cli.prepare.adapters.base import RawFrame
+from iccld_cli.prepare.adapters.base import FileProblem, RawFrame
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.journal import BAD, TODO, Journal
 from iccld_cli.prepare.statistics import Totals, write_index
@@ -76,6 +81,7 @@ class PrepareOptions:
         skip_bad: Leave bad files out and record them, instead of stopping.
         force: Replace what was prepared with other options.
         workers: Processes; None for all cores.
+        ignore: A picture of what is not the scene (`data.fixed`), or `auto` to find it; None for nothing.
     """
 
     size: tuple[int, int] | None = None
@@ -83,6 +89,7 @@ class PrepareOptions:
     skip_bad: bool = False
     force: bool = False
     workers: int | None = None
+    ignore: Path | str | None = None
 
 
 class BadFilesError(IccldError):
@@ -177,9 +184,10 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
         keep_work = True
         if larger:
             growth.adopt(final, journal, work / "data")
-        _process(source, journal, work / "data", options, progress)
+        region = _region(source, journal, work, final, options)
+        _process(source, journal, work / "data", options, region, progress)
         _refuse_bad(source, journal, final.name, options)
-        _write_set(source, journal, work / "data", final.name, origin, options)
+        _write_set(source, journal, work / "data", final.name, origin, options, region)
         if larger:
             growth.copy_further_files(final, work / "data")
         keep_work = False
@@ -203,7 +211,59 @@ def _close(journal: Journal) -> None:
 def _origin(source: Source, options: PrepareOptions) -> dict[str, Any]:
     origin = source.describe()
     origin["prepared_with"] = {"size": options.size and list(options.size), "hold_out": options.hold_out}
+    if options.ignore is not None:
+        told = (
+            "auto"
+            if options.ignore == "auto"
+            else hashlib.sha256(read_region(Path(options.ignore)).tobytes()).hexdigest()
+        )
+        origin["prepared_with"]["ignore_mask"] = told
     return origin
+
+
+def _region(source: Source, journal: Journal, work: Path, final: Path, options: PrepareOptions) -> np.ndarray | None:
+    """Where frames are not the scene: bool (h, w), or None.
+
+    What was found once stays, for a run that goes on and for a set that grows.
+    """
+    if options.ignore is None:
+        return None
+    if options.ignore != "auto":
+        return read_region(Path(options.ignore))
+    kept = work / IGNORED_NAME
+    if not kept.is_file() and not options.force and (final / IGNORED_NAME).is_file():
+        shutil.copyfile(final / IGNORED_NAME, kept)
+    if not kept.is_file():
+        found = find_region(_sampled(source, journal))
+        with atomic_path(kept) as path:
+            path.write_bytes(_picture(found))
+    found = cv2.imdecode(np.frombuffer(kept.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE) > 127
+    return found if found.any() else None
+
+
+def _sampled(source: Source, journal: Journal) -> list[np.ndarray]:
+    """Frames of equal size, evenly spread over those that are listed: the first size that occurs."""
+    total = journal.count()
+    wanted = {number * total // SAMPLED for number in range(SAMPLED)} if total > SAMPLED else set(range(total))
+    chosen = [frame for number, frame in enumerate(journal.pending()) if number in wanted]
+    found: list[np.ndarray] = []
+    for frame, ready in source.stream(iter(chosen)):
+        if isinstance(ready, str):
+            continue
+        try:
+            raw = ready if ready is not None else source.load(frame)[0]
+            image = checks.decode_image(raw).pixels if isinstance(raw, bytes) else raw
+        except (FileProblem, IccldError):  # told when its turn comes
+            continue
+        if not found or image.shape == found[0].shape:
+            found.append(image)
+    return found
+
+
+def _picture(region: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", region.astype(np.uint8) * 255)
+    assert done
+    return data.tobytes()
 
 
 def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
@@ -255,17 +315,27 @@ def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
         if was.get(key) != wanted.get(key)
     ]
     before, now = old.get("prepared_with", {}), origin["prepared_with"]
-    return differs + [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    keys = [*now, *(key for key in before if key not in now)]
+    return differs + [
+        f"{key} was {before.get(key)}, now {now.get(key)}" for key in keys if before.get(key) != now.get(key)
+    ]
 
 
-def _process(source: Source, journal: Journal, root: Path, options: PrepareOptions, progress: Progress) -> None:
+def _process(
+    source: Source,
+    journal: Journal,
+    root: Path,
+    options: PrepareOptions,
+    region: np.ndarray | None,
+    progress: Progress,
+) -> None:
     root.mkdir(exist_ok=True)
     journal.forget_incomplete(root)
     total, todo = journal.count(), journal.count(TODO)
     done, bad = total - todo, 0
     progress(done, total)
     workers = options.workers or processes.default_workers()
-    job = FrameJob(source, root, options.size)
+    job = FrameJob(source, root, options.size, region)
     for frame, record in processes.run(job, source.stream(journal.pending()), todo, workers):
         journal.finish(frame.split, frame.key, record)
         done, bad = done + 1, bad + ("reason" in record)
@@ -291,7 +361,13 @@ def _refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOpt
 
 
 def _write_set(
-    source: Source, journal: Journal, root: Path, name: str, origin: dict[str, Any], options: PrepareOptions
+    source: Source,
+    journal: Journal,
+    root: Path,
+    name: str,
+    origin: dict[str, Any],
+    options: PrepareOptions,
+    region: np.ndarray | None,
 ) -> None:
     for written in (INDEX_NAME, preview.PREVIEW_NAME, preview.PAGE_NAME, INFO_NAME):
         remove_leftovers(root / written)  # of a run that was killed while it wrote them
@@ -315,11 +391,19 @@ def _write_set(
             **totals.to_json(source.label_space),
             "duplicates": {"frames": twins, "examples": examples},
             **source.findings(),
+            **({} if region is None else _ignored(root, region)),
         },
     )
     preview.write_preview(root, [frames[number] for number in shown], source.label_space)
     preview.write_page(root, info, own_warnings(info))
     write_json(root / INFO_NAME, info.to_json())
+
+
+def _ignored(root: Path, region: np.ndarray) -> dict[str, Any]:
+    """Write the picture of what is not the scene; what `dataset.json` says of it."""
+    data = _picture(region)
+    (root / IGNORED_NAME).write_bytes(data)
+    return {"ignored": hashlib.sha256(data).hexdigest(), "ignored_share": round(float(region.mean()), 4)}
 
 
 def _left_out(source: Source) -> list[dict[str, str]]:

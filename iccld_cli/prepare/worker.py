@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 
 from iccld_cli.data import checks
+from iccld_cli.data.fixed import fitted_region
 from iccld_cli.data.labelfiles import histogram
 from iccld_cli.imagefiles import DATA_QUALITY
+from iccld_cli.labels import IGNORE
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
 
 
@@ -31,11 +33,13 @@ class FrameJob:
         loader: Reads a frame.
         root: Folder that `images/` and `labels/` are written to.
         size: (width, height) to resize to, or None to keep each frame's own.
+        region: bool (h, w), True where frames are not the scene: labels become 255 there. None for none.
     """
 
     loader: Loader
     root: Path
     size: tuple[int, int] | None
+    region: np.ndarray | None = None
 
 
 def process(job: FrameJob, frame: RawFrame, ready: Any) -> dict[str, Any]:
@@ -89,6 +93,10 @@ def _render(
     if label is not None and label.shape != (height, width):
         reason = f"is {label.shape[1]}x{label.shape[0]}, its image is {width}x{height}"
         raise FileProblem(frame.label or frame.image, reason)
+    if job.region is not None:
+        region = fitted_region(job.region, (height, width))  # also refuses frames of another camera
+        if label is not None:
+            label = np.where(region, np.uint8(IGNORE), label)
     if job.size is not None and (width, height) != job.size:
         image, label, keep = _resize(image, job.size), _shrink_label(label, job.size), False
         form = "JPEG"

@@ -41,8 +41,6 @@ def score_sections(
         ("error detection AUROC", _number(raw["auroc"])),
         ("seconds per image", f"{raw['seconds_per_image']:.3f}"),
     ]
-    if raw.get("auroc_disagreement") is not None:
-        headline.insert(7, ("AUROC of seed disagreement", _number(raw["auroc_disagreement"])))
     sections = [Section("Summary", [Numbers(headline), Table(["", ""], [[k, v] for k, v in summary.items()])])]
     if len(runs) > 1:
         sections.append(Section("Runs", [_runs_table(runs, names), Text(_PAIRED)]))

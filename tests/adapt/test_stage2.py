@@ -10,9 +10,11 @@ from stage_batches import SPACE, make_batch
 from iccld_cli.adapt.adversary import Adversary
 from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.prototypes import Prototypes
+from iccld_cli.adapt.stage2 import without_ignored
 from iccld_cli.diffusion.latent import class_shares, prototype_sums
 from iccld_cli.labels import IGNORE
 from iccld_cli.models.build import build_segmenter
+from iccld_cli.models.views import View
 from iccld_cli.parallel.layout import layout_of
 
 
@@ -326,3 +328,16 @@ def test_the_images_that_memory_is_estimated_for_are_those_that_pass_with_a_grad
     labelled = len(stage.domains) - 1
     decoded = rows["D"] // 2 - labelled * (passes - 1)
     assert stage.trained_images(stage.config) == max(rows["E"] // 2, decoded)
+
+
+def test_the_adversary_sees_no_domain_where_a_target_is_no_scene():
+    parts = [torch.randn(2, 3, 4, 4) for _ in range(3)]
+    images = torch.zeros(2, 3, 32, 32)
+    ignored = torch.zeros(2, 32, 32, dtype=torch.bool)
+    ignored[0, 16:] = True
+    found = without_ignored(parts, View(images), ignored)
+    for part, its in zip(parts, found, strict=True):
+        assert not its[0, :, 2:].any()
+        assert torch.equal(its[0, :, :2], part[0, :, :2])
+        assert torch.equal(its[1], part[1])
+    assert without_ignored(parts, View(images), None) is parts

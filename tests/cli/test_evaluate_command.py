@@ -53,12 +53,15 @@ def test_split_steps_and_limit(iccld, model, data, tmp_path):
 
 def test_scales_and_flip_change_the_scores_and_are_noted(iccld, model, data, tmp_path):
     found = []
-    for number, extra in enumerate(((), ("--scales", "1,1.5"), ("--scales", "1,1.5", "--flip"))):
+    views = ("--scales", "1,1.5"), ("--scales", "1,1.5", "--flip")
+    for number, extra in enumerate(((), *views, *((*view, "--average") for view in views))):
         path = tmp_path / f"{number}.json"
         assert iccld("evaluate", "--ckpt", model, "--data", data, "--json", path, *extra)[0] == 0
         found.append(json.loads(path.read_text(encoding="utf-8")))
-    assert [(raw["scales"], raw["flip"]) for raw in found] == [([1.0], False), ([1.0, 1.5], False), ([1.0, 1.5], True)]
-    assert len({raw["ece"] for raw in found}) == 3
+    looked = [([1.0, 1.5], False), ([1.0, 1.5], True)]
+    assert [(raw["scales"], raw["flip"]) for raw in found] == [([1.0], False), *looked, *looked]
+    assert [raw["average"] for raw in found] == [False, False, False, True, True]
+    assert [raw["ece"] == found[0]["ece"] for raw in found] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

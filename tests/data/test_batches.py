@@ -1,8 +1,11 @@
 """Batches are a function of (seed, step, sample), however they are split."""
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -103,3 +106,29 @@ def test_blur_agrees_with_kornia_and_leaves_an_image_without_sigma_alone():
     expected = kornia.filters.gaussian_blur2d(images[1:], (7, 7), (1.1, 1.1))
     np.testing.assert_allclose(found[1:], expected, atol=1e-6)
     np.testing.assert_allclose(found[:1], images[:1], atol=1e-6)
+
+
+def test_what_is_no_scene_of_a_target_has_no_pseudo_labels(tmp_path):
+    """A picture of the bonnet beside the frames reaches every target crop where the crop shows the bonnet."""
+    root = make_dataset(tmp_path / "target", labelled=False, seed=5)
+    source = FramePool.of([PreparedDataset(make_dataset(tmp_path / "source"))])
+    plain = batches((source, FramePool.of([PreparedDataset(root)])), 8)[3]
+    assert plain.ignored is None
+    frame = PreparedDataset(root).frames("train")[0]
+    region = np.zeros((frame.height, frame.width), np.uint8)
+    region[frame.height // 2 :] = 255
+    data = cv2.imencode(".png", region)[1].tobytes()
+    (root / "ignored.png").write_bytes(data)
+    info = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    (root / "dataset.json").write_text(json.dumps(info | {"ignored": hashlib.sha256(data).hexdigest()}))
+    pools = source, FramePool.of([PreparedDataset(root)])
+    found = batches(pools, 8)[3]
+    assert torch.equal(found.target, plain.target)
+    assert 0 < found.ignored.float().mean() < 1
+    assert torch.equal(found.pseudo_valid, plain.pseudo_valid & ~found.ignored)
+    columns = found.ignored.float().std(dim=2)
+    assert not columns.any()  # whole rows, the lower ones
+    assert (found.ignored.float().diff(dim=1) >= 0).all()
+    (root / "ignored.png").write_bytes(data + b"x")
+    with pytest.raises(IccldError, match="checksum differs"):
+        batches((source, FramePool.of([PreparedDataset(root)])), 8)[3]

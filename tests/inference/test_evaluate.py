@@ -75,13 +75,17 @@ def test_result_does_not_depend_on_batch_size(model, dataset):
     assert one.ece == pytest.approx(many.ece, abs=1e-5)
 
 
-def test_samples_add_the_disagreement(dataset, tmp_path):
+def test_further_passes_change_the_uncertainty_and_no_answer(dataset, tmp_path):
     # A model that is right in places and wrong in others; with one answer everywhere there is nothing to detect.
     model = load_model(make_model(tmp_path / "m.safetensors", seed=4))
     one = evaluate(model, dataset, Scope(limit=1))
-    three = evaluate(model, dataset, Scope(limit=1), Sampling(samples=3))
-    assert one.auroc_disagreement is None
-    assert 0 <= three.auroc_disagreement <= 1
+    more = evaluate(model, dataset, Scope(limit=1), Sampling(samples=3, flip=True))
+    mean = evaluate(model, dataset, Scope(limit=1), Sampling(samples=3, flip=True, average=True))
+    assert (one.confusion == more.confusion).all()
+    assert one.ece == more.ece
+    assert one.auroc != more.auroc
+    assert (mean.confusion != one.confusion).any()
+    assert (one.to_json()["average"], mean.to_json()["average"]) == (False, True)
 
 
 def test_limit_is_spread_evenly(dataset):

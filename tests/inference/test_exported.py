@@ -88,6 +88,7 @@ def test_frames_of_other_sizes_are_resized_and_labels_come_back_at_theirs(files,
         (Sampling(samples=2), "cannot do samples"),
         (Sampling(scales=(1, 1.5)), "cannot do scales"),
         (Sampling(flip=True), "cannot do flip"),
+        (Sampling(average=True), "cannot do average"),
     ],
 )
 def test_what_a_graph_has_not_got_is_refused_by_name(files, sampling, words):

@@ -40,20 +40,25 @@ def test_labels_are_those_of_the_interpolated_logits(size, classes):
 def test_maps_are_those_of_the_interpolated_logits(size, monkeypatch):
     monkeypatch.setattr("iccld_cli.inference.fullsize.STRIP_BYTES", 4 * 6 * size[1] * 5)  # five rows a strip
     views = [Logits(smooth(0)), Logits(smooth(1), mirrored=True), Logits(smooth(2, size=(8, 10)))]
-    for some in (views[:1], views):
-        wanted = torch.stack([by_torch(view.values, size, view.mirrored) for view in some]).mean(0)
-        found = segment_frame(some, size, ("confidence", "uncertainty", "probabilities"))
+    for some, average in ((views[:1], False), (views, True), (views, False), (views[:2], False), (views[:1], True)):
+        each = torch.stack([by_torch(view.values, size, view.mirrored) for view in some])  # (V, 1, K, H, W)
+        wanted = each.mean(0) if average else each[0]
+        found = segment_frame(some, size, ("confidence", "uncertainty", "probabilities"), average)
         np.testing.assert_allclose(found.probabilities, wanted, atol=2e-5)
         np.testing.assert_allclose(found.confidence, wanted.max(1).values, atol=2e-5)
-        np.testing.assert_allclose(found.uncertainty, normalised_entropy(wanted), atol=5e-5)
+        if len(some) == 1:
+            unsure = normalised_entropy(wanted)
+        else:
+            others = each[1:] if len(some) == 3 and not average else each
+            unsure = 1 - others.mean(0).gather(1, torch.from_numpy(found.labels)[:, None].long())[:, 0]
+        np.testing.assert_allclose(found.uncertainty, unsure, atol=5e-5)
         assert (found.labels == found.probabilities.argmax(1)).all()
-        assert found.disagreement is None
 
 
 def test_labels_alone_make_no_other_map():
     found = segment_frame([Logits(smooth(0))], (48, 64), ())
     assert found.confidence is found.uncertainty is found.probabilities is None
-    both = segment_frame([Logits(smooth(0)), Logits(smooth(0)[..., ::-1].copy(), True)], (48, 64), ())
+    both = segment_frame([Logits(smooth(0)), Logits(smooth(0)[..., ::-1].copy(), True)], (48, 64), (), average=True)
     assert (both.labels == found.labels).mean() > 0.999
 
 

@@ -10,7 +10,7 @@ from iccld_cli.inference.inputs import collect
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("a/1.jpg", "a/deep/2.PNG", "b/1.jpg", "b/clip.mp4", "a/notes.txt", "a/.hidden/3.jpg", "a/.4.jpg"):
+    for name in ("a/1.jpg", "a/deep/2.PNG", "b/1.jpg", "b/clip.mp4", "a/notes.md", "a/.hidden/3.jpg", "a/.4.jpg"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -55,7 +55,7 @@ def test_brackets_in_a_file_name_are_no_pattern(tree):
     ("given", "words"),
     [
         ("gone.jpg", "no file or folder at"),
-        ("a/notes.txt", "neither an image nor a video"),
+        ("a/notes.md", "neither an image nor a video"),
         ("empty", "holds no image or video"),
         ("a/*.bmp", "no image or video matches"),
     ],

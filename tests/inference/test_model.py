@@ -16,7 +16,7 @@ from iccld_cli.header import read_header
 from iccld_cli.inference.model import Sampling, entropy_share, find_model, load_model, network_size
 from iccld_cli.inference.torch_model import TorchModel, normalised_entropy, to_tensor
 
-EVERYTHING = ("confidence", "uncertainty", "disagreement", "probabilities")
+EVERYTHING = ("confidence", "uncertainty", "probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -54,47 +54,50 @@ def test_an_answer_holds_what_was_asked_for(model, frames):
     assert (plain.labels == full.labels).mean() > 0.999  # ties may be rounded otherwise
     np.testing.assert_allclose(full.confidence, wanted.max(1), atol=1e-5)
     np.testing.assert_allclose(full.uncertainty, entropy_share(wanted), atol=1e-5)
-    assert full.disagreement is None
     assert model.segment(frames, ["confidence"], size=(20, 30)).confidence.shape == (2, 20, 30)
 
 
-def test_scales_and_mirrored_frames_are_averaged(model, frames):
+def test_the_plain_pass_answers_and_further_views_say_how_sure_it_is(model, frames):
     def plain(given, size=(50, 70)):
         return by_hand(model, given, size, steps=1)
 
     mirror = frames[:, :, ::-1]
-    parts = plain(frames), plain(frames, (75, 105)), plain(mirror)[..., ::-1], plain(mirror, (75, 105))[..., ::-1]
+    parts = plain(frames), plain(mirror)[..., ::-1], plain(frames, (75, 105)), plain(mirror, (75, 105))[..., ::-1]
     for sampling, those in (
-        (Sampling(scales=(1, 1.5)), parts[:2]),
-        (Sampling(flip=True), parts[::2]),
+        (Sampling(scales=(1.5, 1)), parts[::2]),
+        (Sampling(flip=True), parts[:2]),
         (Sampling(scales=(1, 1.5), flip=True), parts),
     ):
-        found = model.segment(frames, ["probabilities"], sampling=sampling).probabilities
-        np.testing.assert_allclose(found, np.mean(those, axis=0), atol=1e-5)
+        found = model.segment(frames, EVERYTHING, sampling=sampling)
+        np.testing.assert_allclose(found.probabilities, parts[0], atol=1e-5)
+        assert (found.labels == model.segment(frames, sampling=sampling).labels).mean() > 0.999
+        others = those[1:] if len(those) > 2 else those  # one view is no mean
+        np.testing.assert_allclose(found.uncertainty, 1 - of_label(np.mean(others, axis=0), found.labels), atol=1e-5)
+        mean = model.segment(frames, EVERYTHING, sampling=dataclasses.replace(sampling, average=True))
+        np.testing.assert_allclose(mean.probabilities, np.mean(those, axis=0), atol=1e-5)
+        np.testing.assert_allclose(mean.uncertainty, 1 - mean.confidence, atol=1e-5)
     smaller = model.segment(frames, ["probabilities"], sampling=Sampling(scales=(0.5,))).probabilities
     np.testing.assert_allclose(smaller, plain(frames, (25, 35)), atol=1e-5)
 
 
-def test_samples_are_averaged_and_their_disagreement_is_mutual_information(path, frames):
+def of_label(probabilities, labels):
+    """Probabilities (B, H, W) of labels (B, H, W)."""
+    return np.take_along_axis(probabilities, labels[:, None].astype(int), axis=1)[:, 0]
+
+
+def test_further_noises_say_how_sure_the_first_is(path, frames):
     model = load_model(path)
     model.segmenter.decoder.classify.weight.data.mul_(100)  # random weights are undecided, whatever the noise
     found = model.segment(frames, EVERYTHING, sampling=Sampling(samples=4, seed=7))
     images = model.segmenter.fit(to_tensor(frames))
     draws = [
-        F.interpolate(logits, (50, 70), mode="bilinear").softmax(1).double().numpy()
+        F.interpolate(logits, (50, 70), mode="bilinear").softmax(1).numpy()
         for logits in model.segmenter.logits(images, 1, seed=7, draws=4)
     ]
-    mean = np.mean(draws, axis=0)
-    np.testing.assert_allclose(found.probabilities, mean, atol=1e-5)
-
-    def entropy(p):
-        return -(p * np.log(np.maximum(p, 1e-30))).sum(axis=1)
-
-    expected = (entropy(mean) - np.mean([entropy(p) for p in draws], axis=0)) / math.log(19)
-    np.testing.assert_allclose(found.disagreement, expected, atol=1e-4)
-    assert found.disagreement.max() > 1e-3
-    still = model.segment(frames, ["disagreement"], sampling=Sampling(steps=0, samples=3))
-    assert not still.disagreement.any()  # without noise there is nothing to disagree on
+    np.testing.assert_allclose(found.probabilities, draws[0], atol=1e-5)
+    np.testing.assert_allclose(found.uncertainty, 1 - of_label(np.mean(draws[1:], axis=0), found.labels), atol=1e-5)
+    still = model.segment(frames, EVERYTHING, sampling=Sampling(steps=0, samples=3))
+    np.testing.assert_allclose(still.uncertainty, entropy_share(still.probabilities), atol=1e-5)  # nothing differs
 
 
 def test_frames_are_brought_to_the_working_height_in_one_step(path, frames, monkeypatch):

@@ -314,3 +314,25 @@ def test_index_lines_are_sorted_and_readable(tmp_path):
     keys = [(line["split"], line["image"]) for line in lines]
     assert keys == sorted(keys)
     assert sum(sum(line["pixels"].values()) for line in lines) == 8 * 24 * 40
+
+
+def test_what_is_no_scene_is_ignored_in_labels_and_recorded(tmp_path):
+    root, region = camvid(tmp_path / "raw"), np.zeros((24, 40), np.uint8)
+    region[18:] = 255
+    cv2.imwrite(str(tmp_path / "region.png"), region)
+    plain = run(root, tmp_path / "plain")
+    found = run(root, tmp_path / "out", ignore=tmp_path / "region.png")
+    for before, frame in zip(plain.frames("train"), found.frames("train"), strict=True):
+        label, was = found.read_label(frame), plain.read_label(before)
+        assert (label[18:] == 255).all()
+        assert (label[:18] == was[:18]).all()
+        assert (found.ignored(frame) == (region > 0)).all()
+        assert frame.pixels[255] == int((label == 255).sum())
+        assert plain.ignored(before) is None
+    assert found.info.extra["ignored_share"] == 0.25
+    assert run(root, tmp_path / "out", ignore=tmp_path / "region.png").digest == found.digest
+    with pytest.raises(IccldError, match=r"ignore_mask was .*, now None"):
+        run(root, tmp_path / "out")
+    with pytest.raises(IccldError, match="is not the shape of a frame"):
+        cv2.imwrite(str(tmp_path / "region.png"), region[:, :20])
+        run(root, tmp_path / "other", ignore=tmp_path / "region.png")

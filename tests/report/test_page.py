@@ -89,7 +89,6 @@ def evaluation():
         "subset": ["road", "car"],
         "ece": 0.1,
         "auroc": None,
-        "auroc_disagreement": 0.6,
         "seconds_per_image": 0.5,
         "reliability": [[0.5, 0.6, 10]],
         "confusion": {"classes": ["road", "sky", "car"], "counts": [[5, 5, 0], [9, 9, 9], [0, 0, 0]]},
@@ -102,7 +101,6 @@ def test_scores_become_sections(tmp_path):
     write_page(tmp_path / "p.html", "t", sections)
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "50.0 %" in page
-    assert "AUROC of seed disagreement" in page
     assert '<polyline points="50.00,40.00"' in page
 
 

@@ -1,0 +1,240 @@
+"""Lists, addresses, streams and cameras as inputs, against real servers on this machine."""
+
+import contextlib
+import functools
+import http.server
+import io
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from factories import make_video
+
+from iccld_cli.errors import IccldError
+from iccld_cli.inference import live, remote
+from iccld_cli.inference.inputs import collect
+from iccld_cli.inference.live import LiveReader
+from iccld_cli.inference.remote import fetch, is_url, shown_url, url_path
+from iccld_cli.inference.video import VideoReader
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(live, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(live, "TIMEOUT", 3.0)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves the bytes of `files` by path; `asked` holds (method, path, Range) of every request."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.kinds, self.asked, self.breaks = {}, {}, [], 0
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.server.asked.append((self.command, self.path, self.headers.get("Range")))
+        data = self.server.files.get(self.path)
+        if data is None or (self.path == "/no-head.png" and self.command == "HEAD"):
+            self.send_error(404 if data is None else 405)
+            return
+        begin = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Type", self.server.kinds.get(self.path, "application/octet-stream"))
+        self.send_header("Content-Length", str(len(data) - begin))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.server.breaks:
+            self.server.breaks -= 1
+            self.wfile.write(data[begin : begin + (len(data) - begin) // 2])
+            self.close_connection = True
+            return
+        self.wfile.write(data[begin:])
+
+
+@pytest.fixture
+def server():
+    with Server() as found:
+        thread = threading.Thread(target=found.serve_forever, daemon=True)
+        thread.start()
+        yield found
+        found.shutdown()
+
+
+def picture(width=64, height=48):
+    return cv2.imencode(".png", np.full((height, width, 3), 90, np.uint8))[1].tobytes()
+
+
+def test_a_file_is_fetched_and_taken_up_where_it_broke(server, tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
+    server.files["/v.mp4"], server.breaks = data, 2
+    fetch(server.url("/v.mp4"), tmp_path / "v")
+    assert (tmp_path / "v").read_bytes() == data
+    assert [range_ for *_, range_ in server.asked] == [None, "bytes=50000-", "bytes=75000-"]
+
+
+def test_what_cannot_be_fetched_ends_after_a_few_tries(server, tmp_path):
+    server.files["/v.mp4"], server.breaks = bytes(1000), 99
+    with pytest.raises(IccldError, match="cannot be fetched in 4 tries"):
+        fetch(server.url("/v.mp4"), tmp_path / "v")
+    assert len(server.asked) == 4
+    with pytest.raises(IccldError, match=r"cannot be read \(404"):
+        fetch(server.url("/gone.mp4"), tmp_path / "v")
+    server.breaks = 0
+    with pytest.raises(IccldError, match="larger than"):
+        fetch(server.url("/v.mp4"), tmp_path / "v", most=999)
+    with pytest.raises(IccldError, match="does not answer"):
+        collect(["http://127.0.0.1:9/a.png"], tmp_path / "out")  # the discard port: nobody listens
+
+
+def test_addresses_become_jobs(server, tmp_path):
+    server.files = dict.fromkeys(("/a/one.png", "/two", "/no-head.png", "/page", "/cam"), picture())
+    server.kinds = {"/two": "video/mp4", "/page": "text/html", "/cam": "multipart/x-mixed-replace; boundary=x"}
+    paths = "/a/one.png", "/two", "/no-head.png"
+    jobs = collect([server.url(path) for path in paths], tmp_path / "out")
+    assert [(job.is_video, job.live) for job in jobs] == [(False, False), (True, False), (False, False)]
+    assert [job.name.name for job in jobs] == ["one", "two", "no-head"]
+    assert jobs[0].stamp[0] == len(picture())
+    assert [method for method, path, _ in server.asked if path == "/no-head.png"] == ["HEAD", "GET"]
+    for path, words in (
+        ("/page", "neither an image nor a video but text/html"),
+        ("/gone.png", "404"),
+        ("/cam", "pictures without an end"),
+    ):
+        with pytest.raises(IccldError, match=words):
+            collect([server.url(path)], tmp_path / "out")
+
+
+def test_addresses_are_shown_without_secrets():
+    url = "rtsp://me:secret@cam.example:554/live?key=secret"
+    assert shown_url(url) == "rtsp://cam.example:554/live"
+    assert url_path(url).as_posix() == "cam.example_554/live"
+    assert url_path("http://h/../../%2e%2e/etc/%00x").as_posix() == "h/etc/x"
+    assert is_url(url)
+    assert not any(map(is_url, ("C://x", "a.png", "file:///etc/passwd", "concat:a|b")))
+    job = collect([url], Path("out"))[0]
+    assert "secret" not in f"{job.where} {job.path} {job.name}"
+    assert job.live
+
+
+def test_a_number_is_a_camera_unless_a_file_has_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (job,) = collect(["0"], tmp_path / "out")
+    assert (job.source, job.live, job.where) == (0, True, "camera 0")
+    with pytest.raises(IccldError, match="camera 0 cannot be opened"):
+        LiveReader(0).__exit__()  # this machine has none, or the test means nothing
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/a.png").write_bytes(picture())
+    assert collect(["0"], tmp_path / "out")[0].source is None
+
+
+def test_lists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b b.png", "c.png"):
+        Path(name).write_bytes(picture())
+    Path("list.txt").write_text("a.png\n\nb b.png\r\n*.png\n", encoding="utf-8")
+    assert [job.path.name for job in collect(["list.txt"], tmp_path / "out")] == ["a.png", "b b.png", "c.png"]
+    for data, words in ((b"c.png\na.png", None), (b"", "is empty"), (b"-", "holds the input -"), (b"\0", "no list")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        context = contextlib.nullcontext() if words is None else pytest.raises(IccldError, match=words)
+        with context:
+            assert [job.path.name for job in collect(["-"], tmp_path / "out")] == ["c.png", "a.png"]
+
+
+def choose(every, start, end, index, time):
+    return "end" if time >= end else "skip" if index % every or time < start else "take"
+
+
+def test_frames_are_chosen_by_number_and_time(tmp_path):
+    path = make_video(tmp_path / "v.mp4", frames=20)
+    with VideoReader(path) as reader:
+        whole = list(reader.frames())
+        assert not reader.stopped
+    with VideoReader(path) as reader:
+        some = list(reader.frames(functools.partial(choose, 3, Fraction("0.2"), Fraction("0.6"))))
+        assert reader.stopped
+    assert [frame.index for frame in some] == [6, 9, 12]
+    assert all((frame.image == whole[frame.index].image).all() for frame in some)
+
+
+SENDER = """
+import sys, time
+import av, numpy as np
+url, form, frames, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+for _ in range(100):
+    try:
+        out = av.open(url, "w", format=form, options={"rtsp_transport": "tcp"} if form == "rtsp" else {})
+        break
+    except (av.error.FFmpegError, OSError):
+        time.sleep(0.1)
+stream = out.add_stream("mpeg4", rate=25)
+stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+for number in range(frames):
+    grey = np.full((48, 64, 3), number % 200 + 20, np.uint8)
+    out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+    time.sleep(pause)
+out.mux(stream.encode())
+out.close()
+"""
+
+
+@contextlib.contextmanager
+def sender(url, form, frames, pause):
+    """A process that sends numbered grey frames to an address as soon as somebody listens there."""
+    process = subprocess.Popen([sys.executable, "-c", SENDER, url, form, str(frames), str(pause)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("form", "scheme"), [("rtsp", "rtsp"), ("mpegts", "tcp")])
+def test_a_stream_is_read_to_its_end_newest_frame_first(form, scheme):
+    """FFmpeg waits for a sender itself, which takes the part of a camera."""
+    url = f"{scheme}://127.0.0.1:{free_port()}/live"
+    options = {"rtsp_flags": "listen", "listen_timeout": "20"} if form == "rtsp" else {"listen": "1"}
+    seen = []
+    with sender(url, form, 60, 0.02), LiveReader(url, options=options) as reader:
+        for frame in reader.frames():
+            seen.append(frame)
+            time.sleep(0.06)  # slower than the source
+    assert reader.problem is None
+    assert len(seen) < reader.received <= 60
+    assert [frame.index for frame in seen] == sorted({frame.index for frame in seen})
+    assert seen[-1].index > 50
+    assert abs(int(seen[-1].image.mean()) - (seen[-1].index + 20)) <= 3  # its own pixels, not older ones
+    assert seen[-1].image.shape == (48, 64, 3)
+    assert all(later.time > earlier.time for earlier, later in itertools.pairwise(seen))
+
+
+def test_a_stream_that_is_silent_or_absent_ends_after_a_few_tries():
+    told = []
+    with pytest.raises(IccldError, match="4 tries were made"):
+        LiveReader(f"rtsp://127.0.0.1:{free_port()}/live", told.append)
+    assert len(told) == 3
+
+
+def free_port():
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as found:
+        return found.server_port
