@@ -163,7 +163,7 @@ def test_shares_of_the_virtual_town(tmp_path):
     assert options["kinds"] == {"motorway": 0.25, "country": 0.75}
     assert "kinds was" in refused(*town, "--look", "game")
     assert "did you mean 'country'" in refused(*town, "--kinds", "contry")
-    assert "no use to the look game" in refused(*town, "--look", "game", "--light", "night")
+    assert "no effect on the look game" in refused(*town, "--look", "game", "--light", "night")
     assert "never rains" in refused(*town, "--look", "game", "--rain", "0.5")
 
 

@@ -280,7 +280,7 @@ def test_overwriting_a_sequence_leaves_no_old_frame_and_deletes_nothing_else(run
     before = tree(out)
     capfd.readouterr()
     assert call(run([inputs / "v.mp4"], out, "--overwrite")) == 1
-    assert "holds other files than the labels of a video" in capfd.readouterr().err
+    assert "holds other files than the frames of a video" in capfd.readouterr().err
     assert tree(out) == before
 
 
