@@ -9,7 +9,7 @@ Every part leaves its result in the demo folder and is skipped when that is whol
 from __future__ import annotations
 
 import functools
-import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
 from iccld_cli.header import FILE_NAMES
 from iccld_cli.names import shown
+from iccld_cli.reading import ReadError, read_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -126,13 +127,19 @@ def demo_config(options: DemoOptions) -> Config:
 def _open_folder(options: DemoOptions) -> float:
     """Make or recognise the folder; returns the seconds already spent on it."""
     marker = options.out / _OPTIONS_NAME
-    if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        if found["options"] != options.to_json():
+    if os.path.lexists(marker):
+        try:
+            found = read_json(marker)
+            options_before, seconds = found["options"], float(found["seconds"])
+        except ReadError as error:
+            raise IccldError(f"{marker} {error.message}", "choose another --out") from None
+        except (KeyError, TypeError, ValueError):
+            raise IccldError(f"{marker} is damaged", "choose another --out") from None
+        if options_before != options.to_json():
             raise IccldError(
                 f"{options.out} holds a demo with other options", "give the same options or choose another --out"
             )
-        return float(found["seconds"])
+        return seconds
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise IccldError(f"{options.out} exists and is no demo", "choose another --out")
     write_json(marker, {"options": options.to_json(), "seconds": 0.0})

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import statistics
 import time
@@ -35,6 +36,7 @@ from iccld_cli.files import atomic_path, write_json
 from iccld_cli.header import FILE_NAMES, ModelHeader, read_header
 from iccld_cli.names import shown
 from iccld_cli.prepare.adapters.images import Images
+from iccld_cli.reading import ReadError, read_json
 
 if TYPE_CHECKING:
     from iccld_cli.inference.model import Model
@@ -205,8 +207,8 @@ class _Folder:
             "seed": options.seed,
             "ignore_mask": None if options.ignore is None else str(options.ignore),
         }
-        if self.path.is_file():
-            self.tree = json.loads(self.path.read_text(encoding="utf-8"))
+        if os.path.lexists(self.path):
+            self.tree = self._read()
             differs = [key for key, value in asked.items() if self.tree["options"].get(key) != value]
             if differs:
                 raise IccldError(
@@ -219,6 +221,20 @@ class _Folder:
         self.tree = {"options": asked, "seconds": 0.0}
         write_json(self.path, self.tree)
 
+    def _read(self) -> dict[str, Any]:
+        """What an earlier run recorded."""
+        try:
+            tree = read_json(self.path)
+        except ReadError as error:
+            raise IccldError(f"{self.path} {error.message}", "choose another --out") from None
+        numbers = {"seconds": (int, float), "iterations": (int, type(None))}
+        whole = isinstance(tree, dict) and isinstance(tree.get("options"), dict) and "seconds" in tree
+        whole = whole and all(isinstance(tree.get(name), kinds) for name, kinds in numbers.items())
+        targets = tree.get("targets", []) if whole else None
+        if not isinstance(targets, list) or not all(isinstance(root, str) for root in targets):
+            raise IccldError(f"{self.path} is damaged", "choose another --out")
+        return dict(tree)
+
     @contextlib.contextmanager
     def given_back_on_error(self) -> Iterator[None]:
         """Leave nothing behind where footage that cannot be used was named in a folder that was not there before."""
@@ -226,7 +242,7 @@ class _Folder:
             yield
         except IccldError:
             if self.fresh:
-                shutil.rmtree(self.path.parent)
+                shutil.rmtree(self.path.parent, ignore_errors=True)
             raise
 
     def note(self, began: float) -> float:

@@ -1,6 +1,7 @@
 """`iccld adapt`: footage in, model out."""
 
 import json
+import os
 import sys
 from collections import Counter
 
@@ -199,3 +200,25 @@ def test_what_is_no_scene_reaches_the_frames_to_train_on_and_the_predictions(icc
     status, _, err = iccld("adapt", dataset.root, "--out", tmp_path / "other", *options)
     assert status == 1
     assert "has its own region to ignore or none" in err
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"options": {}, "seconds": "x"}', '{"options": 1}', "[" * 9999]
+)
+def test_a_damaged_record_is_one_line(content, iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(0), street(1)]), tmp_path / "out"
+    out.mkdir()
+    (out / "adapt.json").write_text(content)
+    status, _, err = iccld("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1")
+    assert status == 1
+    assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
+    assert "adapt.json" in err and "internal" not in err
+    assert [p.name for p in out.iterdir()] == ["adapt.json"]
+
+
+def test_a_pipe_in_place_of_the_record_is_not_opened(iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(0), street(1)]), tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / "adapt.json")
+    status, _, err = iccld("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1")
+    assert status == 1 and "adapt.json" in err

@@ -73,7 +73,7 @@ def examine(folder: Path) -> dict[str, Any]:
         "warnings": [],
     }
     problems, warnings = found["problems"], found["warnings"]
-    found["imports"] = _imports(problems, warnings)
+    found["imports"] = check_imports(problems, warnings)
     found["h264"] = _h264(problems)
     found["disk"] = _disk(folder, problems, warnings)
     found["cpu"] = {"threads": os.cpu_count()}
@@ -97,7 +97,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _imports(problems: list[str], warnings: list[str]) -> dict[str, str | None]:
+def check_imports(problems: list[str], warnings: list[str]) -> dict[str, str | None]:
     """Import every dependency, in a process of its own, so that one that is broken hides no other.
 
     Returns:

@@ -26,7 +26,7 @@ PREDICTED_FRAMES = 200
 SECONDS = 8.0
 TRAINED_STEPS = 12
 _PATIENCE = 900  # seconds that a row may take: a compiler needs minutes on some machines
-_TOWN = 12  # frames a look
+TOWN_FRAMES = 12  # frames a look
 _GIB = 2**30
 
 
@@ -68,7 +68,7 @@ def measure(
         "predict": [],
         "train": [],
     }
-    for backend in _backends(path, device):
+    for backend in backends_for(path, device):
         tell(f"predicting with {backend}")
         given = {"ckpt": str(path), "size": size, "device": device, "backend": backend, "seconds": seconds}
         found["predict"].append(_in_process([sys.executable, "-m", __name__, json.dumps(given)], backend=backend))
@@ -105,7 +105,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _backends(path: Path, device: str) -> list[str]:
+def backends_for(path: Path, device: str) -> list[str]:
     """Backends to try, the default one first."""
     if path.suffix == ".onnx":
         return ["onnx"]
@@ -150,7 +150,7 @@ def _training(
     with tempfile.TemporaryDirectory(prefix="iccld-speed-") as folder:
         root = Path(folder)
         tell("rendering frames for training")
-        town = ["prepare", "--virtual", str(_TOWN), "--look", "game", "--look", "camera", "--size", "512x384"]
+        town = ["prepare", "--virtual", str(TOWN_FRAMES), "--look", "game", "--look", "camera", "--size", "512x384"]
         failed = _command([*town, "--out", str(root / "data")])
         if failed:
             return [{"stage": "stage1", **facts, "error": failed}]

@@ -28,7 +28,7 @@ def imports(monkeypatch):
         monkeypatch.setattr(doctor, "IMPORTED", {name: name for name in needed})
         monkeypatch.setattr(doctor, "IMPORTED_IF_THERE", {name: name for name in optional})
         problems, warnings = [], []
-        doctor._imports(problems, warnings)
+        doctor.check_imports(problems, warnings)
         return problems, warnings
 
     return examine

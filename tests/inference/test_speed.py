@@ -25,10 +25,10 @@ def model_file(tmp_path, small_config):
 
 
 def test_rows_of_prediction_and_training(model_file, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "_backends", lambda path, device: ["torch", "onnx"])
+    monkeypatch.setattr(speed, "backends_for", lambda path, device: ["torch", "onnx"])
     monkeypatch.setattr(speed, "TRAINED_STEPS", 2)
     monkeypatch.setattr(speed, "SECONDS", 0.2)
-    monkeypatch.setattr(speed, "_TOWN", 4)
+    monkeypatch.setattr(speed, "TOWN_FRAMES", 4)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(
         sys, "argv", ["iccld", "doctor", "--speed", "--json", "--size", "64x48", "--ckpt", str(model_file)]
