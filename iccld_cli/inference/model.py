@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 Want = Literal["confidence", "uncertainty", "probabilities"]
 """What can be asked for besides labels."""
 
-SHIPPED_MODELS = {"small": "iccld-small.safetensors", "roads": "iccld-roads.safetensors"}
+SHIPPED_MODELS = {
+    "small": "iccld-small.safetensors",
+    "roads": "iccld-roads.safetensors",
+    "free": "iccld-free.safetensors",
+}
 """Models that come with the program, by the names that stand for their files."""
 
 DEFAULT_MODEL = "small"
