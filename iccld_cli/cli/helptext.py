@@ -13,12 +13,12 @@ from iccld_cli.labels import CITYSCAPES
 
 _GROUPS: dict[str, str] = {
     "Data": "source target val classes data split inputs images masks label_map video fps hold_out unlabeled set_ "
-    "skip_bad size limit every start end ignore_mask calibrate labelled minutes "
+    "skip_bad size limit every start end ignore_mask calibrate labelled "
     "no_labels",
     "Virtual town": "virtual look kinds light rain virtual_drive",
     "Model": "ckpt preset encoder config assignments steps samples scales flip height smooth opset format_ licence "
     "source_only recipe",
-    "Training": "iterations crop save_every resume dry_run select",
+    "Training": "iterations minutes crop save_every resume dry_run select",
     "Machine": "device backend precision batch_size compile workers seed engine ray_address part merge speed",
     "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json_path as_json "
     "report push rule by predict",
