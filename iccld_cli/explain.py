@@ -29,6 +29,11 @@ def explain(error: Exception) -> Exception:
         return IccldError(f"{_path_of(error)}: {reason}", "check the path and the disk")
     if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # pathlib of Python 3.12 and older
         return IccldError(f"a path leads back to itself ({error})", "remove the link")
+    if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):  # batch norm of torch
+        return IccldError(
+            "a map of the network has a single value a channel, which batch norm cannot train on",
+            "give a larger --crop or --batch-size",
+        )
     return error
 
 

@@ -8,6 +8,8 @@ from commands import call, names
 from factories import make_model, scene
 
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
+from iccld_cli.errors import IccldError
+from iccld_cli.explain import explain
 from iccld_cli.train.data import open_data
 
 
@@ -42,3 +44,12 @@ def test_c26_a_model_whose_sums_overflow_is_told_as_that(tmp_path, capsys, facto
     )
     assert "not finite" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
+
+
+def test_a_crop_too_small_for_batch_norm_is_one_line():
+    norm = torch.nn.BatchNorm2d(2).train()
+    with pytest.raises(ValueError) as told:
+        norm(torch.zeros(1, 2, 1, 1))
+    found = explain(told.value)
+    assert isinstance(found, IccldError)
+    assert "--crop" in str(found)
