@@ -22,7 +22,6 @@ interrupted like the commands. What they write can be continued by the commands,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -91,7 +90,7 @@ def prepare_data(
     from iccld_cli.prepare.adapters.video import Video
     from iccld_cli.prepare.adapters.virtual import VirtualTown
     from iccld_cli.prepare.archives import plain_copies
-    from iccld_cli.prepare.own import own_images
+    from iccld_cli.prepare.own import own_images, set_name
     from iccld_cli.prepare.prepare import PrepareOptions, prepare
     from iccld_cli.prepare.sources import open_set
 
@@ -110,7 +109,7 @@ def prepare_data(
         if virtual is not None:
             town = size or (512, 256)
             sources += [(f"virtual-{look}", VirtualTown(look, virtual, town, seed)) for look in ("game", "camera")]
-        names = [re.sub(r"[^\w.-]+", "-", name).strip(".-") or "images" for name, _ in sources]
+        names = [set_name(name) for name, _ in sources]
         if not names:
             raise IccldError("nothing to prepare", "name a raw data set, images, a video, or frames of the town")
         if len(set(names)) < len(names):
@@ -268,6 +267,7 @@ def adapt_footage(
     predict: bool = False,
     seed: int = 0,
     device: str = "auto",
+    ignore_mask: Path | str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Footage in, a model out: what `iccld adapt` does.
@@ -282,6 +282,7 @@ def adapt_footage(
         predict: Whether the footage is segmented at the end.
         seed: Of training.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        ignore_mask: A picture of what is not the scene, white there, or `auto` to find it in each input.
         console: Where messages go; None for nowhere.
 
     Returns:
@@ -293,12 +294,13 @@ def adapt_footage(
     """
     from rich.console import Console
 
-    from iccld_cli.footage import FootageOptions
-    from iccld_cli.footage import adapt_footage as run
+    from iccld_cli.footage.options import FootageOptions
+    from iccld_cli.footage.run import adapt_footage as run
 
     given = [footage] if isinstance(footage, Path | str) else footage
+    paths = [Path(each) for each in given]
     options = FootageOptions(
-        [Path(each) for each in given], Path(out), _file(ckpt), minutes, iterations, _folder(val), predict, seed, device
+        paths, Path(out), _file(ckpt), minutes, iterations, _folder(val), predict, seed, device, ignore_mask
     )
     return run(options, console or Console(quiet=True))
 

@@ -8,7 +8,6 @@ Every part leaves its result in the demo folder and is skipped when that is whol
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -26,8 +25,6 @@ from iccld_cli.names import shown
 from iccld_cli.reading import ReadError, read_json
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.inference.evaluation import Evaluation
 
@@ -147,32 +144,19 @@ def _open_folder(options: DemoOptions) -> float:
 
 
 def _prepare(options: DemoOptions, console: Console) -> tuple[PreparedDataset, PreparedDataset]:
-    from rich.progress import Progress
-
     from iccld_cli.prepare.adapters.virtual import VirtualTown
-    from iccld_cli.prepare.prepare import PrepareOptions, prepare
+    from iccld_cli.prepare.prepare import PrepareOptions
+    from iccld_cli.prepare.with_bar import prepare_shown
 
     opened = []
     for look in ("game", "camera"):
         name = f"virtual-{look}"
-        with Progress(console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"render {name}", total=None)
-            town = VirtualTown(look, options.frames, options.size, options.seed)
-            dataset, fresh = prepare(
-                town,
-                options.out / "data",
-                name,
-                PrepareOptions(),
-                functools.partial(_show, bar, task),
-            )
+        town = VirtualTown(look, options.frames, options.size, options.seed)
+        dataset, fresh = prepare_shown(town, options.out / "data", name, PrepareOptions(), console)
         counts = ", ".join(f"{n} {split}" for split, n in dataset.info.splits.items())
         console.print(f"{'rendered' if fresh else 'found'} {name}: {counts}")
         opened.append(dataset)
     return opened[0], opened[1]
-
-
-def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total)
 
 
 def _train(
@@ -205,7 +189,8 @@ def _evaluate(path: Path, target: PreparedDataset, device: str) -> Evaluation:
 def _video(options: DemoOptions, console: Console) -> Path:
     from iccld_cli.inference.inputs import collect
     from iccld_cli.inference.model import load_model
-    from iccld_cli.inference.predict import PredictOptions, predict
+    from iccld_cli.inference.predict import predict
+    from iccld_cli.inference.predict_options import PredictOptions
     from iccld_cli.town.drive import write_drive
 
     drive = options.out / "drive.mp4"

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from iccld_cli import footage
 from iccld_cli.__main__ import main
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.data.prepared import PreparedDataset
-from iccld_cli.footage import Judged, choice, choose_frames
+from iccld_cli.footage import training
+from iccld_cli.footage.choice import Judged, choice
+from iccld_cli.footage.frames import choose_frames
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.model import load_model
 from iccld_cli.labels import CITYSCAPES
@@ -52,8 +53,8 @@ def start(tmp_path_factory, small_config):
 @pytest.fixture
 def iccld(monkeypatch, capsys, tmp_path):
     """A function: arguments -> (exit status, output, errors); the town is tiny and rendered once."""
-    monkeypatch.setattr(footage, "TOWN_FRAMES", 4)
-    monkeypatch.setattr(footage, "TOWN_SIZE", (96, 64))
+    monkeypatch.setattr(training, "TOWN_FRAMES", 4)
+    monkeypatch.setattr(training, "TOWN_SIZE", (96, 64))
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
@@ -151,7 +152,7 @@ def test_minutes_become_steps_once(iccld, start, tmp_path):
     ],
 )
 def test_the_choice(judged, chosen):
-    assert choice({name: Judged(agreement, 0.9, miou) for name, (agreement, miou) in judged.items()}) == chosen
+    assert choice({name: Judged(score, 0.9, miou) for name, (score, miou) in judged.items()}) == chosen
 
 
 @pytest.mark.parametrize("case", ["none", "missing", "dark", "no pictures", "exported", "in use", "val"])

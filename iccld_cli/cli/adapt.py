@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iccld_cli.cli.options import IgnoreMask
 from iccld_cli.cli.terminal import console as make_console
 from iccld_cli.cli.terminal import say
 
@@ -29,13 +30,7 @@ def adapt(
     predict: Annotated[bool, typer.Option("--predict", help="Segment all of the footage with the result.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    ignore_mask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|auto",
-            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
-        ),
-    ] = None,
+    ignore_mask: IgnoreMask = None,
 ) -> None:
     """Adapt a model to your own footage, without labels and without a network.
 
@@ -43,7 +38,9 @@ def adapt(
     the start, the adapted model or their average, whichever is the safest; DIR/index.html shows before and after. The
     same command again goes on where it stopped.
     """
-    from iccld_cli.footage import MODEL_NAME, PAGE_NAME, FootageOptions, adapt_footage
+    from iccld_cli.footage.options import FootageOptions
+    from iccld_cli.footage.page import PAGE_NAME
+    from iccld_cli.footage.run import MODEL_NAME, adapt_footage
 
     console = make_console()
     options = FootageOptions(footage, out, ckpt, minutes, iterations, val, predict, seed, device, ignore_mask)

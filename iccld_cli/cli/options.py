@@ -77,6 +77,13 @@ Backend = Annotated[
         help="What runs a .safetensors file: auto (the fastest), torch, compiled (by torch), openvino.",
     ),
 ]
+IgnoreMask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|auto",
+        help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
+    ),
+]
 Flip = Annotated[bool, typer.Option("--flip", help="Ask the mirrored image as well how sure the answer is.")]
 Average = Annotated[
     bool, typer.Option("--average", help="Answer with the mean of all scales, the mirrored image and samples.")

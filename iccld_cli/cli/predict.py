@@ -15,6 +15,7 @@ from iccld_cli.cli.options import (
     Backend,
     Flip,
     Height,
+    IgnoreMask,
     Scales,
     parse_height,
     parse_scales,
@@ -24,7 +25,7 @@ from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
-    from iccld_cli.inference.predict import Summary
+    from iccld_cli.inference.predict_options import Summary
 
 _SHOWN_PROBLEMS = 20
 
@@ -84,13 +85,7 @@ def predict(
         bool | None,
         typer.Option("--smooth/--no-smooth", help="Steady the answers of videos along the motion (default: yes)."),
     ] = None,
-    ignore_mask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|auto",
-            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
-        ),
-    ] = None,
+    ignore_mask: IgnoreMask = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose results exist.")
@@ -111,8 +106,8 @@ def predict(
 
     from iccld_cli.inference.inputs import collect
     from iccld_cli.inference.model import Sampling, find_model, load_model
-    from iccld_cli.inference.predict import PredictOptions
     from iccld_cli.inference.predict import predict as run
+    from iccld_cli.inference.predict_options import PredictOptions
 
     left_out: dict[Path, str] = {}
     items = collect(inputs, out, left_out)

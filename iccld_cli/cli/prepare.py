@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iccld_cli.cli.bars import progress_bar
-from iccld_cli.cli.options import MAX_WORKERS, parse_size
+from iccld_cli.cli.options import MAX_WORKERS, IgnoreMask, parse_size
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
@@ -96,13 +96,7 @@ def _prepare(
         bool,
         typer.Option("--skip-bad", help="Leave unusable files out and record them, instead of stopping."),
     ] = False,
-    ignore_mask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|auto",
-            help="What is not the scene (bonnet, time stamp): a picture, white there, or found as what never moves.",
-        ),
-    ] = None,
+    ignore_mask: IgnoreMask = None,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Images alone, even where there are labels.")] = False,
     set_: Annotated[
         list[str] | None,
@@ -247,10 +241,12 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
         if len(sources) > 1:
             raise typer.BadParameter("--name needs exactly one data set", param_hint="--name")
         sources = [(name, sources[0][1])]
+    from iccld_cli.prepare.own import set_name
+
     seen: set[str] = set()
     result = []
-    for set_name, source in sources:
-        plain = re.sub(r"[^\w.-]+", "-", set_name).strip(".-") or "images"
+    for given, source in sources:
+        plain = set_name(given)
         if len(plain.encode()) > MAX_NAME:
             raise IccldError(
                 f"the data set's name {plain} is too long", f"give one of at most {MAX_NAME} bytes: --name"

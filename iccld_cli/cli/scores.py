@@ -56,7 +56,7 @@ def print_label_free(names: Sequence[str], runs: Sequence[dict[str, Any]], sourc
     table = Table(title=shown(f"{_title(runs[0])}, without labels"))
     for head in ("", "score %", "confidence %", "mirrored %", "scaled %", "shift"):
         table.add_column(head, justify="right" if head else "left", overflow="fold")
-    for number, (run, name) in enumerate(zip(runs, names, strict=False)):
+    for number, (run, name) in enumerate(zip(runs, names[: len(runs)], strict=True)):
         if len(runs) > 1:
             say(f"{_letter(number)} = {name}")
         cells = (run[key] for key in ("score", "confidence", "agreement_mirrored", "agreement_scaled"))

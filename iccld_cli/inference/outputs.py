@@ -33,7 +33,7 @@ from iccld_cli.labels import CITYSCAPES_LABEL_IDS, LabelSpace
 from iccld_cli.report.overlay import colorize, draw_overlay
 
 if TYPE_CHECKING:
-    from iccld_cli.inference.predict import PredictOptions
+    from iccld_cli.inference.predict_options import PredictOptions
 
 KINDS = (
     "overlay",

@@ -17,35 +17,30 @@ Of a video, kinds without `mp4` are folders: NAME/000000.png, ...
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from iccld_cli import __version__
-from iccld_cli.data.fixed import fitted_region, read_region
-from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.data.fixed import fitted_region
 from iccld_cli.errors import IccldError
-from iccld_cli.header import ModelHeader
 from iccld_cli.inference import collected
-from iccld_cli.inference.facts import facts_of
 from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.live import LiveReader
-from iccld_cli.inference.model import Model, Sampling, Segmentation, Want
+from iccld_cli.inference.maps import maps_of
+from iccld_cli.inference.model import Model
 from iccld_cli.inference.outputs import (
-    DATASET_IMAGES,
-    DATASET_LABELS,
     KINDS,
     Maps,
     VideoOutputs,
@@ -53,155 +48,16 @@ from iccld_cli.inference.outputs import (
     label_ids,
     stage_image_outputs,
 )
+from iccld_cli.inference.predict_options import LiveFacts, PredictOptions, Summary
 from iccld_cli.inference.regions import Regions
 from iccld_cli.inference.remote import fetch
 from iccld_cli.inference.smooth import Smoother, first_needed
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader, frames_before
-from iccld_cli.labels import IGNORE
 from iccld_cli.reading import MAX_FILE
-from iccld_cli.report.overlay import DEFAULT_ALPHA
-
-DEFAULT_THRESHOLD = 0.9
-"""Least confidence of a label that is learned from."""
 
 _LATENCIES = 100_000
 """Most frames of a stream whose latency is kept."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What to predict and what to keep of it.
-
-    Attributes:
-        out: Output folder.
-        save: Kinds of results, out of `KINDS`.
-        sampling: How the model predicts.
-        alpha: Opacity of the colours in overlays.
-        legend: Whether overlays name the classes.
-        batch_size: Images per pass; None leaves it to the model.
-        limit: At most this many images, and frames of each video; None for all.
-        every: Of videos, only frames whose number this divides.
-        start: Of videos, the first second that counts, since the first frame; None for the first frame.
-        end: Of videos, the second at which they end; None for all of it.
-        ignore: A picture of what is not the scene (`data.fixed`), or `auto` to find it in each video, and in the images
-            of a size; None for nothing. Labels are 255 there, confidence and uncertainty 0.
-        smooth: Whether the answers of a video are steadied (`inference.smooth`); not with `Sampling.average`.
-        overwrite: Replace results that exist.
-        skip_existing: Leave out inputs whose results all exist.
-        threshold: Least confidence, in [0, 1], of labels in the prepared data set; others are 255.
-        to_label: List this many frames that are most worth labelling; 0 for no list.
-    """
-
-    out: Path
-    save: tuple[str, ...] = ("overlay",)
-    sampling: Sampling = field(default_factory=Sampling)
-    alpha: float = DEFAULT_ALPHA
-    legend: bool = True
-    batch_size: int | None = None
-    limit: int | None = None
-    every: int = 1
-    start: Fraction | None = None
-    end: Fraction | None = None
-    smooth: bool = True
-    ignore: Path | str | None = None
-    overwrite: bool = False
-    skip_existing: bool = False
-    threshold: float = DEFAULT_THRESHOLD
-    to_label: int = 0
-
-    def settings(self) -> dict[str, Any]:
-        """What results depend on besides the model, JSON-ready."""
-        return {
-            "save": list(self.save),
-            "steps": self.sampling.steps,
-            "samples": self.sampling.samples,
-            "seed": self.sampling.seed,
-            "scales": list(self.sampling.scales),
-            "flip": self.sampling.flip,
-            "average": self.sampling.average,
-            "height": self.sampling.height,
-            "alpha": self.alpha,
-            "legend": self.legend,
-            "limit": self.limit,
-            "every": self.every,
-            "start": None if self.start is None else str(self.start),
-            "end": None if self.end is None else str(self.end),
-            "smooth": self.smooth,
-            "ignored region": self._ignored(),
-            "batch size": self.batch_size,
-            "threshold": self.threshold if "dataset" in self.save else None,
-            "frames": "frames" in self.save,
-            "to label": self.to_label,
-        }
-
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of results that each input gets, the two of the data set included."""
-        found = tuple(kind for kind in self.save if kind not in ("frames", "dataset"))
-        return found + ((DATASET_IMAGES, DATASET_LABELS) if "dataset" in self.save else ())
-
-    def collects(self) -> bool:
-        """Whether files about all frames are written."""
-        return "frames" in self.save or "dataset" in self.save or self.to_label > 0
-
-    def wants(self) -> tuple[Want, ...]:
-        """What the model is asked for besides labels."""
-        every: tuple[Want, ...] = ("confidence", "uncertainty", "probabilities")
-        wanted = {*self.kinds(), *(("confidence", "uncertainty") if self.collects() else ())}
-        return tuple(name for name in every if name in wanted)
-
-    def _ignored(self) -> str | None:
-        if self.ignore is None or self.ignore == "auto":
-            return None if self.ignore is None else "auto"
-        return hashlib.sha256(read_region(Path(self.ignore)).tobytes()).hexdigest()
-
-    def choose(self, index: int, time: Fraction) -> Literal["take", "skip", "end"]:
-        """What to do with a frame of a video, by its number and its time; see `video.Choose`."""
-        if self.end is not None and time >= self.end:
-            return "end"
-        return "skip" if index % self.every or (self.start is not None and time < self.start) else "take"
-
-
-@dataclass(frozen=True)
-class LiveFacts:
-    """How a stream or camera went.
-
-    Attributes:
-        where: Its name.
-        frames: Frames that were segmented.
-        received: Frames that it sent.
-        latency: Seconds from the arrival of a frame to its results, of half of the frames at most and of 99 in 100.
-    """
-
-    where: str
-    frames: int
-    received: int
-    latency: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `predict` did.
-
-    Attributes:
-        images: Images predicted.
-        frames: Video frames predicted.
-        skipped: Inputs whose results existed.
-        problems: (name of the input, what was wrong with it), for inputs that could not be read or only in part.
-        resumed: Inputs that an earlier, unfinished run with the same settings had finished.
-        to_label: The frames most worth labelling, each in a few words, the first one first.
-        dataset: The prepared data set of the predictions.
-        live: Of the streams and cameras.
-    """
-
-    images: int
-    frames: int
-    skipped: int
-    problems: tuple[tuple[str, IccldError], ...]
-    resumed: int = 0
-    to_label: tuple[str, ...] = ()
-    dataset: PreparedDataset | None = None
-    live: tuple[LiveFacts, ...] = ()
 
 
 def predict(
@@ -439,12 +295,12 @@ class _Run:
                     self._did(sum(not unseen(frame) for frame in batch))
 
     def _write_steady(self, outputs: VideoOutputs, frame: VideoFrame, views: list[Logits]) -> None:
-        outputs.write(frame, self._maps_of(views, frame.image))
+        outputs.write(frame, self._steady_maps(views, frame.image))
 
-    def _maps_of(self, views: list[Logits], image: np.ndarray) -> Maps:
+    def _steady_maps(self, views: list[Logits], image: np.ndarray) -> Maps:
         size = image.shape[0], image.shape[1]
         answer = segment_frame(views, size, self.options.wants(), self.options.sampling.average)
-        return _kept(answer, [image], self.options, self.model.header, self._video_region(size))[0]
+        return maps_of(answer, [image], self.options, self.model.header, self._video_region(size))[0]
 
     def _video_region(self, size: tuple[int, int]) -> np.ndarray | None:
         """What is not the scene of the video under work, bool of `size`."""
@@ -569,47 +425,7 @@ class _Run:
         """Segment images of equal size and keep one byte a pixel of what is asked for."""
         wants = self.options.wants()
         segmentation = self.model.segment(np.stack(images), wants, sampling=self.options.sampling)
-        return _kept(segmentation, images, self.options, self.model.header, region)
-
-
-def _kept(
-    segmentation: Segmentation,
-    images: list[np.ndarray],
-    options: PredictOptions,
-    header: ModelHeader,
-    region: np.ndarray | None,
-) -> list[Maps]:
-    """A byte a pixel of what is asked for, and the numbers of each frame; `region`, bool (H, W), is not the scene."""
-    if region is not None:
-        segmentation = _outside(segmentation, region)
-    wants = options.wants()
-    bytewise = {*wants} & {*options.kinds()} - {"probabilities"}
-    kept: dict[str, np.ndarray] = {
-        name: _to_byte(value) for name in bytewise if (value := getattr(segmentation, name)) is not None
-    }
-    if "probabilities" in wants:
-        assert segmentation.probabilities is not None
-        kept["probabilities"] = segmentation.probabilities.astype(np.float16)
-    if "dataset" in options.save:
-        assert segmentation.confidence is not None
-        kept["trusted"] = collected.ignored_below(
-            segmentation.labels, segmentation.confidence, options.threshold, header.classes
-        )
-    facts = [facts_of(image, segmentation, i) for i, image in enumerate(images)] if options.collects() else None
-    return [
-        Maps(labels, **{name: value[i] for name, value in kept.items()}, facts=facts[i] if facts else None)
-        for i, labels in enumerate(segmentation.labels)
-    ]
-
-
-def _outside(segmentation: Segmentation, region: np.ndarray) -> Segmentation:
-    """The same with nothing said of a region, bool (H, W): labels 255, all else 0."""
-    emptied = {
-        name: np.where(region, np.float32(0), value)
-        for name, value in vars(segmentation).items()
-        if name != "labels" and value is not None
-    }
-    return replace(segmentation, labels=np.where(region, np.uint8(IGNORE), segmentation.labels), **emptied)
+        return maps_of(segmentation, images, self.options, self.model.header, region)
 
 
 def _limited(
@@ -642,8 +458,3 @@ def _without_existing(
             raise IccldError(f"{existing[0]} exists", "give another --out, --overwrite to replace, or --skip-existing")
         todo.append(item)
     return todo
-
-
-def _to_byte(fraction: np.ndarray) -> np.ndarray:
-    """[0, 1] -> uint8 [0, 255], rounded."""
-    return np.clip(np.rint(fraction * np.float32(255)), 0, 255).astype(np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from pathlib import Path
 
 from iccld_cli.errors import IccldError
@@ -11,6 +12,11 @@ from iccld_cli.prepare.adapters.images import Images, fixed_folder
 from iccld_cli.prepare.archives import is_archive, open_tree
 from iccld_cli.prepare.labelmap import LabelMap
 from iccld_cli.prepare.tree import FolderTree, GlobTree
+
+
+def set_name(text: str) -> str:
+    """A data set's name, which is a folder's, of a text that may hold anything."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "images"
 
 
 def own_images(pattern: str, masks: str | None, label_map: LabelMap | None, cache: Path) -> tuple[str, Images]:

@@ -16,7 +16,8 @@ from iccld_cli.inference.facts import facts_of, most_worth_labelling
 from iccld_cli.inference.inputs import collect
 from iccld_cli.inference.model import Sampling, Segmentation, load_model
 from iccld_cli.inference.outputs import label_ids
-from iccld_cli.inference.predict import PredictOptions, predict
+from iccld_cli.inference.predict import predict
+from iccld_cli.inference.predict_options import PredictOptions
 from iccld_cli.labels import CITYSCAPES, CITYSCAPES_LABEL_IDS, LabelSpace
 
 # name and id of the classes that are scored, from the table of the benchmark

@@ -1,0 +1,110 @@
+"""Which model is kept: the start, the adapted one, or their average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.footage.options import FootageOptions
+from iccld_cli.inference.evaluate import Scope, evaluate
+from iccld_cli.inference.labelfree import look
+from iccld_cli.inference.model import load_model
+
+TOLERATED = 0.005
+"""How much lower a score without labels may be than the start's before the start is kept."""
+
+JUDGED_FRAMES = 60
+"""Frames that candidates are judged and compared on."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a candidate did.
+
+    Attributes:
+        score: Score without labels (`inference.labelfree`), in [0, 1].
+        confidence: Mean confidence, in [0, 1].
+        miou: On the labels of `val`, in percent; None without.
+    """
+
+    score: float
+    confidence: float
+    miou: float | None = None
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Judged | None:
+        """What `to_json` gave; None for anything else, so that it is judged again."""
+        if not isinstance(raw, dict) or raw.keys() != {"score", "confidence", "miou"}:
+            return None
+        numbers = all(isinstance(raw[name], int | float) for name in ("score", "confidence"))
+        return cls(**raw) if numbers and isinstance(raw["miou"], int | float | None) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {name: None if value is None else round(value, 5) for name, value in asdict(self).items()}
+
+
+def judge(
+    candidates: Mapping[str, Path], targets: Sequence[PreparedDataset], options: FootageOptions, console: Console
+) -> dict[str, Judged]:
+    """Judge every candidate on frames of the footage, and on labels where there are any."""
+    judged = {}
+    for name, path in candidates.items():
+        model = load_model(path, options.device)
+        seen = [look(model, target, frames) for target, frames in some_frames(targets)]
+        weights = [one.images for one in seen]
+        score = float(np.average([one.score for one in seen], weights=weights))
+        confidence = float(np.average([one.confidence for one in seen], weights=weights))
+        miou = None
+        if options.val is not None:
+            miou = float(evaluate(model, PreparedDataset(options.val), Scope("val")).miou)
+        judged[name] = Judged(score, confidence, miou)
+        told = f"score {100 * score:.1f} %, confidence {100 * confidence:.1f} %"
+        console.print(f"{name}: {told}" + ("" if miou is None else f", {miou:.1f} mIoU"))
+    return judged
+
+
+def choice(judged: Mapping[str, Judged]) -> str:
+    """Which candidate is kept.
+
+    With labels, the one with the best score, the start where nothing is above it. Without, the average of start and
+    adapted model, unless its score without labels is lower than the start's. That tells a model that has broken from
+    one that works, and not which of two good ones is better (`benchmarks/RESULTS.md`).
+    """
+    if by_labels(judged):
+        return max(judged, key=lambda name: (judged[name].miou or 0.0, name == "start"))
+    return "average" if judged["average"].score >= judged["start"].score - TOLERATED else "start"
+
+
+REASONS = {
+    (True, "start"): "no other scores better on the labels of --val",
+    (True, "adapted"): "it scores best on the labels of --val",
+    (True, "average"): "it scores best on the labels of --val",
+    (False, "average"): "nothing speaks against it, and it has seen the new road",
+    (False, "start"): "the others contradict themselves more often than it does",
+}
+"""(whether labels chose, what was chosen) -> why."""
+
+
+def by_labels(judged: Mapping[str, Judged]) -> bool:
+    """Whether there were labels to choose by."""
+    return all(found.miou is not None for found in judged.values())
+
+
+def some_frames(targets: Sequence[PreparedDataset]) -> list[tuple[PreparedDataset, list[Frame]]]:
+    """At most `JUDGED_FRAMES` training frames, spread evenly over all targets."""
+    pairs = [(target, frame) for target in targets for frame in target.frames("train")]
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(JUDGED_FRAMES, len(pairs))).astype(int))
+    found: list[tuple[PreparedDataset, list[Frame]]] = []
+    for i in chosen:
+        target, frame = pairs[i]
+        if not found or found[-1][0] is not target:
+            found.append((target, []))
+        found[-1][1].append(frame)
+    return found

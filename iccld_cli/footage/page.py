@@ -1,0 +1,98 @@
+"""The page of `iccld adapt`: before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.footage.choice import REASONS, Judged, by_labels, some_frames
+from iccld_cli.footage.options import FootageOptions
+from iccld_cli.inference.model import load_model
+from iccld_cli.report import page
+from iccld_cli.report.scores import class_map
+
+PAGE_NAME = "index.html"
+SHOWN_FRAMES = 12
+_MOST_CLIPS = 4
+
+
+def write_page(
+    options: FootageOptions,
+    candidates: Mapping[str, Path],
+    judged: Mapping[str, Judged],
+    targets: Sequence[PreparedDataset],
+    summary: Mapping[str, Any],
+    predictions: Path | None,
+) -> None:
+    """Write `index.html`.
+
+    Args:
+        options: Of the run.
+        candidates: Name -> model file.
+        judged: What they were judged by.
+        targets: The footage's frames.
+        summary: What `summary.json` holds.
+        predictions: Folder of the segmented footage, if any.
+    """
+    chosen = summary["chosen"]
+    changed, frames = _compared(options, candidates, chosen, targets)
+    why = REASONS[by_labels(judged), chosen]
+    unsure = [] if by_labels(judged) else [page.Text(_UNSURE)]
+    result = page.Text(
+        f"Kept: {chosen}, because {why}. It gives another label than the start in {100 * changed:.1f} % of the "
+        "pixels of the frames that were compared."
+    )
+    table = [[name, *_cells(one), "kept" if name == chosen else ""] for name, one in judged.items()]
+    heads = ["model", "score without labels, %", "confidence, %", "mIoU", ""]
+    sections = [
+        page.Section("Result", [result, page.Table(heads, table), *unsure]),
+        page.Section("Before and after, where they differ most", [frames]),
+        page.Section(
+            "Training", [page.Pictures([options.out / "runs/adapted/curves.png"], caption="", width=1100, plot=True)]
+        ),
+    ]
+    clips = [] if predictions is None else sorted(predictions.rglob("*.mp4"))[:_MOST_CLIPS]
+    if clips:
+        shown = [page.Clip(path.relative_to(options.out).as_posix(), path.stem) for path in clips]
+        sections.insert(1, page.Section("The footage, segmented", list(shown)))
+    subtitle = f"{summary['frames']} frames, {summary['iterations']} steps, {summary['seconds']:.0f} s in all"
+    page.write_page(options.out / PAGE_NAME, "Adapted to your footage", sections, subtitle)
+
+
+_UNSURE = (
+    "The score without labels counts the confidence of pixels that keep their label when the frame is mirrored or "
+    "made smaller. It finds a model that has broken, and cannot say which of two good ones is better: look below, or "
+    "label a few frames of this road and give them as --val."
+)
+
+
+def _compared(
+    options: FootageOptions, candidates: Mapping[str, Path], chosen: str, targets: Sequence[PreparedDataset]
+) -> tuple[float, page.Frames]:
+    """Mean share of the pixels that changed, and the frames where most did."""
+    models = [load_model(candidates[name], options.device) for name in ("start", chosen)]
+    space, rows = models[0].header.label_space, []
+    for target, frames in some_frames(targets):
+        for frame in frames:
+            image = target.read_image(frame)
+            before, after = (model.segment(image[None]).labels[0] for model in models)
+            rows.append((float((before != after).mean()), frame.image, image, before, after))
+    changed = float(np.mean([row[0] for row in rows]))
+    rows.sort(key=lambda row: -row[0])
+    layered = [
+        page.LayeredFrame(
+            f"{name}: {100 * share:.1f} % changed", [image, class_map(before, space), class_map(after, space)]
+        )
+        for share, name, image, before, after in rows[:SHOWN_FRAMES]
+    ]
+    legend = [(space.names[i], space.colors[i]) for i in models[0].header.classes]
+    return changed, page.Frames(["picture", "before", "after"], layered, 1, 2, legend=legend)
+
+
+def _cells(found: Judged) -> list[str]:
+    miou = "-" if found.miou is None else f"{found.miou:.1f}"
+    return [f"{100 * found.score:.1f}", f"{100 * found.confidence:.1f}", miou]

@@ -1,0 +1,134 @@
+"""Adapting to footage, from its frames to the page.
+
+    footage -> frames worth training on -> stage 1 from a finished model, with the virtual town as source
+    -> start, adapted, and their average; one of them is kept -> model.safetensors, page, predictions
+
+No label of the footage is read, and nothing is downloaded. Every part leaves its result in the folder and is skipped
+when that is whole, so a stopped run goes on.
+
+    OUT/model.safetensors    the model that was chosen       OUT/index.html      before and after
+    OUT/summary.json         what was done                   OUT/predictions/    with `predict`
+    OUT/data/                frames that were trained on     OUT/runs/adapted/   the training
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
+from iccld_cli.errors import IccldError
+from iccld_cli.files import atomic_path, write_json
+from iccld_cli.footage.choice import REASONS, Judged, by_labels, choice, judge
+from iccld_cli.footage.frames import targets_of
+from iccld_cli.footage.options import FootageOptions
+from iccld_cli.footage.page import write_page
+from iccld_cli.footage.record import Record
+from iccld_cli.footage.training import average, count_steps, render_town, train
+from iccld_cli.header import ModelHeader, read_header
+from iccld_cli.inference.inputs import collect
+from iccld_cli.inference.model import find_model, load_model
+from iccld_cli.inference.predict import predict
+from iccld_cli.inference.predict_options import PredictOptions
+from iccld_cli.names import shown
+
+MODEL_NAME, SUMMARY_NAME = "model.safetensors", "summary.json"
+
+
+def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
+    """Adapt a model to footage, or what is left of it.
+
+    Args:
+        options: What and how long.
+        console: Where messages go.
+
+    Returns:
+        What `summary.json` holds: `seconds`, `frames`, `start` (name and sha256), `iterations`, `chosen` (`start`,
+        `adapted` or `average`), and what each candidate was `judged` by.
+
+    Raises:
+        IccldError: Something is wrong with the footage or the model, or the folder holds something else.
+        KeyboardInterrupt: Interrupted; what was finished is kept.
+    """
+    start = find_model(options.ckpt)
+    if start.suffix != ".safetensors":
+        raise IccldError(f"{start} is an exported file, which cannot be trained", "give the .safetensors file")
+    header = read_header(start)
+    record = Record(options, header)
+    if options.val is not None:
+        _check_val(options.val, header)
+    began = time.perf_counter()
+    try:
+        console.rule("Footage")
+        with record.given_back_on_error():
+            targets = targets_of(options, record, console)
+        record.note(began)
+        console.rule("Virtual town")
+        sources = render_town(options, console)
+        record.note(began)
+        console.rule("Training")
+        iterations = count_steps(options, record, start, sources, targets, console)
+        adapted = train(options, start, sources, targets, iterations, options.out / "runs/adapted", console)
+        record.note(began)
+        console.rule("Choice")
+        candidates = {"start": start, "adapted": adapted, "average": average(start, adapted, options.out)}
+        judged = _judged(candidates, targets, options, record, console)
+        chosen = choice(judged)
+        console.print(f"kept: {chosen}, {REASONS[by_labels(judged), chosen]}")
+        with atomic_path(options.out / MODEL_NAME) as temporary:
+            shutil.copyfile(candidates[chosen], temporary)
+        predictions = _predict(options, console) if options.predict else None
+    finally:
+        seconds = record.note(began) if options.out.exists() else 0.0
+    summary = {
+        "seconds": round(seconds, 1),
+        "frames": sum(len(target.frames("train")) for target in targets),
+        "start": f"{start.name} {header.sha256}",
+        "iterations": iterations,
+        "chosen": chosen,
+        "judged": {name: one.to_json() for name, one in judged.items()},
+    }
+    write_page(options, candidates, judged, targets, summary, predictions)
+    write_json(options.out / SUMMARY_NAME, summary)
+    return summary
+
+
+def _judged(
+    candidates: dict[str, Path],
+    targets: Sequence[PreparedDataset],
+    options: FootageOptions,
+    record: Record,
+    console: Console,
+) -> dict[str, Judged]:
+    """How the candidates did; judged once."""
+    before = record.tree.get("judged")
+    if isinstance(before, dict):
+        known = {name: one for name in candidates if (one := Judged.from_json(before.get(name))) is not None}
+        if known.keys() == candidates.keys():
+            return known
+    judged = judge(candidates, targets, options, console)
+    record.keep("judged", {name: one.to_json() for name, one in judged.items()})
+    return judged
+
+
+def _check_val(val: Path, header: ModelHeader) -> None:
+    dataset = PreparedDataset(val)
+    if not any(frame.label for frame in dataset.iter_frames("val")):
+        raise IccldError(f"{val} has no labels in a split `val`", "give another set, or none")
+    if dataset.info.label_space.names != header.label_space.names:
+        raise IccldError(f"{val} has other classes than the model", "prepare it in the model's label space")
+
+
+def _predict(options: FootageOptions, console: Console) -> Path:
+    """Segment all of the footage with the chosen model."""
+    out = options.out / "predictions"
+    given = [str(p / "images" if (p / INFO_NAME).is_file() else p) for p in options.footage]
+    model = load_model(options.out / MODEL_NAME, options.device, backend="auto")
+    predict(model, collect(given, out), PredictOptions(out, skip_existing=True, ignore=options.ignore))
+    console.print(shown(f"wrote the segmented footage to {out}"), soft_wrap=True)
+    return out
