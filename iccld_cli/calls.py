@@ -55,6 +55,7 @@ def prepare_data(
     labelled: bool = True,
     skip_bad: bool = False,
     force: bool = False,
+    ignore_mask: Path | str | None = None,
     seed: int = 0,
     workers: int | None = None,
     options: Mapping[str, Mapping[str, str]] | None = None,
@@ -74,6 +75,7 @@ def prepare_data(
         labelled: Whether labels of raw sets are read.
         skip_bad: Leave unusable files out and record them.
         force: Replace what was prepared with other options.
+        ignore_mask: A picture of what is not the scene, white there, or `auto` to find it in each set.
         seed: Of the town.
         workers: Processes; None for all cores.
         options: Raw set -> its options, such as `{"acdc": {"condition": "fog"}}`.
@@ -95,7 +97,7 @@ def prepare_data(
     from iccld_cli.prepare.sources import open_set
 
     folder, found = Path(out), []
-    how = PrepareOptions(size, hold_out, skip_bad, force, workers)
+    how = PrepareOptions(size, hold_out, skip_bad, force, workers, ignore_mask)
     sources: list[tuple[str, Source]] = []
     try:
         for given, path in raw_sets.items():

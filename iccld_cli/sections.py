@@ -313,7 +313,7 @@ class RunConfig(Section):
     validate_frames: int = Field(0, ge=0, description="Frames of the validation split that are used; 0 uses all.")
     select: Literal["miou", "labels-free"] = Field(
         "miou",
-        description="What chooses the best teacher: validation mIoU, or the agreement over views on unlabelled target "
+        description="What chooses the best teacher: validation mIoU, or the score without labels on unlabelled target "
         "frames, which then is logged as `labels_free`.",
     )
     overlay_every: int = Field(

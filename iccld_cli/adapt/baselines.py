@@ -92,7 +92,7 @@ class Baseline(Stage2):
         return [Term("direct", self.config.adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct))]
 
     def adversary_inputs(
-        self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None = None
+        self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None
     ) -> list[Tensor]:
         """See `Stage2.adversary_inputs`; class probabilities for an output adversary; without a UNet, all rows."""
         parts = list(split_rows(out.adversary_input, views))

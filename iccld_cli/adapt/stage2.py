@@ -269,7 +269,7 @@ class Stage2:
         return source.over(count)
 
     def adversary_inputs(
-        self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None = None
+        self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None
     ) -> list[Tensor]:
         """Input of the adversary, one tensor per domain: estimates from pure noise.
 

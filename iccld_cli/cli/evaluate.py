@@ -39,7 +39,10 @@ def evaluate(
             "the first.",
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="val, test or train (default: val).")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="val, test or train (default: val; without labels and without val, the first split)."),
+    ] = None,
     no_labels: Annotated[
         bool,
         typer.Option(
@@ -98,7 +101,7 @@ def evaluate(
         raise typer.BadParameter(f"{rule!r}: write known or official", param_hint="--rule")
     if source is not None and not no_labels:
         raise typer.BadParameter("goes with --no-labels", param_hint="--source")
-    refused = {"--by": by, "--classes": classes, "--report": report}
+    refused = {"--by": by, "--classes": classes, "--report": report, "--rule": None if rule == "known" else rule}
     if no_labels and (given_names := [name for name, value in refused.items() if value is not None]):
         raise typer.BadParameter(f"{', '.join(given_names)} cannot go with --no-labels")
     asked, factors, rows = _parse_steps(steps), parse_scales(scales), parse_height(height)

@@ -34,7 +34,7 @@ def read_region(path: Path) -> np.ndarray:
     """Read a picture of a region.
 
     Args:
-        path: 8-bit, grey or in colours; what is not black is left out of account.
+        path: 8-bit, grey or in colours; what is brighter than 127 of 255 is left out of account.
 
     Returns:
         bool (H, W), True in the region.

@@ -34,6 +34,7 @@ class Scope:
         limit: Only this many frames, evenly spread over the split; None or 0 for all.
         batch_size: Frames of equal size per pass; None leaves it to the model.
         rule: Which labelled pixels count.
+        boundary: Whether boundaries are scored too, which takes longer than all the rest.
     """
 
     split: str = "val"
@@ -41,18 +42,26 @@ class Scope:
     limit: int | None = None
     batch_size: int | None = None
     rule: Rule = "known"
+    boundary: bool = True
 
 
 class _Scorer:
     """Accumulates everything that is scored, one frame at a time."""
 
-    def __init__(self, classes: Sequence[int], counted: Sequence[int], num_classes: int, folds: dict[int, int]) -> None:
+    def __init__(
+        self,
+        classes: Sequence[int],
+        counted: Sequence[int],
+        num_classes: int,
+        folds: dict[int, int],
+        boundary: bool,
+    ) -> None:
         self.classes, self.counted = tuple(classes), tuple(counted)
         self.fold = np.arange(256, dtype=np.uint8)
         self.fold[list(folds)] = list(folds.values())
         self.kept = np.full(256, IGNORE, np.uint8)  # trainIds whose pixels count, the others to 255
         self.kept[list(counted)] = counted
-        self.boundary = np.zeros((2, num_classes), np.int64)
+        self.boundary = np.zeros((2, num_classes), np.int64) if boundary else None
         self.matrix = ConfusionMatrix(num_classes)
         self.calibration = CalibrationError()
         self.by_uncertainty = ErrorDetection()
@@ -69,7 +78,8 @@ class _Scorer:
         self.frames.append(FrameScore(frame, own.pixel_accuracy, own.miou, counts, pixels))
 
         label = self.kept[label]
-        self.boundary += boundary_counts(predicted, label, len(self.matrix.counts))
+        if self.boundary is not None:
+            self.boundary += boundary_counts(predicted, label, len(self.matrix.counts))
         valid = label != IGNORE
         correct = (predicted == label)[valid]
         assert segmentation.confidence is not None and segmentation.uncertainty is not None
@@ -77,7 +87,9 @@ class _Scorer:
         self.by_uncertainty.update(segmentation.uncertainty[number][valid], correct)
 
     def boundary_iou(self) -> np.ndarray:
-        """Boundary IoU of the scored classes, float64 in [0, 1]; NaN for one that nothing shows."""
+        """Boundary IoU of the scored classes, float64 in [0, 1]; NaN for one that nothing shows, or unasked."""
+        if self.boundary is None:
+            return np.full(len(self.classes), np.nan)
         both, either = self.boundary[:, list(self.classes)]
         return np.divide(both, either, out=np.full(len(self.classes), np.nan), where=either > 0)
 
@@ -176,7 +188,7 @@ def evaluate(
     labelled = shared_classes([dataset.info.known_ids()], len(space))
     answered = {folds.get(train_id, train_id) for train_id in model.header.classes}
     counted = classes if scope.rule == "known" else sorted({*labelled, *classes})
-    scorer, seconds, done = _Scorer(classes, counted, len(space), folds), 0.0, 0
+    scorer, seconds, done = _Scorer(classes, counted, len(space), folds, scope.boundary), 0.0, 0
 
     def most(item: tuple[Frame, np.ndarray, np.ndarray]) -> int:
         return scope.batch_size or model.batch_size(item[1].shape[:2], sampling)

@@ -82,6 +82,9 @@ class LabelFree:
             "steps": self.sampling.steps,
             "samples": self.sampling.samples,
             "seed": self.sampling.seed,
+            "scales": list(self.sampling.scales),
+            "flip": self.sampling.flip,
+            "average": self.sampling.average,
             "height": self.sampling.height or None,
             "backend": self.backend,
             "precision": self.precision,
@@ -113,7 +116,13 @@ def look(
     """
     assert frames
     sampling = model.settle(sampling or Sampling())
-    smaller = model.settle(replace(sampling, scales=tuple(SCALE * scale for scale in sampling.scales)))
+    if model.header.export is not None:
+        raise IccldError(
+            "an exported file has one size, and is not judged without labels",
+            "give the .safetensors file that it was made from",
+        )
+    shown = sampling.scales if sampling.average else (sampling.views(())[0][0],)
+    smaller = model.settle(replace(sampling, scales=tuple(SCALE * scale for scale in shown)))
     space = model.header.label_space
     views = ConfusionMatrix(len(space))
     sums, pixels, done = np.zeros(4), 0, 0

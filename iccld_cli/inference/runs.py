@@ -50,11 +50,14 @@ class Contest:
         self._samplings = [sampling for _ in files for sampling in samplings]
         self._models: list[Model] = []
         for file in files:
-            model = load_model(file, device, backend=backend, sampling=samplings[0], tell=tell)
-            check_label_space(model.header.label_space, dataset)
+            opened: dict[int | None, Model] = {}  # OpenVINO's graph has one number of steps
             for sampling in samplings:
-                model.settle(sampling)
-            self._models += [model] * len(samplings)
+                key = None if backend in ("torch", "compiled") else sampling.steps
+                if key not in opened:
+                    opened[key] = load_model(file, device, backend=backend, sampling=sampling, tell=tell)
+                    check_label_space(opened[key].header.label_space, dataset)
+                opened[key].settle(sampling)
+                self._models.append(opened[key])
         self.names = _names(files, [sampling.steps for sampling in samplings])
 
     def model(self, number: int) -> Model:

@@ -42,6 +42,7 @@ def write_report(path: Path, contest: Contest, raw: dict[str, Any]) -> None:
         "steps": ", ".join(dict.fromkeys(str(run["steps"]) for run in raw["runs"]))
         + f"; {result.samples} noise seed(s) from {result.seed}",
         "scales": ", ".join(f"{scale:g}" for scale in result.scales) + (", and mirrored" if result.flip else ""),
+        "answer": "mean of all passes" if result.average else "plain pass",
         "height": f"{result.height} rows" if result.height else "the images' own",
         "run by": f"{result.backend}, {result.precision}",
     }

@@ -167,7 +167,7 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
     if final.exists() and not (final / INFO_NAME).is_file():
         raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
     work = final.with_name(f".{final.name}.partial")
-    origin = _origin(source, options)
+    origin = origin_of(source, options)
     _drop_other_work(work, origin)
     journal = Journal(work / "journal.sqlite")
     keep_work = False
@@ -208,7 +208,8 @@ def _close(journal: Journal) -> None:
             journal.close()
 
 
-def _origin(source: Source, options: PrepareOptions) -> dict[str, Any]:
+def origin_of(source: Source, options: PrepareOptions) -> dict[str, Any]:
+    """What `dataset.json` records as `source`: where the frames come from and how they are prepared."""
     origin = source.describe()
     origin["prepared_with"] = {"size": options.size and list(options.size), "hold_out": options.hold_out}
     if options.ignore is not None:
@@ -231,7 +232,9 @@ def _region(source: Source, journal: Journal, work: Path, final: Path, options: 
     if options.ignore != "auto":
         return read_region(Path(options.ignore))
     kept = work / IGNORED_NAME
-    if not kept.is_file() and not options.force and (final / IGNORED_NAME).is_file():
+    if not kept.is_file() and not options.force and _found_before(final):
+        if not (final / IGNORED_NAME).is_file():
+            return None
         shutil.copyfile(final / IGNORED_NAME, kept)
     if not kept.is_file():
         found = find_region(_sampled(source, journal))
@@ -239,6 +242,14 @@ def _region(source: Source, journal: Journal, work: Path, final: Path, options: 
             path.write_bytes(_picture(found))
     found = cv2.imdecode(np.frombuffer(kept.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE) > 127
     return found if found.any() else None
+
+
+def _found_before(final: Path) -> bool:
+    """Whether a finished set was searched for what does not move, with or without a find."""
+    if not (final / INFO_NAME).is_file():
+        return False
+    prepared_with = PreparedDataset(final).info.source.get("prepared_with")
+    return isinstance(prepared_with, dict) and prepared_with.get("ignore_mask") == "auto"
 
 
 def _sampled(source: Source, journal: Journal) -> list[np.ndarray]:
@@ -391,7 +402,7 @@ def _write_set(
             **totals.to_json(source.label_space),
             "duplicates": {"frames": twins, "examples": examples},
             **source.findings(),
-            **({} if region is None else _ignored(root, region)),
+            **({} if region is None else _ignored(root, region, options.size)),
         },
     )
     preview.write_preview(root, [frames[number] for number in shown], source.label_space)
@@ -399,8 +410,10 @@ def _write_set(
     write_json(root / INFO_NAME, info.to_json())
 
 
-def _ignored(root: Path, region: np.ndarray) -> dict[str, Any]:
-    """Write the picture of what is not the scene; what `dataset.json` says of it."""
+def _ignored(root: Path, region: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Write the picture of what is not the scene, stretched as the frames are; what `dataset.json` says of it."""
+    if size is not None:
+        region = cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     data = _picture(region)
     (root / IGNORED_NAME).write_bytes(data)
     return {"ignored": hashlib.sha256(data).hexdigest(), "ignored_share": round(float(region.mean()), 4)}

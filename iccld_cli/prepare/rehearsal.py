@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iccld_cli.data.checks import check_header
+from iccld_cli.data.fixed import read_region
 from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
@@ -23,7 +24,7 @@ from iccld_cli.prepare import growth
 from iccld_cli.prepare.adapters.base import Adapter, FileProblem, RawFrame, blame
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.peek import cut_short, peeks
-from iccld_cli.prepare.prepare import PrepareOptions, Source, differences
+from iccld_cli.prepare.prepare import PrepareOptions, Source, differences, origin_of
 from iccld_cli.prepare.processes import default_workers
 from iccld_cli.prepare.tree import Tree, read_start
 from iccld_cli.prepare.worker import FrameJob, render
@@ -110,7 +111,7 @@ def rehearse(source: Source, out: Path, name: str, options: PrepareOptions) -> R
     Raises:
         IccldError: What a run would raise before it reads a frame.
     """
-    origin = source.describe()
+    origin = origin_of(source, options)
     look = Rehearsal(name, origin["path"])
     _look_at_output(look, source, out / name, origin, options)
     tree = getattr(source, "tree", None)
@@ -157,7 +158,6 @@ def _look_at_output(
     if not (final / INFO_NAME).is_file():
         look.problems.append(f"{final} exists and is no prepared data set: move it away or choose another --out")
         return
-    origin = {**origin, "prepared_with": {"size": options.size and list(options.size), "hold_out": options.hold_out}}
     info = PreparedDataset(final).info
     differs = [] if growth.is_larger(source, info, origin) else differences(info.source, origin)
     if differs and not options.force:
@@ -263,7 +263,8 @@ def _read_frames(look: Rehearsal, source: Source, frames: list[RawFrame], option
     """Send some frames through the code of a run, and estimate from them what all need."""
     if isinstance(source, Video):
         frames = list(itertools.islice(source.scan(), _FRAMES_OF_A_VIDEO))  # to reach later ones all must be decoded
-    job = FrameJob(source, Path(), options.size)
+    given = None if options.ignore in (None, "auto") else read_region(Path(str(options.ignore)))
+    job = FrameJob(source, Path(), options.size, given)
     pixels: Counter[int] = Counter()
     written, start = 0, time.monotonic()
     named = {entry["file"] for entry in look.bad}

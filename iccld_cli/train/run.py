@@ -304,7 +304,8 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
 def _validate(config: Config, data: TrainingData, held_back: PreparedDataset | None, model: Model) -> dict[str, float]:
     scores = {}
     if held_back is not None:
-        scope = Scope("val", scored_classes(data.classes, held_back), config.run.validate_frames or None)
+        limit = config.run.validate_frames or None
+        scope = Scope("val", scored_classes(data.classes, held_back), limit, boundary=False)
         scores["miou"] = round(evaluate(model, held_back, scope).miou, 3)
     if config.run.select == "labels-free":
         scores["labels_free"] = round(_labels_free(data, model), 3)
@@ -312,7 +313,7 @@ def _validate(config: Config, data: TrainingData, held_back: PreparedDataset | N
 
 
 def _labels_free(data: TrainingData, model: Model) -> float:
-    """Agreement over views in percent, a mean over the targets; of the same frames every time."""
+    """The score without labels in percent, a mean over the targets; of the same frames every time."""
     most, found = max(1, LABEL_FREE_FRAMES // len(data.targets)), []
     for target in data.targets:
         frames = target.frames("train")

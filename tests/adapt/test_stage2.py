@@ -1,5 +1,6 @@
 """Single steps of stage 2."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -341,3 +342,25 @@ def test_the_adversary_sees_no_domain_where_a_target_is_no_scene():
         assert torch.equal(its[0, :, :2], part[0, :, :2])
         assert torch.equal(its[1], part[1])
     assert without_ignored(parts, View(images), None) is parts
+
+
+@pytest.mark.parametrize("assignments", [[], ["adv.adversary=output"], ["adv.generate=false"]])
+def test_a_step_hides_from_the_adversary_what_is_no_scene(make_stage, monkeypatch, assignments):
+    stage, seen = make_stage("adv.terminal_probability=1", *assignments), []
+    original = type(stage).adversary_inputs
+
+    def watch(self, *given):
+        found = original(self, *given)
+        seen.append([part.detach().clone() for part in found])
+        return found
+
+    monkeypatch.setattr(type(stage), "adversary_inputs", watch)
+    plain = make_batch()
+    ignored = torch.zeros(plain.target.shape[0], *plain.target.shape[-2:], dtype=torch.bool)
+    ignored[:, plain.target.shape[-2] // 2 :] = True
+    stage.step(0, dataclasses.replace(plain, ignored=ignored))
+    for parts in seen:
+        for part in parts:
+            middle = part.shape[-2] // 2
+            assert not part[..., middle:, :].any()
+            assert part[..., :middle, :].any()

@@ -249,3 +249,18 @@ def test_footage_is_judged_without_labels(iccld, model, tmp_path):
 )
 def test_what_does_not_go_without_labels_is_wrong_usage(iccld, model, data, options):
     assert iccld("evaluate", "--ckpt", model, "--data", data, *options)[0] == 2
+
+
+def test_several_steps_by_openvino(iccld, model, data, tmp_path):
+    pytest.importorskip("openvino")
+    scores = {}
+    for backend in ("torch", "openvino"):
+        out = tmp_path / f"{backend}.json"
+        status, _, err = iccld(
+            "evaluate", "--ckpt", model, "--steps", "0,1", "--backend", backend, "--data", data, "--json", out
+        )
+        assert status == 0, err
+        runs = json.loads(out.read_text(encoding="utf-8"))["runs"]
+        assert [(run["steps"], run["backend"]) for run in runs] == [(0, backend), (1, backend)]
+        scores[backend] = [run["miou"] for run in runs]
+    assert scores["openvino"] == pytest.approx(scores["torch"], abs=1.0)

@@ -1,6 +1,8 @@
 """What is said of a model without labels."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,3 +90,17 @@ def test_shares_of_a_set_come_from_its_labels(dataset, tmp_path):
     info["pixels"] = {"road": 10, "sky": 0, "ignore": 5}
     (data / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     assert source_pixels(PreparedDataset(data)) == {"road": 10}
+
+
+def test_the_smaller_view_is_three_quarters_of_the_one_that_answers(model, dataset):
+    frames = dataset.frames("val")
+    plain = look(model, dataset, frames)
+    several = look(model, dataset, frames, Sampling(scales=(0.75, 1)))  # scale 1 answers
+    assert (several.score, several.scale) == (plain.score, plain.scale)
+    assert several.to_json()["scales"] == [0.75, 1]
+
+
+def test_an_exported_file_is_refused_with_its_reason(model, dataset):
+    exported = SimpleNamespace(header=replace(model.header, export=object()), settle=model.settle)
+    with pytest.raises(IccldError, match="an exported file has one size"):
+        look(exported, dataset, dataset.frames("val"))

@@ -336,3 +336,40 @@ def test_what_is_no_scene_is_ignored_in_labels_and_recorded(tmp_path):
     with pytest.raises(IccldError, match="is not the shape of a frame"):
         cv2.imwrite(str(tmp_path / "region.png"), region[:, :20])
         run(root, tmp_path / "other", ignore=tmp_path / "region.png")
+
+
+def test_the_region_is_stretched_as_the_frames_are(tmp_path):
+    root, region = camvid(tmp_path / "raw"), np.zeros((24, 40), np.uint8)
+    region[18:, :20] = 255
+    cv2.imwrite(str(tmp_path / "region.png"), region)
+    found = run(root, tmp_path / "out", size=(32, 32), ignore=tmp_path / "region.png")
+    for frame in found.frames("train"):
+        ignored = found.ignored(frame)  # what training reads
+        assert ignored.shape == (32, 32)
+        assert ignored[24:, :16].all() and ignored.sum() == 8 * 16
+        assert (found.read_label(frame)[ignored] == 255).all()
+
+
+def moving_frames(folder, count, height=60, width=80):
+    """Frames of a drive behind a bonnet that never moves."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    world = cv2.resize(random.integers(0, 255, (12, 200, 3), dtype=np.uint8), (width * 8, height))
+    for number in range(count):
+        frame = world[:, 9 * number : 9 * number + width].copy()
+        frame[48:] = (30, 40, 50)
+        frame[47:49] = 255
+        cv2.imwrite(str(folder / f"{number:03d}.png"), frame)
+    return folder
+
+
+def test_what_never_moves_is_found_once(tmp_path):
+    raw = moving_frames(tmp_path / "raw", 12)
+    source = lambda: Images(FolderTree(raw))  # noqa: E731
+    options = PrepareOptions(ignore="auto")
+    found, fresh = prepare(source(), tmp_path / "out", "drive", options)
+    assert fresh
+    frame = found.frames("train")[0]
+    assert found.ignored(frame)[52:].all()
+    assert not found.ignored(frame)[:40].any()
+    assert prepare(source(), tmp_path / "out", "drive", options)[1] is False

@@ -10,6 +10,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from raw_files import all_ids, grey, palette, photo
 from typer.testing import CliRunner
@@ -169,3 +171,21 @@ def test_a_video(tmp_path):
 
 def test_bytes_for_people():
     assert [human(n) for n in (12, 1500, 61_000_000_000, 2e12)] == ["12 B", "1.5 kB", "61 GB", "2.0 TB"]
+
+
+def test_a_mask_is_part_of_what_a_run_would_do(tmp_path):
+    root = tmp_path / "raw"
+    photo(root / "images/00001.png")
+    palette(root / "labels/00001.png", all_ids([7, 26, 34]))
+    height, width = cv2.imread(str(root / "images/00001.png")).shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    mask[-1:] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    out, source = tmp_path / "out", ADAPTERS["gta5"](open_tree(root, tmp_path / "out", peek=False))
+    prepare(source, out, "gta5", PrepareOptions(workers=1, ignore=tmp_path / "mask.png"))
+    assert look("gta5", root, out, ignore=tmp_path / "mask.png").problems == []
+    assert any("ignore_mask" in text for text in look("gta5", root, out).problems)
+    cv2.imwrite(str(tmp_path / "other.png"), mask[:, : width // 2])
+    assert any(
+        "not the shape" in text for text in look("gta5", root, tmp_path / "new", ignore=tmp_path / "other.png").problems
+    )
