@@ -161,6 +161,7 @@ def _without_labels(
     json_path: Path | None,
 ) -> None:
     from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.data.spread import evenly
     from iccld_cli.files import remove_leftovers, write_json
     from iccld_cli.inference.labelfree import look, source_pixels
 
@@ -168,9 +169,7 @@ def _without_labels(
     pixels = None if source is None else source_pixels(PreparedDataset(source))
     if split is None:  # footage often has no val
         split = "val" if dataset.info.splits.get("val") else next(iter(dataset.info.splits), "val")
-    frames = dataset.frames(split)
-    if limit is not None and limit < len(frames):
-        frames = [frames[i * len(frames) // limit] for i in range(limit)]
+    frames = evenly(dataset.frames(split), limit)
     found: list[dict[str, Any]] = []
     try:
         for number, name in enumerate(contest.names):

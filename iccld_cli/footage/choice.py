@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.data.spread import evenly
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.inference.evaluate import Scope, evaluate
 from iccld_cli.inference.labelfree import look
@@ -100,10 +101,8 @@ def by_labels(judged: Mapping[str, Judged]) -> bool:
 def some_frames(targets: Sequence[PreparedDataset]) -> list[tuple[PreparedDataset, list[Frame]]]:
     """At most `JUDGED_FRAMES` training frames, spread evenly over all targets."""
     pairs = [(target, frame) for target in targets for frame in target.frames("train")]
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(JUDGED_FRAMES, len(pairs))).astype(int))
     found: list[tuple[PreparedDataset, list[Frame]]] = []
-    for i in chosen:
-        target, frame = pairs[i]
+    for target, frame in evenly(pairs, JUDGED_FRAMES):
         if not found or found[-1][0] is not target:
             found.append((target, []))
         found[-1][1].append(frame)

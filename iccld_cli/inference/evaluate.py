@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
+from iccld_cli.data.spread import evenly
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.inference.evaluation import Evaluation, FrameScore, Rule
 from iccld_cli.inference.model import Model, Sampling, Segmentation, Want
@@ -258,9 +259,7 @@ def labelled_frames(dataset: PreparedDataset, split: str, limit: int | None = No
         )
     if labelled_pixels(frames, range(len(dataset.info.label_space))) == 0:
         raise IccldError(f"{dataset.root} has no labelled pixel in split {split!r}", "is its label map right?")
-    if limit and limit < len(frames):
-        frames = [frames[i * len(frames) // limit] for i in range(limit)]
-    return frames
+    return evenly(frames, limit)
 
 
 def _read(dataset: PreparedDataset, frames: list[Frame]) -> Iterator[tuple[Frame, np.ndarray, np.ndarray]]:

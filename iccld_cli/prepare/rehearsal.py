@@ -18,6 +18,7 @@ from typing import Any
 from iccld_cli.data.checks import check_header
 from iccld_cli.data.fixed import read_region
 from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
+from iccld_cli.data.spread import evenly
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
 from iccld_cli.prepare import growth
@@ -181,8 +182,7 @@ class _Spread:
         self.seen += 1
 
     def take(self) -> list[RawFrame]:
-        count = min(self.most, len(self.items))
-        return [self.items[i * len(self.items) // count] for i in range(count)]
+        return evenly(self.items, self.most)
 
 
 def _list(

@@ -19,6 +19,7 @@ from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.config import Config
 from iccld_cli.data.batches import FramePool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.data.spread import evenly
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_text
 from iccld_cli.header import FILE_NAMES, ModelHeader
@@ -316,9 +317,7 @@ def _labels_free(data: TrainingData, model: Model) -> float:
     """The score without labels in percent, a mean over the targets; of the same frames every time."""
     most, found = max(1, LABEL_FREE_FRAMES // len(data.targets)), []
     for target in data.targets:
-        frames = target.frames("train")
-        count = min(most, len(frames))
-        found.append(look(model, target, [frames[i * len(frames) // count] for i in range(count)]).score)
+        found.append(look(model, target, evenly(target.frames("train"), most)).score)
     return 100 * sum(found) / len(found)
 
 
