@@ -46,8 +46,8 @@ def write_page(
         f"Kept: {chosen}, because {why}. It gives another label than the start in {100 * changed:.1f} % of the "
         "pixels of the frames that were compared."
     )
-    table = [[name, *_cells(one), "kept" if name == chosen else ""] for name, one in judged.items()]
-    heads = ["model", "score without labels, %", "confidence, %", "mIoU", ""]
+    table = [[f"{name} (kept)" if name == chosen else name, *_cells(one)] for name, one in judged.items()]
+    heads = ["model", "score without labels, %", "confidence, %", "mIoU"]
     sections = [
         page.Section("Result", [result, page.Table(heads, table), *unsure]),
         page.Section("Before and after, where they differ most", [frames]),
