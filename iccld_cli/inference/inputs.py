@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,11 @@ class Input:
             return f"camera {self.source}"
         return str(self.path) if self.source is None else shown_url(self.source)
 
+    @property
+    def identity(self) -> str:
+        """Of an address or camera a digest of it, with the query and the password that `where` leaves out."""
+        return "" if self.source is None else hashlib.sha256(str(self.source).encode("utf-8", "replace")).hexdigest()
+
 
 def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] | None = None) -> list[Input]:
     """Find the images and videos.
@@ -71,7 +77,7 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
     folders = sum(Path(line).is_dir() for line in lines)
     for line in lines:
         for item in _inputs(line, out.resolve(), keep_folder=folders > 1, left_out=left_out):
-            one = Candidate(item.path, item.name, item.is_video)
+            one = Candidate(item.path, item.name, item.is_video, item.identity)
             found.setdefault(item.path.resolve() if item.source is None else item.source, (one, item))
     names = distinct_names([one for one, _ in found.values()])
     return [replace(item, name=name) for (_, item), name in zip(found.values(), names, strict=True)]

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error, write_text
 from iccld_cli.inference.inputs import Input
+from iccld_cli.inference.remote import UNKNOWN
 
 FORMAT = 1
 
@@ -128,6 +129,7 @@ class Journal:
             entry is not None
             and entry.done
             and not item.live  # a stream is not the same twice
+            and item.stamp != UNKNOWN  # nor is, for all that is known, what a server says nothing of
             and entry.stamp == _stamp(item)
             and all(_measure(self.out / path) == size for path, size in entry.results.items())
         )
@@ -329,7 +331,7 @@ def sync(path: Path) -> None:
 
 
 def _key(item: Input) -> str:
-    where = os.path.abspath(item.path) if item.source is None else item.where
+    where = os.path.abspath(item.path) if item.source is None else f"{item.where} {item.identity[:16]}"
     return f"{where} -> {item.name.as_posix()}"
 
 

@@ -2,7 +2,7 @@
 
 An input's name is its path below what was given, without the suffix. Where that name would meet another input's
 result (`x.mp4` beside the folder `x`, `a.jpg` beside `a.png`, `A.jpg` beside `a.jpg` where letters' case does not
-count) it is lengthened: by the suffix, then by the folders, then by a digest of the path.
+count) it is lengthened: by the suffix, then by the folders, then by a digest of the path, of an address with its query.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Candidate:
         path: The file.
         name: Its path below what was given, without the suffix.
         is_video: Whether it is a video.
+        identity: What tells inputs of one path apart, such as a digest of an address; empty for files.
     """
 
     path: Path
     name: PurePath
     is_video: bool
+    identity: str = ""
 
 
 def distinct_names(candidates: Sequence[Candidate]) -> list[PurePath]:
@@ -79,7 +81,8 @@ def _common_folder(files: Sequence[Path]) -> Path | None:
 def _forms(candidate: Candidate, real: Path, base: Path | None) -> tuple[PurePath, ...]:
     """The names to try, from short to certain."""
     below = PurePath(real.name if base is None else os.path.relpath(real, base))
-    mark = hashlib.sha256(os.fsencode(real if base is None else below)).hexdigest()[:10]
+    whole = os.fsencode(real if base is None else below) + candidate.identity.encode()
+    mark = hashlib.sha256(whole).hexdigest()[:10]
     stem = os.fsencode(below.name)[: MOST_BYTES - len(mark) - 1]
     return (
         candidate.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -35,6 +36,9 @@ TRIES = 4
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds before the second try and those after it."""
 
+UNKNOWN = (-1, 0)
+"""Stamp of what a server says neither length nor validators of."""
+
 _CHUNK = 1 << 20
 _PASSING = (408, 425, 429)  # of the 4xx: those that another try can mend
 
@@ -54,21 +58,30 @@ class Remote:
 
 def is_url(text: str) -> bool:
     """Whether a text is an address that can be read from."""
-    return urllib.parse.urlsplit(text).scheme.lower() in FILES + LIVE if "://" in text else False
+    scheme, mark, _ = text.partition("://")
+    return bool(mark) and scheme.lower() in FILES + LIVE
 
 
 def shown_url(url: str) -> str:
     """An address without the password and the query, which may hold keys."""
-    parts = urllib.parse.urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return urllib.parse.urlunsplit((parts.scheme, place, parts.path, "", ""))
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[?#]', rest, maxsplit=1)[0].rpartition('@')[2]}"
 
 
 def url_path(url: str) -> PurePosixPath:
-    """Host and path of an address as a path: what its results can be named after."""
-    parts = urllib.parse.urlsplit(url)
+    """Host and path of an address as a path: what its results can be named after.
+
+    Raises:
+        IccldError: It is no address.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        number = parts.port
+    except ValueError:  # its text may show a piece of a password
+        hint = "check its host and port, and write / ? # and @ in a password as %2F %3F %23 and %40"
+        raise IccldError(f"{shown_url(url)} is no address that can be read", hint) from None
     steps = [step for step in urllib.parse.unquote(parts.path).replace("\\", "/").split("/") if step.strip(".\0 ")]
-    port = f"_{parts.port}" if parts.port else ""
+    port = f"_{number}" if number else ""
     return PurePosixPath(f"{parts.hostname or 'host'}{port}", *(step.replace("\0", "") for step in steps))
 
 
@@ -164,7 +177,12 @@ def _tried(url: str, request: urllib.request.Request, tries: int = TRIES) -> htt
             if 400 <= error.code < 500 and error.code not in _PASSING:
                 raise _Refused(error.code, str(error.reason)) from None
             reason = f"{error.code} {error.reason}"
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except OSError as error:  # some of which, of certificates, are ValueErrors too
+            reason = _reason(error)
+        except (ValueError, http.client.InvalidURL):
+            hint = "write spaces and letters beyond ASCII as %20 and the like"
+            raise IccldError(f"{shown_url(url)} is no address that can be asked", hint) from None
+        except http.client.HTTPException as error:
             reason = _reason(error)
     if tries == 1:
         raise _Broken(reason)

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ from factories import make_video
 
 from iccld_cli.errors import IccldError
 from iccld_cli.inference import live, remote
-from iccld_cli.inference.inputs import collect
+from iccld_cli.inference.inputs import Input, collect
+from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.remote import fetch, is_url, shown_url, url_path
 from iccld_cli.inference.video import VideoReader
@@ -135,6 +137,48 @@ def test_addresses_are_shown_without_secrets():
     job = collect([url], Path("out"))[0]
     assert "secret" not in f"{job.where} {job.path} {job.name}"
     assert job.live
+
+
+def test_addresses_that_differ_in_query_or_password_alone_are_two_inputs(server, tmp_path):
+    server.files = dict.fromkeys(("/get.jpg?id=1", "/get.jpg?id=2"), picture())
+    channels = [f"rtsp://me:{password}@cam/realmonitor?channel={n}" for n, password in ((1, "a"), (2, "a"), (2, "b"))]
+    given = [server.url("/get.jpg?id=1"), server.url("/get.jpg?id=2"), *channels]
+    jobs = collect(given, tmp_path / "out")
+    assert len({job.name for job in jobs}) == 5
+    assert [job.name for job in jobs] == [job.name for job in collect(given, tmp_path / "out")]
+    same = [replace(job, name=jobs[0].name) for job in jobs[:2]]
+    with Journal(tmp_path / "out", {}) as journal:
+        assert journal.part(same[0]) != journal.part(same[1])
+        journal.publish([(same[0], [], None)])
+        assert journal.owns(same[0])
+        assert not journal.owns(same[1])
+
+
+@pytest.mark.parametrize(("stamp", "finished"), [((5, 0), True), ((-1, 7), True), ((-1, 0), False)])
+def test_what_a_server_says_nothing_of_is_fetched_again(tmp_path, stamp, finished):
+    job = Input(Path("h/a.png"), PurePath("a"), False, "http://h/a.png", stamp=stamp)
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path, {}) as journal:
+        journal.publish([(job, [], None)])
+        raise KeyboardInterrupt
+    with Journal(tmp_path, {}) as journal:
+        assert journal.finished(job) == finished
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/a.mp4", "rtsp://host:abc/x", "http://host:99999/x", "rtsp://me:sec/ret@host/x"]
+)
+def test_a_malformed_address_is_one_line(tmp_path, url):
+    with pytest.raises(IccldError, match="is no address that can be read") as raised:
+        collect([url], tmp_path / "out")
+    assert "sec" not in str(raised.value)
+
+
+def test_an_address_with_a_space_is_asked_once(server, tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(remote.time, "sleep", waited.append)
+    with pytest.raises(IccldError, match="no address that can be asked"):
+        collect([server.url("/a b.png")], tmp_path / "out")
+    assert waited == server.asked == []
 
 
 def test_a_number_is_a_camera_unless_a_file_has_that_name(tmp_path, monkeypatch):
