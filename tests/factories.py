@@ -1,6 +1,10 @@
 """Small real things for the tests: a model file with random weights, a prepared data set, a video."""
 
+import contextlib
 import json
+import socket
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,3 +106,41 @@ def make_video(path, frames=12, size=(96, 64), fps=Fraction(25), codec="libx264"
         for packet in stream.encode():
             container.mux(packet)
     return path
+
+
+SENDER = """
+import sys, time
+import av, numpy as np
+url, form, frames, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+for _ in range(100):
+    try:
+        out = av.open(url, "w", format=form, options={"rtsp_transport": "tcp"} if form == "rtsp" else {})
+        break
+    except (av.error.FFmpegError, OSError):
+        time.sleep(0.1)
+stream = out.add_stream("mpeg4", rate=25)
+stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+for number in range(frames):
+    grey = np.full((48, 64, 3), number % 200 + 20, np.uint8)
+    out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+    time.sleep(pause)
+out.mux(stream.encode())
+out.close()
+"""
+
+
+@contextlib.contextmanager
+def sender(url, form, frames, pause):
+    """A process that sends numbered grey frames to an address as soon as somebody listens there."""
+    process = subprocess.Popen([sys.executable, "-c", SENDER, url, form, str(frames), str(pause)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port():
+    """A port of this machine that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]

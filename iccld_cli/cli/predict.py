@@ -106,6 +106,7 @@ def predict(
 
     from iccld_cli.inference.inputs import collect
     from iccld_cli.inference.model import Sampling, find_model, load_model
+    from iccld_cli.inference.predict import Stopped
     from iccld_cli.inference.predict import predict as run
     from iccld_cli.inference.predict_options import PredictOptions
 
@@ -145,9 +146,18 @@ def predict(
         to_label=to_label,
     )
     started = time.perf_counter()
+    by = f"{model.backend} {model.precision} on {model.device}"
     try:
         with progress_bar("predict", "frames") as progress:
             done = run(model, items, options, progress, _note)
+    except Stopped as stop:
+        try:
+            _tell(stop.summary, out, time.perf_counter() - started, len(items), by)
+        except IccldError as problem:  # the interrupt decides how this ends
+            say(f"not read in full: {problem}", stderr=True)
+        left = f"; the same command goes on with the {stop.left} inputs left" if stop.left else ""
+        say(f"interrupted; what was recorded is in {out}{left}", stderr=True)
+        raise
     except KeyboardInterrupt:
         say(
             f"interrupted; finished results are in {out}, those of a video under work end in .partial.mp4 (labels: "
@@ -155,7 +165,7 @@ def predict(
             stderr=True,
         )
         raise
-    _tell(done, out, time.perf_counter() - started, len(items), f"{model.backend} {model.precision} on {model.device}")
+    _tell(done, out, time.perf_counter() - started, len(items), by)
     if once and backend == "auto":
         from iccld_cli.inference.backends import convert_for_next_time
 

@@ -128,8 +128,7 @@ class Journal:
         return (
             entry is not None
             and entry.done
-            and not item.live  # a stream is not the same twice
-            and item.stamp != UNKNOWN  # nor is, for all that is known, what a server says nothing of
+            and item.stamp != UNKNOWN  # a server that says nothing of its file may have another one now
             and entry.stamp == _stamp(item)
             and all(_measure(self.out / path) == size for path, size in entry.results.items())
         )

@@ -73,7 +73,8 @@ def predict(
     Results get their names when their input is done, so that no name ever holds a part. A run that ended early, killed
     or by an error, goes on when it is called again with the same settings (see `Journal`), and its results equal an
     undisturbed run's. An interrupt moreover leaves a video under work as `NAME.partial.mp4`. Streams and cameras cannot
-    be resumed; an interrupt ends them, and their results are finished.
+    be resumed; an interrupt ends them, and their results are finished, and with them the files about all frames. Inputs
+    after it are left to the next run with the same settings; where there are none, nothing is left to go on with.
 
     Args:
         model: The model.
@@ -85,6 +86,7 @@ def predict(
     Raises:
         IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
             folder holds an unfinished run with other settings.
+        Stopped: An interrupt ended a stream or a camera.
     """
     if options.ignore == "auto" and any(item.live for item in items):
         raise IccldError("what never moves cannot be found in a stream beforehand", "give a picture as --ignore-mask")
@@ -121,9 +123,9 @@ def predict(
         run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
         run.images([item for item in todo if not item.is_video])
-        for item in todo:
-            if item.is_video:
-                run.video(item)
+        waiting = deque(item for item in todo if item.is_video)
+        while waiting and not run.stopped:
+            run.video(waiting.popleft())
         listed: list[str] = []
         if "frames" in options.save:
             collected.write_frames(options.out, chosen, journal)
@@ -132,16 +134,34 @@ def predict(
         dataset = None
         if "dataset" in options.save:
             dataset = collected.write_dataset(options.out, chosen, journal, model.header, source)
-    return Summary(
-        run.done_images,
-        run.done_frames,
-        len(left) - len(todo),
-        tuple(run.problems),
-        len(chosen) - len(left),
-        tuple(listed),
-        dataset,
-        tuple(run.live),
-    )
+        summary = Summary(
+            run.done_images,
+            run.done_frames,
+            len(left) - len(todo),
+            tuple(run.problems),
+            len(chosen) - len(left),
+            tuple(listed),
+            dataset,
+            tuple(run.live),
+        )
+        if waiting:  # the journal stays for them
+            raise Stopped(summary, len(waiting))
+    if run.stopped:
+        raise Stopped(summary)
+    return summary
+
+
+class Stopped(KeyboardInterrupt):
+    """An interrupt ended a stream or a camera.
+
+    Attributes:
+        summary: What was done.
+        left: Number of inputs after it, which the same call goes on with.
+    """
+
+    def __init__(self, summary: Summary, left: int = 0) -> None:
+        super().__init__()
+        self.summary, self.left = summary, left
 
 
 class _Unreadable(Exception):
@@ -176,6 +196,7 @@ class _Run:
         self.total = self.done_images = self.done_frames = 0
         self.problems: list[tuple[str, IccldError]] = []
         self.live: list[LiveFacts] = []
+        self.stopped = False  # by an interrupt, in a stream
         self.regions = Regions(options.ignore)
         self._regions = threading.Lock()
         self._region: np.ndarray | None = None  # of the video under work
@@ -230,7 +251,12 @@ class _Run:
         try:
             with contextlib.ExitStack() as held:
                 if item.live:
-                    self._live(item, self._opened(item))
+                    try:
+                        reader = self._opened(item)
+                    except KeyboardInterrupt:
+                        self.stopped = True
+                    else:
+                        self._live(item, reader)
                 elif item.source is None:
                     with _named(item.path, item):
                         reader = VideoReader(item.path)
@@ -325,12 +351,11 @@ class _Run:
 
     def _live(self, item: Input, reader: LiveReader) -> None:
         """One frame after the other, so that none waits for another; an interrupt ends it."""
-        again = "; the run before it is lost, streams cannot be resumed" if self.journal.owns(item) else ""
+        again = "; what a killed run had of it is lost, streams cannot be resumed" if self.journal.owns(item) else ""
         self.tell(f"reading {item.where} until it ends, --end, --limit or Ctrl-C{again}")
         latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._region = self.regions.of_stream()
-        before, interrupt = self.done_frames, None
-
+        before = self.done_frames
         smoother = Smoother() if self.options.smooth else None
 
         def write(frame: VideoFrame, views: list[Logits]) -> None:
@@ -347,10 +372,10 @@ class _Run:
                             views = smoother.smooth(self.done_frames - before, frame.image, views)
                         writer.submit(write, frame, views)
                         self._did(1)
-            except KeyboardInterrupt as error:
-                interrupt = error
+            except KeyboardInterrupt:
+                self.stopped = True
         found = self.done_frames - before
-        problem = reader.problem or (None if found else self._nothing(item))
+        problem = reader.problem or (None if found or self.stopped else self._nothing(item))
         if problem is not None:
             self.problems.append((item.where, problem))
         if latencies:
@@ -358,8 +383,6 @@ class _Run:
             self.live.append(LiveFacts(item.where, found, reader.received, (float(half), float(most))))
         if found:
             outputs.publish(problem)
-        if interrupt is not None:
-            raise interrupt
 
     def _opened(self, item: Input) -> LiveReader:
         assert item.source is not None

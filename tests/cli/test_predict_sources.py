@@ -2,6 +2,8 @@
 
 import http.server
 import io
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))
-from factories import make_model, make_video, scene
+from factories import free_port, make_model, make_video, scene, sender
 
+from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.inference import smooth
+from iccld_cli.inference.live import LiveReader
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +159,65 @@ def test_what_is_no_scene_is_255_and_not_drawn(predict, tmp_path):
     status, _, err = predict(video, "--ignore-mask", "auto", out="auto")
     assert status == 1
     assert "too few to see what does not move" in err
+
+
+def test_a_stream_is_recorded_and_its_latency_told(predict, tmp_path):
+    url = f"udp://127.0.0.1:{free_port()}"
+    with sender(url, "mpegts", 2000, 0.02):
+        status, said, err = predict(url, "--limit", 5, save="labels,overlay,frames")
+    assert status == 0, err
+    assert "5 video frames" in said
+    assert "(p50)" in said
+    assert "(p99)" in said
+    (folder,) = (tmp_path / "out/labels").iterdir()
+    rows = [json.loads(line) for line in (tmp_path / "out/frames.jsonl").read_text().splitlines()]
+    assert [f"{row['frame']:06d}.png" for row in rows] == sorted(path.name for path in folder.iterdir())
+    assert len(rows) == 5
+    with av.open(str(next((tmp_path / "out/overlay").iterdir()))) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Streams are interrupted after four frames."""
+    frames = LiveReader.frames
+
+    def four(reader, choose=None):
+        yield from itertools.islice(frames(reader, choose), 4)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveReader, "frames", four)
+
+
+def test_an_interrupt_finishes_a_stream_and_leaves_nothing_to_go_on_with(predict, tmp_path, interrupted):
+    url, out, kinds = f"udp://127.0.0.1:{free_port()}", tmp_path / "out", "labels,overlay,frames,dataset"
+    with sender(url, "mpegts", 2000, 0.02):
+        status, said, err = predict(url, "--threshold", 0, save=kinds)
+        assert status == 130, err
+        assert "4 video frames" in said
+        assert "(p99)" in said
+        assert len((out / "frames.jsonl").read_text().splitlines()) == 4
+        assert PreparedDataset(out / "dataset").info.splits == {"train": 4}
+        assert len(files(out / "labels")) == 4
+        assert not (out / ".predict").exists()
+        before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
+        status, _, err = predict(url, "--threshold", 0, save=kinds)  # replaces nothing without --overwrite
+    assert status == 1
+    assert "exists" in err
+    assert {name: (out / name).stat().st_mtime_ns for name in files(out)} == before
+
+
+def test_what_comes_after_an_interrupted_stream_is_left_to_the_same_command(predict, tmp_path, interrupted):
+    url, out = f"udp://127.0.0.1:{free_port()}", tmp_path / "out"
+    given = url, make_video(tmp_path / "v.mp4", frames=3)
+    with sender(url, "mpegts", 2000, 0.02):
+        assert predict(*given, save="labels,frames")[0] == 130
+    assert len((out / "frames.jsonl").read_text().splitlines()) == 4
+    assert not (out / "labels/v").exists()
+    status, said, _ = predict(*given, save="labels,frames")  # nobody sends any more
+    assert (status, "3 video frames" in said) == (0, True)
+    assert len((out / "frames.jsonl").read_text().splitlines()) == 7
+    assert not (out / ".predict").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import functools
 import http.server
 import io
 import itertools
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 import pytest
-from factories import make_video
+from factories import free_port, make_video, sender
 
 from iccld_cli.errors import IccldError
 from iccld_cli.inference import live, remote
@@ -221,38 +220,6 @@ def test_frames_are_chosen_by_number_and_time(tmp_path):
     assert all((frame.image == whole[frame.index].image).all() for frame in some)
 
 
-SENDER = """
-import sys, time
-import av, numpy as np
-url, form, frames, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-for _ in range(100):
-    try:
-        out = av.open(url, "w", format=form, options={"rtsp_transport": "tcp"} if form == "rtsp" else {})
-        break
-    except (av.error.FFmpegError, OSError):
-        time.sleep(0.1)
-stream = out.add_stream("mpeg4", rate=25)
-stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-for number in range(frames):
-    grey = np.full((48, 64, 3), number % 200 + 20, np.uint8)
-    out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-    time.sleep(pause)
-out.mux(stream.encode())
-out.close()
-"""
-
-
-@contextlib.contextmanager
-def sender(url, form, frames, pause):
-    """A process that sends numbered grey frames to an address as soon as somebody listens there."""
-    process = subprocess.Popen([sys.executable, "-c", SENDER, url, form, str(frames), str(pause)])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.parametrize(("form", "scheme"), [("rtsp", "rtsp"), ("mpegts", "tcp")])
 def test_a_stream_is_read_to_its_end_newest_frame_first(form, scheme):
     """FFmpeg waits for a sender itself, which takes the part of a camera."""
@@ -277,8 +244,3 @@ def test_a_stream_that_is_silent_or_absent_ends_after_a_few_tries():
     with pytest.raises(IccldError, match="4 tries were made"):
         LiveReader(f"rtsp://127.0.0.1:{free_port()}/live", told.append)
     assert len(told) == 3
-
-
-def free_port():
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as found:
-        return found.server_port
