@@ -11,6 +11,7 @@ with the same bytes. Lines of inputs of earlier runs stay.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections import Counter
@@ -119,6 +120,15 @@ def refuse_other_dataset(out: Path, source: dict[str, Any]) -> None:
         raise IccldError(
             f"{folder} holds predictions of another model or threshold", "give another --out, or remove that folder"
         )
+
+
+def told_names(out: Path) -> set[str]:
+    """Names of the inputs that `frames.jsonl` has lines of."""
+    found = set()
+    for line in _lines(out / FRAMES_NAME):
+        with contextlib.suppress(ValueError, AttributeError, KeyError):
+            found.add(str(json.loads(line)["name"]))
+    return found
 
 
 def write_frames(out: Path, items: Sequence[Input], journal: Journal) -> None:

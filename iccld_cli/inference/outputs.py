@@ -169,7 +169,7 @@ def existing_outputs(item: Input, options: PredictOptions, inputs: Set[Path]) ->
     """
     existing: list[Path] = []
     missing: list[Path] = []
-    for kind in options.save:
+    for kind in options.kinds():
         path = output_path(item, kind, options.out)
         if path.resolve() in inputs:
             its = "its input" if path.resolve() == item.path.resolve() else "the input"

@@ -471,13 +471,18 @@ def _without_existing(
     inputs = {item.path.resolve() for item in all_items if item.source is None}
     for folder in {path.parent for path in inputs}:
         inputs.update((folder, *folder.parents))
+    told = collected.told_names(options.out) if "frames" in options.save else None
     todo: list[Input] = []
     for item in items:
         existing, missing = existing_outputs(item, options, inputs)
+        names = [str(path) for path in existing]
+        if told is not None and item.name.as_posix() in told:
+            names.append(f"a line of {item.name.as_posix()} in {options.out / collected.FRAMES_NAME}")
+        whole = not missing and (told is None or item.name.as_posix() in told)
         own = journal.owns(item)
-        if existing and options.skip_existing and not missing and not own:
+        if names and options.skip_existing and whole and not own:
             continue
-        if existing and not options.overwrite and not options.skip_existing and not own:
-            raise IccldError(f"{existing[0]} exists", "give another --out, --overwrite to replace, or --skip-existing")
+        if names and not options.overwrite and not options.skip_existing and not own:
+            raise IccldError(f"{names[0]} exists", "give another --out, --overwrite to replace, or --skip-existing")
         todo.append(item)
     return todo

@@ -114,6 +114,36 @@ def test_frames_of_other_inputs_stay_and_the_same_ones_are_replaced(model, drive
     assert (data.info.splits, data.info.extra["labelled"]) == ({"train": 8}, 8)
 
 
+@pytest.mark.parametrize("save", [("frames",), ("dataset",), ("labels", "frames", "dataset")])
+def test_numbers_and_data_set_are_results_that_exist(model, drive, tmp_path, save):
+    given = [drive / "v.mp4", *sorted((drive / "leftImg8bit/test/bonn").iterdir())[:2]]
+    run(model, given[:2], tmp_path, save=save)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(IccldError, match="exists"):
+        run(model, given[:2], tmp_path, save=save)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    done = run(model, given, tmp_path, save=save, skip_existing=True)
+    assert (done.skipped, done.images, done.frames) == (2, 1, 0)
+    if "frames" in save:
+        assert len((tmp_path / "frames.jsonl").read_text().splitlines()) == 7
+    if "dataset" in save:
+        assert PreparedDataset(tmp_path / "dataset").info.splits == {"train": 7}
+
+
+def test_a_line_that_is_missing_is_made_again(model, drive, tmp_path):
+    run(model, [drive / "v.mp4"], tmp_path, save=("labels",))
+    done = run(model, [drive / "v.mp4"], tmp_path, save=("labels", "frames"), skip_existing=True)
+    assert (done.skipped, done.frames) == (0, 5)
+
+
+def test_what_lies_in_the_way_of_the_data_set_is_kept(model, drive, tmp_path):
+    (tmp_path / "dataset/labels/v").mkdir(parents=True)
+    (tmp_path / "dataset/labels/v/notes.txt").write_text("mine")
+    with pytest.raises(IccldError, match="holds other files"):
+        run(model, [drive / "v.mp4"], tmp_path, save=("dataset",), overwrite=True)
+    assert (tmp_path / "dataset/labels/v/notes.txt").read_text() == "mine"
+
+
 def test_flags_say_what_is_unusual():
     labels = np.zeros((1, 8, 8), np.uint8)
     sure, unsure = np.full((1, 8, 8), 0.9, np.float32), np.full((1, 8, 8), 0.3, np.float32)
