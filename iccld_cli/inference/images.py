@@ -19,6 +19,8 @@ MAX_PIXELS = 100_000_000
 """A file may hold a few kilobytes and claim gigabytes; larger images are refused before decoding."""
 
 
+_ORIENTATION = 274  # EXIF; 5 to 8 are turned by a quarter
+
 _FLOATS = "its pixels are floating-point numbers of no known range", "save it with 8 bits a channel"
 
 
@@ -57,6 +59,18 @@ def read_image(path: Path | str) -> np.ndarray:
         raise IccldError(f"{path} is too large ({error})", "scale it down first") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise IccldError(f"cannot read image {path} ({error})", "the file is damaged or cut off") from None
+
+
+def image_shape(path: Path | str) -> tuple[int, int, int] | None:
+    """Shape (H, W, 3) that `read_image` would give, from the head of the file; None where it cannot be read."""
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
+    return (width, height, 3) if turned else (height, width, 3)
 
 
 def _checked(path: Path | str) -> Path | str | io.BytesIO:

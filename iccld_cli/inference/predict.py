@@ -90,6 +90,11 @@ def predict(
     """
     if options.ignore == "auto" and any(item.live for item in items):
         raise IccldError("what never moves cannot be found in a stream beforehand", "give a picture as --ignore-mask")
+    if options.ignore == "auto" and any(not item.is_video and item.source is not None for item in items):
+        raise IccldError(
+            "what never moves cannot be found in images that are fetched one by one",
+            "fetch them into a folder first, or give a picture as --ignore-mask",
+        )
     unknown = [kind for kind in options.save if kind not in KINDS]
     if unknown or not options.save:
         raise IccldError(f"cannot save {', '.join(unknown) or 'nothing'}", f"choose one of {', '.join(KINDS)}")
@@ -236,7 +241,11 @@ class _Run:
     def _of_images(self, batch: list[tuple[Input, np.ndarray]]) -> tuple[list[tuple[Input, np.ndarray]], list[Maps]]:
         images = [image for _, image in batch]
         with self._regions:  # finding one reads images, once for a size
-            region = self.regions.of_images(images[0].shape)
+            try:
+                region = self.regions.of_images(images[0].shape)
+            except IccldError as error:
+                self.problems += [(i.where, IccldError(f"{i.where}: {error.message}", error.hint)) for i, _ in batch]
+                return [], []
         return batch, self._maps(images, region)
 
     def _save_images(self, batch: list[tuple[Input, np.ndarray]], maps: list[Maps]) -> None:
@@ -268,7 +277,10 @@ class _Run:
                     self.total += self._frames_of(reader)
                     self._video(item, reader)
         except _Unreadable as error:
-            self.problems.append((item.where, error.problem))
+            problem = error.problem
+            if item.where not in problem.message:
+                problem = IccldError(f"{item.where}: {problem.message}", problem.hint)
+            self.problems.append((item.where, problem))
 
     def _video(self, item: Input, reader: VideoReader) -> None:
         with reader:
@@ -329,8 +341,11 @@ class _Run:
         return maps_of(answer, [image], self.options, self.model.header, self._video_region(size))[0]
 
     def _video_region(self, size: tuple[int, int]) -> np.ndarray | None:
-        """What is not the scene of the video under work, bool of `size`."""
-        return None if self._region is None else fitted_region(self._region, size)
+        """What is not the scene of the video under work, bool of `size`; of a wrong shape with its first frame."""
+        try:
+            return None if self._region is None else fitted_region(self._region, size)
+        except IccldError as error:
+            raise _Unreadable(error) from None
 
     def _logits(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[list[Logits]]]:
         images = np.stack([frame.image for frame in batch])
@@ -367,6 +382,8 @@ class _Run:
             try:
                 with WriteBehind(1) as writer:
                     for frame in itertools.islice(reader.frames(self.options.choose), self.options.limit):
+                        if self.done_frames == before:  # a region of another shape ends it here, not in the recording
+                            self._video_region((frame.image.shape[0], frame.image.shape[1]))
                         views = self._logits([frame])[1][0]
                         if smoother is not None:  # by the count of what was segmented: nothing repeats a stream
                             views = smoother.smooth(self.done_frames - before, frame.image, views)

@@ -9,7 +9,7 @@ import numpy as np
 
 from iccld_cli.data.fixed import SAMPLED, find_region, fitted_region, read_region
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.images import read_image
+from iccld_cli.inference.images import image_shape, read_image
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.video import VideoReader, upright
 
@@ -33,7 +33,8 @@ class Regions:
         self.auto = ignore == "auto"
         self.given = None if ignore is None or self.auto else read_region(Path(ignore))
         self.images: Sequence[Input] = ()
-        self._of_size: dict[tuple[int, ...], np.ndarray] = {}
+        self._of_size: dict[tuple[int, ...], np.ndarray | IccldError] = {}
+        self._items: dict[tuple[int, ...], list[Input]] | None = None
 
     def of_images(self, shape: tuple[int, ...]) -> np.ndarray | None:
         """bool (H, W) for images of a shape (H, W, 3), or None.
@@ -46,8 +47,15 @@ class Regions:
         if not self.auto:
             return None
         if shape not in self._of_size:
-            self._of_size[shape] = find_region(self._sampled(shape))
-        return self._of_size[shape]
+            try:
+                self._of_size[shape] = find_region(self._sampled(shape))
+            except IccldError as error:
+                self._of_size[shape] = error
+        found = self._of_size[shape]
+        if isinstance(found, IccldError):
+            size = f"images of {shape[1]}x{shape[0]}"
+            raise IccldError(f"among {size}, {found.message}", found.hint)
+        return found
 
     def of_video(self, path: Path) -> np.ndarray | None:
         """bool (h, w) for the frames of a video, or None.
@@ -67,7 +75,13 @@ class Regions:
         return self.given
 
     def _sampled(self, shape: tuple[int, ...]) -> list[np.ndarray]:
-        items = [item for item in self.images if item.source is None]
+        if self._items is None:
+            self._items = {}
+            for item in self.images:
+                size = image_shape(item.path) if item.source is None else None
+                if size is not None:
+                    self._items.setdefault(size, []).append(item)
+        items = self._items.get(shape, [])
         step = max(1, len(items) // SAMPLED)
         found = []
         for item in items[::step]:

@@ -220,6 +220,63 @@ def test_what_comes_after_an_interrupted_stream_is_left_to_the_same_command(pred
     assert not (out / ".predict").exists()
 
 
+def moving(folder, number, size=(64, 48)):
+    """Pictures of noise with a black bar at their foot."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(number):
+        noise = cv2.resize(rng.integers(60, 256, (6, 8, 3), np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        noise[-12:] = 0
+        cv2.imwrite(str(folder / f"{i:03d}.png"), noise)
+    return folder
+
+
+def test_images_of_another_size_do_not_cost_the_others_their_region(predict, tmp_path):
+    """Those of the rarer size lie where every second file of all would miss them."""
+    folder = moving(tmp_path / "in", 100)
+    for path in sorted(folder.iterdir()):
+        if int(path.stem) % 10 != 1:
+            cv2.imwrite(str(path), cv2.imread(str(path))[:, :60])
+    cv2.imwrite(str(folder / "odd.png"), np.zeros((40, 40, 3), np.uint8))
+    status, said, err = predict(folder, "--ignore-mask", "auto")
+    assert status == 1
+    assert "100 images in" in said
+    assert "odd.png: among images of 40x40, 1 frames are too few" in " ".join(err.split())
+    assert len(files(tmp_path / "out")) == 100
+    labels = cv2.imread(str(tmp_path / "out/labels/001.png"), -1)
+    assert (labels[-8:] == 255).all()
+    assert (labels[:8] != 255).all()
+
+
+def test_a_region_is_not_sought_in_fetched_images(predict, address, tmp_path):
+    photo(tmp_path / "served/a.png")
+    status, _, err = predict(f"{address}/a.png", "--ignore-mask", "auto")
+    assert status == 1
+    assert "fetched one by one" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_of_another_shape_costs_its_inputs_alone(predict, tmp_path):
+    region = np.zeros((24, 32), np.uint8)
+    region[18:] = 255
+    cv2.imwrite(str(tmp_path / "region.png"), region)
+    url = f"udp://127.0.0.1:{free_port()}"
+    good = make_video(tmp_path / "good.mp4", frames=3, size=(64, 48)), photo(tmp_path / "good.png")
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((30, 90, 3), np.uint8))
+    wide = make_video(tmp_path / "wide.mp4", frames=3, size=(96, 32)), tmp_path / "wide.png"
+    status, _, err = predict(*wide, *good, "--ignore-mask", tmp_path / "region.png", save="labels,overlay")
+    assert status == 1
+    assert err.count("which is not the shape of a frame") == 2
+    frames = [f"labels/good/{i:06d}.png" for i in range(3)]
+    assert files(tmp_path / "out") == ["labels/good.png", *frames, "overlay/good.mp4", "overlay/good.png"]
+    cv2.imwrite(str(tmp_path / "region.png"), np.repeat(region, 3, axis=1))
+    with sender(url, "mpegts", 2000, 0.02):
+        status, _, err = predict(url, "--ignore-mask", tmp_path / "region.png", "--limit", 3, out="live")
+    assert status == 1
+    assert f"{url}: the region to ignore is 96x24" in " ".join(err.split())
+    assert not (tmp_path / "live").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
