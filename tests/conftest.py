@@ -31,10 +31,10 @@ _CACHE = tempfile.TemporaryDirectory(prefix="iccld-tests-")
 atexit.register(_CACHE.cleanup)
 os.environ["ICCLD_CACHE"] = _CACHE.name
 
-# A change is judged by the same examples each time; elsewhere new ones are tried.
+# A change is judged by the same examples each time; `pytest --hypothesis-profile=new` tries new ones.
 hypothesis.settings.register_profile("same", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("same")
+hypothesis.settings.register_profile("new")
+hypothesis.settings.load_profile("same")
 
 # Thread teams cost more than they give at these sizes, and a process that was forked beside one waits for it for ever.
 torch.set_num_threads(1)

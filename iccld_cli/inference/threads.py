@@ -128,8 +128,14 @@ class WriteBehind:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._calls.put(None)
-        self._thread.join()
+        try:
+            self._calls.join()
+        except KeyboardInterrupt:  # while it waits here; what was submitted is still finished
+            self._calls.join()
+            raise
+        finally:
+            self._calls.put(None)
+            self._thread.join()
         if kind is None:
             self._raise()
 

@@ -127,7 +127,7 @@ def test_what_an_interrupt_leaves_says_so_and_goes_when_the_video_is_done(run, i
     left = names(out)
     assert "overlay/v.partial.mp4" in left
     assert {name.split("/")[1] for name in left} == {"v.partial", "v.partial.mp4"}
-    assert 0 < len(frames(out / "overlay/v.partial.mp4")) == len(left) - 1 < 7
+    assert 0 < len(frames(out / "overlay/v.partial.mp4")) == len(left) - 1 <= 7
     assert call(run([inputs / "v.mp4"], out)) == 0
     assert tree(out) == {name: content for name, content in undisturbed[0].items() if "/v" in name}
 

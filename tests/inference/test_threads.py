@@ -1,5 +1,8 @@
 """Background threads: order, errors, bounds, clean ends."""
 
+import os
+import signal
+import sys
 import threading
 import time
 
@@ -87,6 +90,23 @@ def test_write_behind_finishes_what_was_submitted_before_an_interrupt():
     with pytest.raises(KeyboardInterrupt), WriteBehind() as writer:
         interrupted(writer)
     assert done == [0, 1, 2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to a process")
+def test_write_behind_finishes_what_was_submitted_when_the_interrupt_comes_at_its_end():
+    done = []
+
+    def slow(number):
+        time.sleep(0.2)
+        if number == 0:  # all three are submitted: the main thread waits for them
+            os.kill(os.getpid(), signal.SIGINT)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt), WriteBehind() as writer:
+        for i in range(3):
+            writer.submit(slow, i)
+    assert done == [0, 1, 2]
+    assert alive() == []
 
 
 def test_group_by_key_and_size():
