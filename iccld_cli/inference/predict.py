@@ -261,11 +261,11 @@ class _Run:
             with contextlib.ExitStack() as held:
                 if item.live:
                     try:
-                        reader = self._opened(item)
+                        stream = self._opened(item)
                     except KeyboardInterrupt:
                         self.stopped = True
                     else:
-                        self._live(item, reader)
+                        self._live(item, stream)
                 elif item.source is None:
                     with _named(item.path, item):
                         reader = VideoReader(item.path)
