@@ -27,13 +27,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_leaves_scores_page_video_and_runs(demo: Path) -> None:
     summary = json.loads((demo / "summary.json").read_text())
-    assert set(summary) == {"source_only", "stage1", "stage2", "seconds"}
-    assert all(0 <= summary[k] <= 100 for k in ("source_only", "stage1", "stage2"))
+    stages = ("source_only", "stage1", "stage2", "labelled")
+    assert set(summary) == {*stages, "gap_closed", "seconds"}
+    assert all(0 <= summary[k] <= 100 for k in stages)
     assert summary["seconds"] > 0
     page = (demo / "index.html").read_text()
     (video,) = (demo / "predictions").rglob("*.mp4")
     assert video.relative_to(demo).as_posix() in page
-    for run, model in (("source-only", "stage1"), ("adapted", "stage1"), ("adapted", "stage2")):
+    runs = ("burn-in", "stage1"), ("source-only", "stage1"), ("adapted", "stage1"), ("labelled", "stage1")
+    for run, model in (*runs, ("adapted", "stage2")):
         assert (demo / "runs" / run / f"{model}.safetensors").is_file()
         assert (demo / "runs" / run / "curves.png").is_file()
 
