@@ -135,6 +135,7 @@ def adapt_seg(
     classes: Sequence[str] | None = None,
     source_only: bool = False,
     preset: str | None = None,
+    recipe: str | None = None,
     config: Path | str | None = None,
     encoder: str | None = None,
     iterations: int | None = None,
@@ -159,6 +160,7 @@ def adapt_seg(
         classes: Learn these classes only.
         source_only: Train the baseline.
         preset: `tiny`, `small`, `base`, `large`, `xl`...; None for the start file's, or `tiny`.
+        recipe: A method by name, on top of the preset: `iccld`, `dacs`, `daformer`...; see docs/recipes.md.
         config: TOML file with any part of a configuration.
         encoder: Pretrained encoder: hub id or folder.
         iterations: Training steps.
@@ -180,6 +182,7 @@ def adapt_seg(
         KeyboardInterrupt: Interrupted; the state is saved.
     """
     from iccld_cli.config import load_config
+    from iccld_cli.recipe import load_recipe
     from iccld_cli.train.data import open_data
     from iccld_cli.train.run import adapt_seg as run
     from iccld_cli.train.start import open_start
@@ -187,9 +190,12 @@ def adapt_seg(
     start = open_start(_file(ckpt))
     header = start.header
     given = {"model.encoder": encoder, "seg.iterations": iterations}
+    method = None if recipe is None else load_recipe(recipe)
+    source_only = source_only or (method is not None and method.source_only)
     resolved = load_config(
         preset,
         file=config,
+        recipe=method,
         base=header.config if header else None,
         sizes=header.config.model if header else None,
         overrides={**given, **_common(batch_size, crop, seed, device), **(settings or {})},

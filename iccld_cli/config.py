@@ -8,6 +8,7 @@ the run and inside every model file. An unknown key is an error that names the n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.reading import ReadError, parse_toml, read_toml
+from iccld_cli.recipe import Recipe
 from iccld_cli.sections import (
     AdvConfig,
     AugmentConfig,
@@ -47,6 +49,7 @@ class Config(Section):
     """The whole configuration of a run; each field is one section of its TOML file."""
 
     preset: str = Field("tiny", max_length=200, description="The preset that the other values started from.")
+    recipe: str = Field("", max_length=200, description="The recipe on top of it, if any.")
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
@@ -96,16 +99,18 @@ def load_config(
     file: Path | str | None = None,
     base: Config | None = None,
     sizes: ModelConfig | None = None,
+    recipe: Recipe | None = None,
     overrides: dict[str, Any] | None = None,
     assignments: list[str] | None = None,
 ) -> Config:
-    """Resolve a configuration: preset or base, then a file, then options, then `--set`.
+    """Resolve a configuration: preset or base, then a recipe, a file, then options, then `--set`.
 
     Args:
         preset: Name of a shipped preset.
         file: A TOML file with any part of a configuration.
         base: Configuration to start from, such as a model file's; used where no preset is named.
         sizes: Networks that take the place of the preset's, such as a model file's.
+        recipe: Settings of a method on top of them.
         overrides: Dotted keys to values; those that are None are left out.
         assignments: `key=value` strings, the value in TOML (a bare word counts as a string).
 
@@ -115,11 +120,19 @@ def load_config(
     Raises:
         IccldError: Unknown preset or key, or a value out of range.
     """
+    if recipe is not None and recipe.per_crop:
+        bare = replace(recipe, per_crop={})
+        found = load_config(
+            preset, file=file, base=base, sizes=sizes, recipe=bare, overrides=overrides, assignments=assignments
+        )
+        recipe = recipe.sized(found.data.crop)
     tree: dict[str, Any] = {} if base is None or preset else base.model_dump(mode="json")
     if preset or base is None:
         tree = _preset_tree(preset or "tiny")
     if sizes is not None:
         tree["model"] = sizes.model_dump(mode="json")
+    if recipe is not None:
+        _merge(tree, {**recipe.settings, "recipe": recipe.name})
     if file is not None:
         given = _read_toml(Path(file))
         _refuse_old_names(given, str(file))

@@ -233,6 +233,17 @@ class SegConfig(Section):
     masked_weight: float = Field(
         0.0, ge=0, description="Weight of masked image consistency (MIC, section 3); 0 switches it off."
     )
+    boundary_weight: float = Field(
+        0.0,
+        ge=0,
+        description="How much more a pixel of a mixed image counts on the edge of what was pasted than far from it "
+        "(BAPA-Net); 0 weighs all alike.",
+    )
+    prototype_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the distance between the mean latents of a class in source and target (BAPA-Net).",
+    )
     masked_block: int = Field(32, ge=4, description="Side of a masked block in pixels.")
     masked_ratio: float = Field(0.7, ge=0, lt=1, description="Fraction of the blocks that are masked.")
 
@@ -275,10 +286,12 @@ class AdvConfig(Section):
     adversarial_weight: float = Field(
         0.01, ge=0, description="Weight of the adversarial loss on the estimates of mixed and target images."
     )
-    adversary: Literal["latent", "output"] = Field(
+    adversary: Literal["latent", "output", "entropy", "class"] = Field(
         "latent",
-        description="What the discriminator sees: `latent`, the estimates of the clean latent, or `output`, the class "
-        "probabilities that D computes from them (AdaptSegNet, Tsai et al. 2018, section 3).",
+        description="What the discriminator sees: `latent`, the estimates of the clean latent; `output`, the class "
+        "probabilities that D computes from them (AdaptSegNet, Tsai et al. 2018, section 3); `entropy`, the entropy of "
+        "each class there (AdvEnt, Vu et al. 2019, section 3.2); `class`, the estimates, told apart class by class "
+        "(FADA, Wang et al. 2020, section 3.2).",
     )
     align_encoder: bool = Field(
         False, description="Whether the adversarial loss also trains E, through z_0 of target images."
@@ -296,6 +309,13 @@ class AdvConfig(Section):
         0.0, ge=0, description="Weight of the R1 penalty on source estimates; 0 switches it off."
     )
     ema_horizon: float = Field(0.1, gt=0, le=1, description="As seg.ema_horizon, in stage 2.")
+
+    @field_validator("gradient_penalty")
+    @classmethod
+    def _of_one_score(cls, value: float, info: ValidationInfo) -> float:
+        if value > 0 and info.data.get("adversary") == "class":
+            raise ValueError("goes with an adversary of one score, not with adv.adversary = class")
+        return value
 
 
 class RunConfig(Section):

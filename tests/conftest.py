@@ -51,6 +51,12 @@ def small_config():
 
 
 @pytest.fixture(scope="session")
+def small_settings():
+    """The assignments that make a model small."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
 def small_segmenter(small_config):
     """A function: assignments -> a small `Segmenter` with random weights, in evaluation mode.
 

@@ -17,7 +17,7 @@ PRESETS = preset_names()
 
 def sections():
     for name, field in Config.model_fields.items():
-        if name != "preset":
+        if name not in ("preset", "recipe"):
             yield name, field.annotation
 
 

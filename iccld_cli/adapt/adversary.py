@@ -61,9 +61,26 @@ class Adversary:
         Its gradient flows through the discriminator and leaves none in it.
         """
         self.discriminator.requires_grad_(False)
-        scores = self.discriminator(torch.cat(list(estimates[1:])))
+        other = torch.cat(list(estimates[1:]))
+        scores = self.scores(other)
         self.discriminator.requires_grad_(True)
+        return self.as_source(scores, other)
+
+    def scores(self, estimates: Tensor) -> Tensor:
+        """What the discriminator says of its inputs."""
+        return self.discriminator(estimates)
+
+    def as_source(self, scores: Tensor, estimates: Tensor) -> Reduced:
+        """How far scores are from those of source estimates."""
         return scored_as_source(scores)
+
+    def as_other(self, scores: Tensor, estimates: Tensor) -> Reduced:
+        """How far scores are from those of other estimates."""
+        return scored_as_other(scores)
+
+    def taken_for_source(self, scores: Tensor) -> Tensor:
+        """Where scores speak for the source, bool."""
+        return scores > 0.5
 
     def learn(self, estimates: Sequence[Tensor], micro: tuple[int, int] = (0, 1)) -> dict[str, Tensor]:
         """One step of the discriminator.
@@ -78,8 +95,8 @@ class Adversary:
         weight = self.config.adv.gradient_penalty
         source = estimates[0].detach().float().requires_grad_(weight > 0)
         other = torch.cat([part.detach().float() for part in estimates[1:]])
-        scores = self.discriminator(torch.cat([source, other])).split([len(part) for part in estimates])
-        losses = [scored_as_source(scores[0]), scored_as_other(torch.cat(scores[1:]))]
+        scores = self.scores(torch.cat([source, other])).split([len(part) for part in estimates])
+        losses = [self.as_source(scores[0], source), self.as_other(torch.cat(scores[1:]), other)]
         counts = pooled_counts(losses)
         on_source, on_other = divide(losses, counts)
         # Without source rows there is nothing to compare the others with.
@@ -87,7 +104,7 @@ class Adversary:
         stats = {"disc_loss": loss.detach()}
         for domain, part in zip(self.domains, scores, strict=True):
             if len(part):
-                right = part > 0.5 if domain == "source" else part <= 0.5
+                right = self.taken_for_source(part) == (domain == "source")
                 stats[f"disc_acc_{domain}"] = right.float().mean()
         if weight > 0 and len(source):
             scores_each = scores[0].numel() / len(source)  # so that a latent counts as its scores do

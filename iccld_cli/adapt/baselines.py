@@ -1,11 +1,14 @@
 """Variants of stage 2 to compare it with: common methods with the same networks, data and losses.
 
     adv.adversary = "output"     the discriminator sees D's class probabilities (AdaptSegNet, Tsai et al. 2018)
+    adv.adversary = "entropy"    it sees the entropy of each class there (AdvEnt, Vu et al. 2019)
+    adv.adversary = "class"      it tells the latents of each class apart (FADA, Wang et al. 2020)
     adv.align_encoder            the adversarial gradient reaches E through z_0 of target images
     adv.generate = false         no UNet: z̄_0 is z_0, and the adversary aligns E (and D)
     adv.self_training = false    no mixed images: only the source has labels
 
-They can be combined in any way. None of them is the method; `benchmarks/ablation.py` trains and scores them.
+They can be combined in any way. None of them is the method; `--recipe` names the common ones, and
+`benchmarks/ablation.py` trains and scores them.
 """
 
 from __future__ import annotations
@@ -15,15 +18,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from iccld_cli.adapt.adversary import Adversary
 from iccld_cli.adapt.batch import Crops, DeviceBatch, source_crops
+from iccld_cli.adapt.classwise import ClassAdversary, with_classes
 from iccld_cli.adapt.stage2 import Inputs, Outputs, Stage2, without_ignored
 from iccld_cli.adapt.terms import Term
 from iccld_cli.config import Config
 from iccld_cli.diffusion.latent import clean_latent
 from iccld_cli.diffusion.schedule import add_noise
+from iccld_cli.losses.adversarial import self_information
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.models.views import View, split_rows
 from iccld_cli.sections import AdvConfig
+
+SEE_OUTPUT = ("output", "entropy")
+"""Adversaries that see what D computes."""
 
 
 def is_baseline(adv: AdvConfig) -> bool:
@@ -56,8 +65,12 @@ class BaselineGenerator(nn.Module):
             estimate = model.denoiser(z_t.to(z_0.dtype), given.timesteps, estimate)
             logits = decoded = model.decoder(estimate[:count], skip, given.keep_skip)
         adversary_input = estimate
-        if self.config.adv.adversary == "output":
+        if self.config.adv.adversary in SEE_OUTPUT:
             adversary_input = torch.cat([logits, model.decoder(estimate[count:], skip_target)])
+        elif self.config.adv.adversary == "class":
+            with torch.no_grad():
+                told = torch.cat([logits, model.decoder(estimate[count:], skip_target)])
+            adversary_input = with_classes(estimate, told)
         return Outputs(z_0, direct, adversary_input, clean, weight, estimate if decoded is not None else None, decoded)
 
 
@@ -73,7 +86,12 @@ class Baseline(Stage2):
     def trained_images(config: Config) -> int:
         """See `Stage2.trained_images`; target images too where the adversary's gradient reaches D or E through them."""
         adv = config.adv
-        return 1 + adv.self_training + (adv.align_encoder or not adv.generate or adv.adversary == "output")
+        return 1 + adv.self_training + (adv.align_encoder or not adv.generate or adv.adversary in SEE_OUTPUT)
+
+    def make_adversary(self) -> Adversary:
+        """See `Stage2.make_adversary`."""
+        kind = ClassAdversary if self.config.adv.adversary == "class" else Adversary
+        return kind(self.config, self.classes, self.domains, self.layout, self.accelerator)
 
     def generator(self) -> nn.Module:
         """See `Stage2.generator`."""
@@ -94,10 +112,12 @@ class Baseline(Stage2):
     def adversary_inputs(
         self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None
     ) -> list[Tensor]:
-        """See `Stage2.adversary_inputs`; class probabilities for an output adversary; without a UNet, all rows."""
+        """See `Stage2.adversary_inputs`; probabilities or entropies for what sees outputs; without a UNet, all rows."""
         parts = list(split_rows(out.adversary_input, views))
-        if self.config.adv.adversary == "output":
+        if self.config.adv.adversary in SEE_OUTPUT:
             parts = [view.probabilities(part) for view, part in zip(views, parts, strict=True)]
+        if self.config.adv.adversary == "entropy":
+            parts = [self_information(part) for part in parts]
         parts = list(without_ignored(parts, views[-1], ignored))
         if not self.config.adv.generate:
             return parts

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, style_align
+from iccld_cli.adapt.boundaries import edge_nearness
 from iccld_cli.adapt.classmix import classmix
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Batch
@@ -28,6 +29,7 @@ class DeviceBatch:
         surroundings: float32 (B, 3, H, W), the larger boxes around the target crops that the teacher sees, or None.
         places: int64 (B, 2), top and left of the target crops in `surroundings`, or None.
         ignored: bool (B, h, w), True where a target crop is not the scene, or None.
+        nearness: float32 (B, h, w), how near a pixel is to an edge of what is pasted, or None.
         jitter_source: Augmentation of the source images.
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
@@ -51,6 +53,7 @@ class DeviceBatch:
     names: list[list[str]] = field(default_factory=list)
     micro: tuple[int, int] = (0, 1)
     ignored: Tensor | None = None
+    nearness: Tensor | None = None
 
     @property
     def completes(self) -> bool:
@@ -99,6 +102,7 @@ def to_device(
         names=batch.names,
         micro=batch.micro,
         ignored=_moved(batch.ignored, device),
+        nearness=_moved(edge_nearness(batch.paste) if config.seg.boundary_weight > 0 else None, device),
     )
 
 
@@ -118,7 +122,7 @@ class Crops:
     Attributes:
         images: float32 (B, 3, h, w), augmented.
         labels: int64 (B, h, w) trainIds.
-        weights: float32 (B, h, w) in [0, 1], how much a pixel counts.
+        weights: float32 (B, h, w), how much a pixel counts: at most 1, but near edges (`boundaries.edge_factor`).
     """
 
     images: Tensor

@@ -14,20 +14,24 @@ During the burn-in there is only the source term, so that the teacher knows the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from iccld_cli.adapt.augment import jitter_images, mask_blocks
 from iccld_cli.adapt.batch import Crops, DeviceBatch, draw_keep_skip, mix, source_crops
+from iccld_cli.adapt.boundaries import edge_factor, without_edges
 from iccld_cli.adapt.optim import apply_gradients, optimizer_of, set_learning_rate
 from iccld_cli.adapt.pseudo import ConfidenceGate, PseudoLabels, pseudo_label
 from iccld_cli.adapt.teacher import Teacher, ema_decay
 from iccld_cli.adapt.terms import Term, cross_entropy, total
 from iccld_cli.config import Config
-from iccld_cli.labels import THINGS, LabelSpace
+from iccld_cli.labels import IGNORE, THINGS, LabelSpace
 from iccld_cli.losses.reduced import Reduced
-from iccld_cli.losses.segmentation import feature_distance
+from iccld_cli.losses.segmentation import feature_distance, prototype_distance
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.models.views import View, join_views, split_rows
 from iccld_cli.parallel.layout import layout_of
@@ -103,14 +107,17 @@ class Stage1:
             with self.accelerator.autocast():
                 pseudo = pseudo_label(self.teacher.model, self.gate, batch)
             # 2. x^{s+t}, y^{s+t}
-            crops.append(mix(batch, pseudo.labels, pseudo.weights))
+            mixed = mix(batch, pseudo.labels, pseudo.weights)
+            if batch.nearness is not None:
+                mixed = replace(mixed, weights=mixed.weights * edge_factor(batch.nearness, seg.boundary_weight))
+            crops.append(mixed)
             if seg.masked_weight > 0:
                 crops.append(Crops(self._masked(batch), pseudo.labels, pseudo.weights))
-        # 3. logits (V, K, h/4, w/4) of each, deepest features (V, C, h/32, w/32)
+        # 3. logits (V, K, h/4, w/4) of each, z_0 (V, C_z, h/8, w/8), deepest features (V, C, h/32, w/32)
         keep_skip = draw_keep_skip(batch, self.config.model.skip_dropout, len(crops)).split(len(batch.label))
         views = [self.student.view(part.images, batch.rngs) for part in crops]
         keep_rows = torch.cat([view.rows(rows) for view, rows in zip(views, keep_skip, strict=True)])
-        logits, features = self.network(join_views(views), keep_rows)
+        logits, latents, features = self.network(join_views(views), keep_rows)
         losses = [
             cross_entropy(view, rows, part.labels, part.weights)
             for view, rows, part in zip(views, split_rows(logits, views), crops, strict=True)
@@ -121,6 +128,9 @@ class Stage1:
             terms.append(Term("mixed", seg.mixed_weight, losses[1]))
             if seg.masked_weight > 0:
                 terms.append(Term("masked", seg.masked_weight, losses[2]))
+            if seg.prototype_weight > 0:
+                distance = self._prototype_distance(batch, pseudo, views, latents)
+                terms.append(Term("prototype", seg.prototype_weight, distance))
         if self.reference is not None:
             distance = self._feature_distance(views[0], features, batch.label)
             terms.append(Term("feature", seg.feature_distance_weight, distance))
@@ -140,6 +150,15 @@ class Stage1:
         assert batch.target is not None
         images = jitter_images(batch.target, batch.jitter_source)
         return mask_blocks(images, batch.rngs, self.config.seg.masked_block, self.config.seg.masked_ratio)
+
+    def _prototype_distance(
+        self, batch: DeviceBatch, pseudo: PseudoLabels, views: Sequence[View], latents: Tensor
+    ) -> Reduced:
+        """Distance of the classes' mean latents in the source and in what mixed images show of the target."""
+        source, mixed = split_rows(latents, views)[:2]
+        certain = pseudo.labels.masked_fill((pseudo.weights == 0) | batch.paste, IGNORE)
+        labels = without_edges(batch.label), without_edges(certain, batch.paste)
+        return prototype_distance(source, views[0].maps(labels[0]), mixed, views[1].maps(labels[1]), len(self.things))
 
     def _feature_distance(self, source: View, features: Tensor, labels: Tensor) -> Reduced:
         """Distance of the source's rows of `features` to those of the frozen encoder."""

@@ -172,7 +172,7 @@ class Stage2:
         self.layout.place([self.student, self.teacher.model])
         self.gate = ConfidenceGate(config.pseudo, self.classes).to(device)
         self.prototypes = Prototypes(self.classes, config.model.latent_channels).to(device)
-        self.adversary = Adversary(config, self.classes, self.domains, self.layout, accelerator)
+        self.adversary = self.make_adversary()
         self.network, self.optimizer = self.layout.prepare(self.generator(), self._optimizer())
         self.modules: dict[str, nn.Module] = {
             "student": self.student,
@@ -191,6 +191,10 @@ class Stage2:
     def generator(self) -> nn.Module:
         """What makes `Outputs` of `Inputs`."""
         return Generator(self.student, self.config)
+
+    def make_adversary(self) -> Adversary:
+        """What tells the domains apart."""
+        return Adversary(self.config, self.classes, self.domains, self.layout, self.accelerator)
 
     def result(self) -> Segmenter | None:
         """The teacher, whole, on rank 0; all ranks together."""

@@ -20,6 +20,7 @@ def adapt_adv(
     target: Annotated[list[Path] | None, typer.Option(help="Replaces the targets named in the checkpoint.")] = None,
     val: training.Val = None,
     classes: training.Classes = None,
+    recipe: training.Recipe = None,
     iterations: training.Iterations = None,
     batch_size: training.BatchSize = None,
     crop: training.Crop = None,
@@ -50,7 +51,11 @@ def adapt_adv(
         precision=precision, save_every=save_every, select=select, compile=compile,
     )  # fmt: skip
     resolved = load_config(
-        file=config, base=start.header.config, overrides=training.overrides("adv", **given), assignments=assignments
+        file=config,
+        base=start.header.config,
+        recipe=training.recipe_named(recipe, stage2=True),
+        overrides=training.overrides("adv", **given),
+        assignments=assignments,
     )
     start.check(resolved)
     data = open_data(

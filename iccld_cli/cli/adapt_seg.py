@@ -21,6 +21,7 @@ def adapt_seg(
     classes: training.Classes = None,
     source_only: Annotated[bool, typer.Option("--source-only", help="Train the baseline on the source alone.")] = False,
     preset: training.Preset = None,
+    recipe: training.Recipe = None,
     encoder: training.Encoder = None,
     iterations: training.Iterations = None,
     batch_size: training.BatchSize = None,
@@ -48,8 +49,10 @@ def adapt_seg(
         encoder=encoder, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
         precision=precision, save_every=save_every, select=select, compile=compile,
     )  # fmt: skip
+    method = training.recipe_named(recipe)
     resolved = load_config(
-        preset, file=config, base=header.config if header else None, sizes=header.config.model if header else None,
+        preset, file=config, recipe=method, base=header.config if header else None,
+        sizes=header.config.model if header else None,
         overrides=training.overrides("seg", **given), assignments=assignments,
     )  # fmt: skip
     start.check(resolved)
@@ -62,4 +65,4 @@ def adapt_seg(
     if header is None:
         training.tell_download(resolved.model.encoder)
     options = RunOptions(out, resume, auto_batch=training.wants_auto(batch_size))
-    adapt_seg(resolved, data, options, source_only, start)
+    adapt_seg(resolved, data, options, source_only or (method is not None and method.source_only), start)

@@ -6,6 +6,8 @@ the latter scored 1, so that the estimates of all three domains share one distri
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,32 @@ def gradient_penalty(scores: Tensor, latents: Tensor) -> Reduced:
     """
     (gradient,) = torch.autograd.grad(scores.sum(), latents, create_graph=True)
     return total_of(gradient.square().sum(dim=(1, 2, 3)))
+
+
+def scored_as_classes(scores: Tensor, shares: Tensor, source: bool) -> Reduced:
+    """Cross-entropy with classes of one domain: FADA's loss (Wang et al. 2020, equations 4 and 5).
+
+    Args:
+        scores: Logits (B, 2K, h, w), the source's classes first.
+        shares: How much of a cell is of each class, (B, K, h, w); their sum may be below 1.
+        source: Whether the classes are the source's or the others'.
+
+    Returns:
+        The sum over cells, over their number.
+    """
+    nothing = torch.zeros_like(shares)
+    wanted = torch.cat([shares, nothing] if source else [nothing, shares], dim=1)
+    loss = -(wanted * scores.float().log_softmax(dim=1)).sum(dim=1)
+    return total_of(loss)
+
+
+def self_information(probabilities: Tensor) -> Tensor:
+    """-p log p / log K of each class: what AdvEnt's discriminator sees (Vu et al. 2019, section 3.2).
+
+    Args:
+        probabilities: (B, K, h, w).
+
+    Returns:
+        (B, K, h, w), in [0, 1 / (e log K)].
+    """
+    return -probabilities * (probabilities + 1e-30).log() / math.log(probabilities.shape[1])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iccld_cli.diffusion.latent import class_shares
+from iccld_cli.diffusion.latent import class_shares, prototype_sums
 from iccld_cli.labels import IGNORE
 from iccld_cli.losses.reduced import Reduced, total_of
 
@@ -52,3 +52,28 @@ def feature_distance(
     mask = ((shares * classes.view(1, -1, 1, 1)).amax(dim=1) >= share).float()
     distance = torch.linalg.vector_norm(features.float() - reference.float(), dim=1)
     return total_of(distance * mask, mask.sum())
+
+
+def prototype_distance(
+    source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor, classes: int
+) -> Reduced:
+    """Squared distance of the classes' mean latents in two domains, each of unit length.
+
+    Args:
+        source: Latents (B, C_z, h, w).
+        source_labels: (B, H, W) int64 trainIds, 255 where a pixel is of no class.
+        target: Latents (B, C_z, h, w).
+        target_labels: (B, H, W) of these.
+        classes: K.
+
+    Returns:
+        The sum over classes that both show, over their number.
+    """
+    means, seen = [], []
+    for latent, labels in ((source, source_labels), (target, target_labels)):
+        shares = class_shares(labels, classes, (latent.shape[-2], latent.shape[-1]))
+        sums, counts = prototype_sums(latent.float(), shares)
+        means.append(F.normalize(sums / counts.clamp(min=1).unsqueeze(1), dim=1))
+        seen.append(counts > 0)
+    both = (seen[0] & seen[1]).float()
+    return total_of((means[0] - means[1]).square().sum(dim=1) * both, both.sum())

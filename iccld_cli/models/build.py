@@ -11,7 +11,7 @@ from iccld_cli.models.backbones import BackboneSpec, HuggingFaceBackbone, rebuil
 from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
 from iccld_cli.models.detail import TwoResolutions
-from iccld_cli.models.discriminator import PatchDiscriminator
+from iccld_cli.models.discriminator import ClassDiscriminator, PatchDiscriminator
 from iccld_cli.models.encoder import Encoder, TinyBackbone
 from iccld_cli.models.pretrained import load_backbone
 from iccld_cli.models.segmenter import Segmenter
@@ -65,10 +65,12 @@ def build_denoiser(config: Config) -> Denoiser:
     return Denoiser(model.latent_channels, model.unet_channels, model.unet_layers, model.unet_attention)
 
 
-def build_discriminator(config: Config, classes: int) -> PatchDiscriminator:
+def build_discriminator(config: Config, classes: int) -> PatchDiscriminator | ClassDiscriminator:
     """The discriminator of a configuration, with random weights; `classes` is K."""
-    channels = classes if config.adv.adversary == "output" else config.model.latent_channels
-    return PatchDiscriminator(channels, config.model.discriminator_channels)
+    latent, adversary = config.model.latent_channels, config.adv.adversary
+    if adversary == "class":
+        return ClassDiscriminator(latent, classes)
+    return PatchDiscriminator(latent if adversary == "latent" else classes, config.model.discriminator_channels)
 
 
 def backbone_spec(segmenter: Segmenter) -> dict[str, Any] | None:

@@ -35,3 +35,29 @@ class PatchDiscriminator(nn.Sequential):
     def forward(self, maps: Tensor) -> Tensor:
         """Score latents or probabilities (B, C, h, w) -> (B, 1, h/4, w/4)."""
         return super().forward(maps)
+
+
+class ClassDiscriminator(nn.Sequential):
+    """For every cell a score of each class of the source and of each class of the others (FADA's code).
+
+    Input (B, C, h, w), output logits (B, 2K, h, w), the source's classes first.
+    """
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        """Build it.
+
+        Args:
+            inputs: C, channels of the input.
+            classes: K.
+        """
+        super().__init__(
+            nn.Conv2d(inputs, 256, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(256, 128, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(128, 2 * classes, 3, padding=1),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Score latents (B, C, h, w) -> (B, 2K, h, w)."""
+        return super().forward(maps)

@@ -167,7 +167,7 @@ class Segmenter(nn.Module):
         (logits,) = self.logits(images, self.steps_of(steps), seed)
         return resize_logits(logits, size or (images.shape[-2], images.shape[-1])).softmax(dim=1)
 
-    def forward(self, images: Tensor, keep_skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, keep_skip: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """E, then D on z_0: the path that stage 1 trains.
 
         Args:
@@ -175,10 +175,10 @@ class Segmenter(nn.Module):
             keep_skip: (V,) bool, see `Decoder.forward`.
 
         Returns:
-            Logits (V, K, H/4, W/4), and the backbone's deepest features (V, C, H/32, W/32).
+            Logits (V, K, H/4, W/4), z_0 (V, C_z, H/8, W/8), and the backbone's deepest features (V, C, H/32, W/32).
         """
         z_0, skip, deepest = self.encoder(images)
-        return self.decoder(z_0, skip, keep_skip), deepest
+        return self.decoder(z_0, skip, keep_skip), z_0, deepest
 
     def view(self, images: Tensor, rngs: Sequence[np.random.Generator]) -> View:
         """Training crops as they pass the networks.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import pytest
 import torch
@@ -110,6 +111,9 @@ def reached(stage):
         (["adv.adversary=output", "adv.align_encoder=true"], {"UNet", "D", "E"}),
         (["adv.generate=false"], {"E"}),
         (["adv.generate=false", "adv.adversary=output"], {"D", "E"}),
+        (["adv.generate=false", "adv.adversary=entropy"], {"D", "E"}),
+        (["adv.generate=false", "adv.adversary=class"], {"E"}),
+        (["adv.adversary=class"], {"UNet"}),
     ],
 )
 def test_what_the_adversarial_gradient_reaches(make_stage, assignments, parts):
@@ -148,6 +152,32 @@ def test_an_output_discriminator_sees_probabilities(make_stage):
     for part in seen[0]:
         assert part.shape[1:] == (len(SPACE), 16, 16)
         torch.testing.assert_close(part.sum(dim=1), torch.ones(len(part), 16, 16))
+
+
+def test_an_entropy_discriminator_sees_the_entropy_of_each_class(make_stage):
+    probabilities, entropies = [], []
+    for adversary, found in (("output", probabilities), ("entropy", entropies)):
+        stage = make_stage(f"adv.adversary={adversary}", "adv.terminal_probability=1")
+        seen = watch(stage)
+        stage.step(0, make_batch())
+        found += [part.detach() for part in seen[0]]
+    for p, shown in zip(probabilities, entropies, strict=True):
+        torch.testing.assert_close(shown, torch.special.entr(p) / math.log(len(SPACE)))
+
+
+def test_a_class_discriminator_learns_classes_of_both_domains(make_stage):
+    stage = make_stage("adv.adversary=class", "adv.generate=false", "adv.discriminator_lr=1e-3")
+    latents = [torch.randn(2, 8, 4, 4) + shift for shift in (2.0, -2.0, -2.0)]
+    classes = torch.zeros(2, len(SPACE), 4, 4)
+    classes[:, 1] = 1
+    parts = [torch.cat([latent, classes], dim=1) for latent in latents]
+    losses = [float(stage.adversary.learn(parts)["disc_loss"]) for _ in range(30)]
+    assert losses[-1] < 0.3 * losses[0]
+    told = stage.adversary.scores(torch.cat(parts)).softmax(dim=1).mean(dim=(2, 3))
+    assert (told[:2, 1] > 0.7).all()  # class 1 of the source
+    assert (told[2:, len(SPACE) + 1] > 0.7).all()  # class 1 of the others
+    unknown = [torch.cat([latent, 0 * classes], dim=1) for latent in latents]
+    assert float(stage.adversary.fooled(unknown).sum) == 0
 
 
 def test_without_a_unet_the_losses_are_those_of_z0(make_stage):
@@ -311,6 +341,8 @@ def test_training_starts_with_the_teachers_prototypes(make_stage):
         ["adv.generate=false"],
         ["adv.generate=false", "adv.self_training=false"],
         ["adv.adversary=output", "adv.self_training=false"],
+        ["adv.adversary=class", "adv.generate=false", "adv.self_training=false"],
+        ["adv.adversary=entropy", "adv.generate=false", "adv.self_training=false"],
     ],
 )
 def test_the_images_that_memory_is_estimated_for_are_those_that_pass_with_a_gradient(make_stage, assignments):
