@@ -64,8 +64,8 @@ EXAMPLES = {
 """Command -> what to type, without the program's name."""
 
 
-def _presets() -> list[str]:
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "presets").glob("*.toml"))
+def _presets(folder: str = "presets") -> list[str]:
+    return sorted(path.stem for path in (Path(__file__).parents[1] / folder).glob("*.toml"))
 
 
 _KINDS = [
@@ -74,6 +74,7 @@ _KINDS = [
 ]
 VALUES: dict[str, Callable[[], list[str]]] = {
     "preset": _presets,
+    "recipe": lambda: _presets("recipes"),
     "encoder": lambda: ["tiny"],
     "device": lambda: ["auto", "cpu", "cuda", "cuda:0"],
     "precision": lambda: ["auto", "fp32", "bf16", "fp16"],
