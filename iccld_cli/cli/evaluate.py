@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +48,8 @@ def evaluate(
         bool,
         typer.Option(
             "--no-labels",
-            help="Judge without labels, which are not read: confidence, agreement over views, class shares.",
+            help="Judge without labels, which are not read: confidence, agreement over views and along the motion "
+            "of a video, class shares.",
         ),
     ] = False,
     source: Annotated[
@@ -163,6 +165,7 @@ def _without_labels(
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.data.spread import evenly
     from iccld_cli.files import remove_leftovers, write_json
+    from iccld_cli.inference.along_flow import flow_consistency
     from iccld_cli.inference.labelfree import look, source_pixels
 
     dataset = contest.dataset
@@ -177,6 +180,9 @@ def _without_labels(
                 seen = look(
                     contest.model(number), dataset, frames, contest.sampling(number), pixels, batch_size, progress
                 )
+            with progress_bar(f"follow {dataset.info.name}/{split} {name}".rstrip(), "pairs") as progress:
+                flow = flow_consistency(contest.model(number), dataset, split, contest.sampling(number), progress)
+            seen = replace(seen, flow=flow)
             facts = {"file": str(contest.files[number]), "sha256": contest.model(number).header.sha256}
             found.append({**seen.to_json(), "model": facts, "data_digest": dataset.digest})
     finally:

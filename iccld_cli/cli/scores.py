@@ -54,15 +54,19 @@ def print_label_free(names: Sequence[str], runs: Sequence[dict[str, Any]], sourc
     """
     screen = console()
     table = Table(title=shown(f"{_title(runs[0])}, without labels"))
-    for head in ("", "score %", "confidence %", "mirrored %", "scaled %", "shift"):
+    for head in ("", "score %", "confidence %", "mirrored %", "scaled %", "flow %", "shift"):
         table.add_column(head, justify="right" if head else "left", overflow="fold")
     for number, (run, name) in enumerate(zip(runs, names[: len(runs)], strict=True)):
         if len(runs) > 1:
             say(f"{_letter(number)} = {name}")
         cells = (run[key] for key in ("score", "confidence", "agreement_mirrored", "agreement_scaled"))
         mark = _letter(number) if len(runs) > 1 else "model"
-        table.add_row(mark, *(_number(cell) for cell in cells), _number(run["shift"], 4))
+        flow = None if run["flow"] is None else run["flow"]["agreement"]
+        table.add_row(mark, *(_number(cell) for cell in cells), _number(flow), _number(run["shift"], 4))
     screen.print(table)
+    why = next((run["flow"]["left_out"] for run in runs if run["flow"] and run["flow"]["left_out"]), None)
+    if why is not None:
+        say(f"flow is left out: {why}")
     shares = Table(title="share of the pixels, %")
     shares.add_column("class")
     shown_runs = runs[:_SHARES]

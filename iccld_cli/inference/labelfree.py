@@ -16,6 +16,7 @@ import numpy as np
 
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.inference.along_flow import FlowConsistency
 from iccld_cli.inference.model import Model, Sampling, Want
 from iccld_cli.inference.threads import group, prefetch
 from iccld_cli.labels import LabelSpace
@@ -46,6 +47,7 @@ class LabelFree:
         agreement_iou: Mean IoU, in [0, 1], of the answers and those of both views, over the classes that either shows.
         shares: float64 (K,), share of each class among the answers.
         shift: Jensen-Shannon divergence in [0, 1] (bits) from the shares of a labelled set; None without one.
+        flow: Whether answers stay with what they name in a video, see `inference.along_flow`; None where not asked.
     """
 
     dataset: str
@@ -62,6 +64,7 @@ class LabelFree:
     agreement_iou: float
     shares: np.ndarray
     shift: float | None
+    flow: FlowConsistency | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON; all but the shift in percent."""
@@ -73,6 +76,7 @@ class LabelFree:
             "agreement_scaled": _percent(self.scale),
             "agreement_iou": _percent(self.agreement_iou),
             "shift": None if self.shift is None else round(self.shift, 6),
+            "flow": None if self.flow is None else self.flow.to_json(),
             "shares": {
                 name: _percent(share) for name, share in zip(self.label_space.names, self.shares, strict=True) if share
             },
