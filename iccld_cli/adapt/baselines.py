@@ -8,7 +8,7 @@
     adv.self_training = false    no mixed images: only the source has labels
 
 They can be combined in any way. None of them is the method; `--recipe` names the common ones, and
-`benchmarks/ablation.py` trains and scores them.
+`benchmarks/carla-camvid.toml` trains and scores them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from iccld_cli import __version__
-from iccld_cli.cli import adapt, adapt_adv, adapt_seg, config, demo, doctor, evaluate, export, inspect, predict, prepare
+from iccld_cli.cli import (
+    adapt,
+    adapt_adv,
+    adapt_seg,
+    compare,
+    config,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    prepare,
+)
 from iccld_cli.cli.options import Command
 from iccld_cli.cli.terminal import safe_streams, say
 from iccld_cli.errors import IccldError
@@ -56,6 +69,7 @@ app.command("adapt-seg", cls=Command)(adapt_seg.adapt_seg)
 app.command("adapt-adv", cls=Command)(adapt_adv.adapt_adv)
 app.command("config", cls=Command)(config.config)
 app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("compare", cls=Command)(compare.compare)
 app.command("predict", cls=Command)(predict.predict)
 app.command("demo", cls=Command)(demo.demo)
 app.command("doctor", cls=Command)(doctor.doctor)

@@ -56,7 +56,9 @@ class _Scorer:
         num_classes: int,
         folds: dict[int, int],
         boundary: bool,
+        each: Callable[[Frame, np.ndarray], None] | None,
     ) -> None:
+        self.each = each
         self.classes, self.counted = tuple(classes), tuple(counted)
         self.fold = np.arange(256, dtype=np.uint8)
         self.fold[list(folds)] = list(folds.values())
@@ -74,6 +76,8 @@ class _Scorer:
         single = ConfusionMatrix(len(self.matrix.counts))
         single.update(predicted, label)
         self.matrix.counts += single.counts
+        if self.each is not None:
+            self.each(frame, single.counts)
         counts, pixels = single.class_counts(self.classes, self.counted), int(single.counts[list(self.counted)].sum())
         own = scores_from(self.classes, counts, pixels)
         self.frames.append(FrameScore(frame, own.pixel_accuracy, own.miou, counts, pixels))
@@ -167,6 +171,7 @@ def evaluate(
     scope: Scope,
     sampling: Sampling | None = None,
     progress: Callable[[int, int], None] | None = None,
+    each: Callable[[Frame, np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Score a model on a split, at the resolution of each label.
 
@@ -176,6 +181,7 @@ def evaluate(
         scope: What of it is scored.
         sampling: How the model predicts.
         progress: Called with (frames done, frames in all) after every batch.
+        each: Called with every frame and its confusion matrix, int64 (K, K): row = label, column = folded prediction.
 
     Raises:
         IccldError: The split is missing or has no labels, a file cannot be read, the label space differs, or the model
@@ -189,7 +195,8 @@ def evaluate(
     labelled = shared_classes([dataset.info.known_ids()], len(space))
     answered = {folds.get(train_id, train_id) for train_id in model.header.classes}
     counted = classes if scope.rule == "known" else sorted({*labelled, *classes})
-    scorer, seconds, done = _Scorer(classes, counted, len(space), folds, scope.boundary), 0.0, 0
+    scorer = _Scorer(classes, counted, len(space), folds, scope.boundary, each)
+    seconds, done = 0.0, 0
 
     def most(item: tuple[Frame, np.ndarray, np.ndarray]) -> int:
         return scope.batch_size or model.batch_size(item[1].shape[:2], sampling)

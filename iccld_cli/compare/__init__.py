@@ -1,0 +1,1 @@
+"""Many trainings and models in one table: what `iccld compare` does, see `compare.run`."""
