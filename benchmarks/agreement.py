@@ -2,15 +2,15 @@
 
     python benchmarks/agreement.py runs/unseen-drive                          # every judge of the folder, against test
     python benchmarks/agreement.py runs/unseen-drive runs/unseen-dusk \\
-        --judge unseen-drive:val+unseen-dusk:judge-unseen                     # the mean of two, on the rows of both
+        --judge unseen-drive:val+unseen-dusk:judge                     # the mean of two, on the rows of both
     python benchmarks/agreement.py benchmarks/carla-camvid.json               # the usual split
     python benchmarks/agreement.py runs/unseen-drive benchmarks/carla-camvid.json \\
         --judge unseen-drive:val --reference carla-camvid:test                # ... against trainings on other frames
 
-It reads what `ablation.py` writes (OUT/results.json) and prints Markdown. Three numbers go with each correlation: the
-probability that a random order agrees as well (one-sided, exact for up to eight rows), the interval of 95 % when the
-rows are drawn anew, and the interval when every score moves by a training's noise. A judge is kept from eight rows and
-a correlation of 0.8 on.
+It reads what `iccld compare` writes (OUT/results.json), and the older JSON of this folder, and prints Markdown. Three
+numbers go with each correlation: the probability that a random order agrees as well (one-sided, exact for up to eight
+rows), the interval of 95 % when the rows are drawn anew, and the interval when every score moves by a training's noise.
+A judge is kept from eight rows and a correlation of 0.8 on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", help="Folders of ablation.py, or results in JSON.")
+    parser.add_argument("results", type=Path, nargs="+", help="Folders of `iccld compare`, or results in JSON.")
     parser.add_argument("--judge", nargs="+", metavar="NAME:EVALUATION[+...]", help="Default: all but tests.")
     parser.add_argument("--reference", metavar="NAME:EVALUATION[+...]", help="Default: test of the first.")
     parser.add_argument("--leave-out", nargs="+", default=["oracle"], metavar="ROW", help="Default: oracle.")
@@ -59,16 +59,41 @@ def _options() -> argparse.Namespace:
 def _read(path: Path) -> Results:
     file = path / "results.json" if path.is_dir() else path
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         sys.exit(f"{file}: {error}")
+    return by_row(found) if isinstance(found.get("rows"), list) else found
+
+
+def by_row(found: dict[str, Any]) -> Results:
+    """Row -> title, evaluations and compute, of what `iccld compare` writes."""
+    return {
+        row["name"]: {
+            "title": row["title"],
+            "evaluations": {
+                name: {"seeds": own["seeds"], "miou": [own["mean"], own["std"] or 0.0]}
+                for name, own in row["columns"].items()
+                if own["mean"] is not None
+            },
+            "compute": {
+                str(one["seed"]): {
+                    "steps": sum(one["steps"].values()),
+                    "seconds": one["seconds"],
+                    "cpu_seconds": one["cpu_seconds"] or 0,
+                    "unknown_parts": 0,
+                }
+                for one in row["compute"]
+            },
+        }
+        for row in found["rows"]
+    }
 
 
 def scores(results: dict[str, Results], expression: str) -> dict[str, float]:
     """Row -> mIoU (%) by an expression such as `a:val` or `a:val+b:test`, the mean of the parts.
 
     Args:
-        results: Name -> what `ablation.collect` gives.
+        results: Name -> what `by_row` gives.
         expression: Parts `NAME:EVALUATION`, joined by `+`.
 
     Raises:

@@ -1,14 +1,17 @@
 """What a training adapts to and what it is then scored on: the judges that settings are chosen with.
 
-    python benchmarks/ablation.py --protocol unseen-drive --camvid CAMVID ...
+    python benchmarks/protocols.py unseen-drive --camvid CAMVID --out runs/unseen-drive/data
+    iccld compare benchmarks/carla-camvid.toml --out runs/unseen-drive ...    # with the --data options that this prints
 
 CamVid's `val` (one bright drive, 0016E5) has its sister frames among the 367 training images, so it cannot tell how a
 model does on a drive that it was not adapted to. The protocols here split CamVid by drive. They read the SegNet
-layout, prepare what they need once under OUT/data with the program's own command, and find it there the next time.
+layout, prepare what they need once under OUT with the program's own command, and find it there the next time.
 """
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -123,3 +126,32 @@ def _prepare(camvid: Path, drives: tuple[str, ...], out: Path) -> Path:
     with open(out / f"{name}.log", "a", encoding="utf-8") as log:
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
     return out / name
+
+
+def options(found: Prepared, evaluations: tuple[str, ...] = ("val", "test")) -> list[str]:
+    """The options of `iccld compare` that stand for a protocol: its sets, and the evaluations that it has.
+
+    Raises:
+        SystemExit: It adapts to other footage than CamVid; that is a change of [training] in the TOML file.
+    """
+    if found.targets != [found.scored]:
+        sys.exit(f"name {', '.join(map(str, found.targets))} as target in [training], and camvid = {found.scored}")
+    judge = next(iter(found.judges.values()), None)
+    given = ["--data", f"camvid={found.scored}", *(["--data", f"judge={judge}"] if judge else [])]
+    return [*given, "--evaluations", ",".join([*evaluations, *(["judge"] if judge else [])])]
+
+
+def main() -> None:
+    """Prepare a protocol's sets and print the options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument("--camvid", type=Path, required=True, help="CamVid in the SegNet layout.")
+    parser.add_argument("--footage", type=Path, nargs="+", default=[], help="Prepared target of `leave-out`.")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    print(shlex.join(options(prepare(given.protocol, given.camvid, given.footage, given.out))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Accuracy rows with `small`: CARLA and the town to CamVid, through benchmarks/ablation.py, as long as the time allows.
+"""Accuracy rows with `small`: CARLA and the town to CamVid, through `iccld compare`, as long as the time allows.
 
 Steps are chosen once, from the speed of the same trainings side by side, and kept for all rows: rows of different
 lengths could not be compared.
@@ -17,7 +17,7 @@ from setting import Setting
 
 FIRST = ("source-only", "stage1")
 SECOND = ("stage1-continued", "stage2")
-TEN = "road,sidewalk,building,fence,pole,traffic sign,vegetation,sky,person,car"
+ROWS = "benchmarks/carla-camvid.toml"
 _ADV_SHARE = 0.25  # steps of stage 2 to those of stage 1, as in the recorded rows (300 of 1,200)
 _PROBE = 120  # steps whose second half is timed
 _SAVING = 25  # seconds kept for what is running to save
@@ -101,7 +101,7 @@ def _rows(
     if status is None:
         results.say(f"{piece}: time was up; run again with the same --work to go on")
     elif status:
-        raise RuntimeError(f"ablation.py ended with {status}: {said.strip()[-600:]}")
+        raise RuntimeError(f"iccld compare ended with {status}: {said.strip()[-600:]}")
 
 
 def _ablate(
@@ -117,9 +117,12 @@ def _ablate(
         return None, ""
     sources, target = setting.data()
     seeds = range(jobs) if probe else setting.seeds
-    command = [sys.executable, "benchmarks/ablation.py", "--source", *map(str, sources), "--target", str(target)]
-    command += ["--out", str(out), "--rows", *rows, "--seeds", *map(str, seeds), "--plain"]
-    command += [] if probe else ["--test"]
+    command = [sys.executable, "-m", "iccld_cli", "compare", _file(setting, sources), "--out", str(out), "--no-measure"]
+    command += [
+        part for name, path in zip(_names(sources), sources, strict=True) for part in ("--data", f"{name}={path}")
+    ]
+    command += ["--data", f"camvid={target}", "--rows", ",".join(rows), "--seeds", ",".join(map(str, seeds))]
+    command += ["--evaluations", "val" if probe else "val,test"]
     command += ["--seg-iterations", str(iterations), "--adv-iterations", str(_adv(iterations)), "--jobs", str(jobs)]
     command += ["--device", setting.device]
     command += ["--encoder", setting.encoder] if setting.encoder else []
@@ -135,16 +138,31 @@ def _ablate(
         ]
     else:
         sets += ["data.crop=[480,352]"]
-        command += ["--classes", TEN] if target.name == "camvid" else []
     command += [part for value in sets for part in ("--set", value)]
     # A thread a training: the processors are for the loaders.
     return call(command, deadline.left() - _SAVING, setting.work / f"{out.name}.log", OMP_NUM_THREADS="1")
 
 
-def _collected(out: Path) -> dict[str, Any]:
-    import ablation  # benchmarks/ablation.py
+def _names(sources: list[Path]) -> list[str]:
+    """Names of the sets in the TOML file; where there is no CARLA, the game look stands alone."""
+    return ["carla", "town-camera", "town-game"] if len(sources) == 3 else ["town-game"]
 
-    return ablation.collect(out)
+
+def _file(setting: Setting, sources: list[Path]) -> str:
+    """The rows, with these sources."""
+    if len(sources) == 3:
+        return ROWS
+    text = (setting.root / ROWS).read_text(encoding="utf-8")
+    own = setting.work / "accuracy.toml"
+    own.write_text(text.replace('source = ["carla", "town-camera", "town-game"]', 'source = ["town-game"]'), "utf-8")
+    return str(own)
+
+
+def _collected(out: Path) -> dict[str, Any]:
+    sys.path.insert(0, "benchmarks")
+    from agreement import by_row
+
+    return by_row(json.loads((out / "results.json").read_text(encoding="utf-8")))
 
 
 def _steps(row: dict[str, Any], iterations: int) -> int:
