@@ -8,6 +8,7 @@ OUT/<row>/seed<N>/       a run folder of adapt-seg and adapt-adv, with
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -268,16 +269,21 @@ class Plan:
             if _CONFIG in key and (key not in was or key not in now):
                 continue  # a configuration key that the version which began the cell did not have
             if was.get(key) != now.get(key):
-                found.append(f"{key.replace(_CONFIG, '.')} was {_short(was.get(key))}, is {_short(now.get(key))}")
+                found.append(f"{key.replace(_CONFIG, ': ')} was {_short(was.get(key))}, is {_short(now.get(key))}")
         start = self.start(cell)
         sha256 = before.get("start")
-        if start is not None and sha256 is not None and start.is_file() and identity(start) != sha256:
-            found.append(f"{cell.row.parent} is another model now")
+        if start is not None and sha256 is not None and start.is_file():
+            with contextlib.suppress(IccldError):  # a damaged one is told where it is needed
+                if identity(start) != sha256:
+                    found.append(f"{cell.row.parent} is another model now")
         return found
 
     def done(self, cell: Cell) -> bool:
-        """Whether a cell needs nothing more."""
-        return self.next_task(cell) is None
+        """Whether a cell needs nothing more; one whose files cannot be read does, and will be told as failed."""
+        try:
+            return self.next_task(cell) is None
+        except IccldError:
+            return False
 
     def trained(self, cell: Cell) -> bool:
         """Whether a cell's model file is there."""
@@ -312,7 +318,10 @@ class Plan:
         model = self.model(cell)
         if not model.is_file():
             return list(self.comparison.evaluation)
-        sha256 = identity(model)
+        try:
+            sha256 = identity(model)
+        except IccldError:  # damaged, which its scoring will say
+            return list(self.comparison.evaluation)
         return [e for e in self.comparison.evaluation if not self._is_scored(cell, e, sha256)]
 
     def _is_scored(self, cell: Cell, evaluation: EvaluationSpec, sha256: str) -> bool:

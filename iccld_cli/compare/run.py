@@ -201,7 +201,11 @@ def _row_plan(plan: Plan, rates: Rates, cells: Sequence[Cell]) -> str:
     states, row = [], cells[0].row
     for cell in cells:
         seed = "" if cell.seed is None else f"seed {cell.seed} "
-        task = plan.next_task(cell)
+        try:
+            task = plan.next_task(cell)
+        except IccldError as error:
+            states.append(f"{seed}cannot go on: {error}")
+            continue
         if task is None:
             states.append(f"{seed}done")
         elif task.kind == "score":
