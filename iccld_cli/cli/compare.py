@@ -21,20 +21,37 @@ def compare(
     data: Annotated[
         list[str] | None, typer.Option(metavar="SET=DIR", help="Folder of a set of the file; repeatable.")
     ] = None,
-    gta5: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the set gta5, raw or prepared.")] = None,
-    synthia: Annotated[Path | None, typer.Option(metavar="DIR", help="The same of synthia.")] = None,
-    cityscapes: Annotated[Path | None, typer.Option(metavar="DIR", help="The same of cityscapes.")] = None,
+    gta5: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel="Data", help="Folder of the set gta5, raw or prepared."),
+    ] = None,
+    synthia: Annotated[
+        Path | None, typer.Option(metavar="DIR", rich_help_panel="Data", help="The same of synthia.")
+    ] = None,
+    cityscapes: Annotated[
+        Path | None, typer.Option(metavar="DIR", rich_help_panel="Data", help="The same of cityscapes.")
+    ] = None,
     rows: Annotated[
-        str | None, typer.Option(metavar="ROW,ROW", help="These rows alone, with those that they start from.")
+        str | None,
+        typer.Option(
+            metavar="ROW,ROW", rich_help_panel="Training", help="These rows alone, with those that they start from."
+        ),
     ] = None,
     evaluations: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="These evaluations alone, such as val.")
+        str | None,
+        typer.Option(metavar="NAME,NAME", rich_help_panel="Data", help="These evaluations alone, such as val."),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds, in place of the file's.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N", rich_help_panel="Training", help="Seeds, in place of the file's.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of every row that starts from no model.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder of every such row.")] = None,
-    seg_iterations: Annotated[int | None, typer.Option(min=1, help="Steps of stage 1.")] = None,
-    adv_iterations: Annotated[int | None, typer.Option(min=1, help="Steps of stage 2.")] = None,
+    seg_iterations: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel="Training", help="Steps of stage 1.")
+    ] = None,
+    adv_iterations: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel="Training", help="Steps of stage 2.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A configuration value for every training; rows go before it."),
@@ -43,17 +60,27 @@ def compare(
     device: Annotated[
         str, typer.Option(metavar="DEVICE,...", help="auto, cpu, cuda, cuda:N; jobs share several in turn.")
     ] = "auto",
-    jobs: Annotated[int, typer.Option(min=1, max=256, help="Trainings and evaluations side by side.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, rich_help_panel="Machine", help="Trainings and evaluations side by side.")
+    ] = 1,
     redo: Annotated[
-        str | None, typer.Option(metavar="ROW,ROW", help="Do these rows anew; what is there is kept aside.")
+        str | None,
+        typer.Option(
+            metavar="ROW,ROW", rich_help_panel="Training", help="Do these rows anew; what is there is kept aside."
+        ),
     ] = None,
     no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Take no steps beforehand to tell how long it takes.")
+        bool,
+        typer.Option(
+            "--no-measure", rich_help_panel="Training", help="Take no steps beforehand to tell how long it takes."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what is left and how long it takes, and stop.")
     ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List rows and their commands, and stop.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", rich_help_panel="Results", help="List rows and their commands, and stop.")
+    ] = False,
 ) -> None:
     """Train and score the rows of a TOML file over seeds, and set them beside each other in tables and a page.
 
@@ -98,13 +125,15 @@ def compare(
         return
     from rich.table import Table
 
-    head, body = result_lines(found)
+    head, body, lines = result_lines(found)
     table = Table(title=shown(found["title"]))
     for number, name in enumerate(head):
         table.add_column(shown(name), justify="right" if number else "left", overflow="fold")
     for row in body:
         table.add_row(*map(shown, row))
     console.print(table)
+    for line in lines:
+        say(shown(line))
     say(f"wrote table.md, table.tex, table.csv and results.json to {options.out}; open {options.out / PAGE_NAME}")
 
 

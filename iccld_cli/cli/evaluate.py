@@ -181,7 +181,9 @@ def _without_labels(
                     contest.model(number), dataset, frames, contest.sampling(number), pixels, batch_size, progress
                 )
             with progress_bar(f"follow {dataset.info.name}/{split} {name}".rstrip(), "pairs") as progress:
-                flow = flow_consistency(contest.model(number), dataset, split, contest.sampling(number), progress)
+                flow = flow_consistency(
+                    contest.model(number), dataset, split, contest.sampling(number), progress, limit
+                )
             seen = replace(seen, flow=flow)
             facts = {"file": str(contest.files[number]), "sha256": contest.model(number).header.sha256}
             found.append({**seen.to_json(), "model": facts, "data_digest": dataset.digest})

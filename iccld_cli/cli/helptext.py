@@ -42,6 +42,10 @@ EXAMPLES = {
     "adapt-seg": ["adapt-seg --source data/gta5 --target data/cityscapes --preset base --out runs/a"],
     "adapt-adv": ["adapt-adv --ckpt runs/a/stage1.safetensors"],
     "config": ["config optim.lr"],
+    "compare": [
+        "compare gta5-cityscapes --gta5 /data/gta5 --cityscapes /data/cityscapes --device cuda",
+        "compare rows.toml --out table --rows stage1,stage2 --seeds 0,1,2 --jobs 2 --dry-run",
+    ],
     "evaluate": [
         "evaluate --ckpt runs/a/stage2.safetensors --data data/cityscapes --report scores.html",
         "evaluate --ckpt a.safetensors --ckpt b.safetensors --data data/camvid --steps 0,1 --by drive",

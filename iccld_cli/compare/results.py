@@ -81,7 +81,8 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Everything that the tables show, in percent."""
         plan, comparison = self.plan, self.plan.comparison
-        rows = list(dict.fromkeys(cell.row.name for cell in plan.cells))
+        there = {cell.row.name for cell in plan.cells}
+        rows = [row.name for row in comparison.row if row.name in there]
         base = comparison.base if comparison.base in rows else None
         columns = [column for evaluation in comparison.evaluation for column in self._columns_of(evaluation)]
         return {

@@ -25,7 +25,7 @@ from iccld_cli.compare.rates import Estimate, Rates
 from iccld_cli.compare.results import Results
 from iccld_cli.compare.sets import Sets, used_sets
 from iccld_cli.compare.spec import read_comparison, with_evaluations, with_needed
-from iccld_cli.compare.tables import csv_text, latex, main_table, markdown
+from iccld_cli.compare.tables import QUOTED, csv_text, latex, main_table, markdown, note
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.files import write_json, write_text
 from iccld_cli.names import shown
@@ -184,9 +184,10 @@ def _tell_plan(plan: Plan, rates: Rates, options: CompareOptions, console: Conso
     left = [cell for cell in plan.cells if not plan.done(cell)]
     done = len(plan.cells) - len(left)
     console.print(f"{len(plan.cells)} cells (row x seed), {done} done", soft_wrap=True)
-    for row in dict.fromkeys(cell.row.name for cell in plan.cells):
-        cells = [cell for cell in plan.cells if cell.row.name == row]
-        console.print(shown(f"  {row}: {_row_plan(plan, rates, cells)}"), soft_wrap=True)
+    for row in plan.comparison.row:
+        cells = [cell for cell in plan.cells if cell.row.name == row.name]
+        if cells:
+            console.print(shown(f"  {row.name}: {_row_plan(plan, rates, cells)}"), soft_wrap=True)
     for name, path in plan.sets.waiting.items():
         console.print(shown(f"  set {name} is prepared first, from {path}"), soft_wrap=True)
     if plan.sets.waiting:
@@ -292,7 +293,11 @@ class _Teller:
             self._written = time.monotonic()
 
 
-def result_lines(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The main table for the terminal: (head, rows), quoted rows last."""
+def result_lines(found: dict[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:
+    """The main table for the terminal: head, rows with quoted ones last, and what those are, a line a source."""
     head, ours, others = main_table(found)
-    return head, [*ours, *others]
+    by_source: dict[str, list[str]] = {}
+    for row in found["published"]:
+        by_source.setdefault(row["source"], []).append(row["title"])
+    lines = [f"{QUOTED}: {', '.join(titles)} ({source})" for source, titles in by_source.items()]
+    return head, [*ours, *([*row[:-1], "published"] for row in others)], [note(found), *lines]

@@ -76,6 +76,7 @@ def flow_consistency(
     split: str,
     sampling: Sampling | None = None,
     progress: Callable[[int, int], None] | None = None,
+    most: int | None = None,
 ) -> FlowConsistency:
     """Compare the answers for neighbouring frames of a video; labels are not read.
 
@@ -85,6 +86,7 @@ def flow_consistency(
         split: Its split.
         sampling: How the model answers.
         progress: Called with (pairs done, pairs in all).
+        most: Pairs that are compared at most, where that is less than `MOST_PAIRS`.
 
     Raises:
         IccldError: A frame cannot be read, or the model cannot do what is asked.
@@ -92,7 +94,7 @@ def flow_consistency(
     found = neighbours(dataset, split)
     if isinstance(found, str):
         return FlowConsistency(why=found)
-    pairs = evenly(found, MOST_PAIRS)
+    pairs = evenly(found, min(most or MOST_PAIRS, MOST_PAIRS))
     matrix = ConfusionMatrix(len(model.header.label_space))
     visible, same, counted, compared = 0.0, 0, 0, 0
     seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}

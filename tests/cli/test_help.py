@@ -15,7 +15,7 @@ from iccld_cli.inference.model import BACKENDS
 from iccld_cli.inference.outputs import KINDS
 
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "av", "matplotlib", "jinja2")
-COMMANDS = ("prepare", "adapt-seg", "adapt-adv", "config", "evaluate", "predict", "export", "doctor")
+COMMANDS = ("prepare", "adapt-seg", "adapt-adv", "config", "compare", "evaluate", "predict", "export", "doctor")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"]])
