@@ -38,7 +38,11 @@ def main() -> None:
     files = {title: Path(file) for title, _, file in (text.partition("=") for text in args.models)}
     if args.demo is not None:
         args.data = args.demo / "data" / "virtual-camera"
-        files = {TITLES[stage].lower(): args.demo / "runs" / run / FILE_NAMES[stage] for stage, run in RUNS.items()}
+        files = {
+            TITLES[stage].lower(): args.demo / "runs" / run / FILE_NAMES[stage]
+            for stage, run in RUNS.items()
+            if stage != "labelled"
+        }
         source = PreparedDataset(args.demo / "data" / "virtual-game")
         labelled = [source.frames("train")[i] for i in args.frames]
         columns["virtual source (labelled)"] = [
