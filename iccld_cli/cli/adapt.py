@@ -35,8 +35,8 @@ def adapt(
     """Adapt a model to your own footage, without labels and without a network.
 
     Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
-    the start, the adapted model or their average, the adapted one unless it has broken; DIR/index.html shows before and after. The
-    same command again goes on where it stopped.
+    the start, the adapted model or their average: the adapted one unless it has broken. DIR/index.html shows before and
+    after. The same command again goes on where it stopped.
     """
     from iccld_cli.footage.options import FootageOptions
     from iccld_cli.footage.page import PAGE_NAME

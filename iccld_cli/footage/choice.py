@@ -18,8 +18,8 @@ from iccld_cli.inference.labelfree import look
 from iccld_cli.inference.model import load_model
 
 TOLERATED = 0.03
-"""How much lower a score without labels may be than the start's before the start is kept: between the falls of runs that
-gained (at most 0.02) and of those that lost (at least 0.047) in benchmarks/RESULTS.md."""
+"""How much lower than the start's a score without labels may be: between the falls of runs that gained (at most 0.025)
+and of those that lost (at least 0.047) in benchmarks/RESULTS.md."""
 
 JUDGED_FRAMES = 60
 """Frames that candidates are judged and compared on."""
@@ -75,9 +75,9 @@ def judge(
 def choice(judged: Mapping[str, Judged]) -> str:
     """Which candidate is kept.
 
-    With labels, the one with the best score, the start where nothing is above it. Without, the adapted model, unless its
-    score without labels is far lower than the start's; then the average, under the same condition; else the start. That
-    tells a model that has broken from one that works, and not which of two good ones is better
+    With labels, the one with the best score, the start where nothing is above it. Without, the adapted model, unless
+    its score without labels is far lower than the start's; then the average, under the same condition; else the start.
+    That tells a model that has broken from one that works, and not which of two good ones is better
     (`benchmarks/RESULTS.md`).
     """
     if by_labels(judged):
