@@ -14,7 +14,6 @@ import torch
 from torchmetrics.functional.regression import spearman_corrcoef
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-ablation = importlib.import_module("ablation")
 agreement = importlib.import_module("agreement")
 protocols = importlib.import_module("protocols")
 
@@ -95,17 +94,33 @@ def test_judges_are_kept_by_rows_and_correlation():
     assert agreement.scores(two, "a:val+b:val")["row0"] == 41
 
 
-def test_what_a_training_took_is_added_up(tmp_path):
-    work = [sys.executable, "-c", "sum(range(10**6))", "--iterations", "7"]
-    ablation.account(work, tmp_path)
-    with pytest.raises(ablation.subprocess.CalledProcessError):
-        ablation.account([sys.executable, "-c", "raise SystemExit(3)", "--iterations", "7"], tmp_path)
-    ablation.account(work, tmp_path)
-    found = ablation.compute(tmp_path)
-    assert found["steps"] == 7 and found["unknown_parts"] == 1
-    assert len(json.loads((tmp_path / "compute.json").read_text())["parts"]) == 3
+def test_judges_read_what_compare_writes(tmp_path):
+    rows = [
+        {
+            "name": f"row{number}",
+            "title": f"Row {number}",
+            "columns": {
+                name: {"seeds": [0], "mean": 40.0 + number, "std": None} for name in ("val", "judge", "test")
+            },
+            "compute": [{"seed": 0, "steps": {"seg": 400, "adv": 100}, "seconds": 300.0, "cpu_seconds": 240.0}],
+        }
+        for number in range(9)
+    ]  # fmt: skip
+    rows[0]["columns"]["val"]["mean"] = None
+    (tmp_path / "results.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    found = agreement._read(tmp_path)
+    assert "val" not in found["row0"]["evaluations"] and found["row8"]["evaluations"]["test"]["miou"] == [48.0, 0.0]
+    assert "| Row 8 | 48.0 | 48.0 | 500 | 5 (4) |" in agreement.rows_table({"a": found}, ["a:judge", "a:test"], set())
+    assert agreement.judges_table({"a": found}, ["a:judge"], "a:test", set(), 0.5).splitlines()[2].endswith("| yes |")
 
 
-def test_rows_keep_the_order_asked_for_behind_their_parents():
-    names = [row.name for row in ablation.with_parents(["stage1-first", "stage2", "source-only"])]
-    assert names == ["stage1-first", "stage1", "stage2", "source-only"]
+def test_a_protocol_names_its_sets_for_compare(tmp_path):
+    seen = protocols.Prepared([tmp_path / "dark"], tmp_path / "dark", {"unseen": tmp_path / "bright"})
+    given = protocols.options(seen)
+    assert given == [
+        "--data", f"camvid={tmp_path / 'dark'}", "--data", f"judge={tmp_path / 'bright'}",
+        "--evaluations", "val,test,judge",
+    ]  # fmt: skip
+    assert protocols.options(protocols.Prepared([tmp_path], tmp_path, {}))[-1] == "val,test"
+    with pytest.raises(SystemExit, match="as target in"):
+        protocols.options(protocols.Prepared([tmp_path / "footage"], tmp_path, {}))

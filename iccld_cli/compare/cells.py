@@ -23,7 +23,6 @@ from iccld_cli.compare.options import CompareOptions
 from iccld_cli.compare.sets import Sets
 from iccld_cli.compare.spec import Comparison, EvaluationSpec, RowSpec, StageSpec
 from iccld_cli.config import Config, load_config
-from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
 from iccld_cli.header import FILE_NAMES, read_header
@@ -101,6 +100,7 @@ class Plan:
         self.cells: list[Cell] = []
         self._models: dict[str, Path] = {}
         self._configs: dict[tuple[str, str], Config] = {}
+        self._images: dict[str, int] = {}
         by_key: dict[tuple[str, int | None], Cell] = {}
         for row in rows:
             if row.model is not None:
@@ -418,8 +418,10 @@ class Plan:
         Raises:
             IccldError: The split is missing or has no labels.
         """
-        dataset: PreparedDataset = self.sets.opened[evaluation.set]
-        return len(labelled_frames(dataset, evaluation.split, evaluation.limit))
+        if evaluation.name not in self._images:
+            dataset = self.sets.opened[evaluation.set]
+            self._images[evaluation.name] = len(labelled_frames(dataset, evaluation.split, evaluation.limit))
+        return self._images[evaluation.name]
 
 
 _FREE = (

@@ -88,13 +88,18 @@ class Rates:
             found = None
         self._known: dict[str, Any] = found if isinstance(found, dict) else {}
         self.failed: dict[str, str] = {}
+        self._keys: dict[tuple[str, str], str] = {}
 
     def key(self, cell: Cell, stage: str) -> str:
-        """What trainings of one rate have in common."""
+        """What trainings of one rate have in common; the same for all seeds of a row."""
+        if (cell.row.name, stage) in self._keys:
+            return self._keys[cell.row.name, stage]
         facts = self.plan.facts(cell)[stage]
         tree = {name: {k: v for k, v in part.items() if k not in _NO_MATTER} if isinstance(part, dict) else part
                 for name, part in facts["config"].items()}  # fmt: skip
-        return json.dumps([stage, self.device, facts["source_only"], tree], sort_keys=True)
+        found = json.dumps([stage, self.device, facts["source_only"], tree], sort_keys=True)
+        self._keys[cell.row.name, stage] = found
+        return found
 
     def training(self, cell: Cell, stage: str) -> Rate | None:
         """The rate of a training, None where it is not known."""
@@ -125,6 +130,8 @@ class Rates:
         return self._stored(key)
 
     def _scoring_key(self, cell: Cell, evaluation: EvaluationSpec) -> str:
+        if (cell.row.name, f"score {evaluation.name}") in self._keys:
+            return self._keys[cell.row.name, f"score {evaluation.name}"]
         trained = cell
         while trained.row.model_of is not None and trained.needs is not None:
             trained = trained.needs
@@ -134,7 +141,9 @@ class Rates:
             config = self.plan.config(trained.row, "adv" if "adv" in stages else "seg")
             kind = [*stages, json.dumps(config.model.model_dump(mode="json"))]
         sampling = cell.row.sampling.model_dump(mode="json")
-        return json.dumps(["score", self.device, evaluation.set, evaluation.split, kind, sampling], sort_keys=True)
+        found = json.dumps(["score", self.device, evaluation.set, evaluation.split, kind, sampling], sort_keys=True)
+        self._keys[cell.row.name, f"score {evaluation.name}"] = found
+        return found
 
     def _stored(self, key: str) -> Rate | None:
         try:

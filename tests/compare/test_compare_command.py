@@ -100,8 +100,13 @@ def test_a_row_that_fails_is_named_and_the_others_stand(iccld, raw, out):
 def test_synthia_is_scored_over_sixteen_and_thirteen_classes(iccld, raw, tmp_path):
     sets = ("--synthia", raw / "synthia", "--cityscapes", raw / "cityscapes")
     given = ("compare", "synthia-cityscapes", *sets, "--out", tmp_path / "out", *SMALL, "--rows", "source-only")
-    status, said, error = iccld(*given, "--no-measure")
+    status, said, error = iccld(*given)
     assert status == 0, error + said
+    assert "to be trained; seg 3 steps of " in said and "(measured)" in said  # a few steps were taken first
+    assert (
+        "left: 1 trainings, 3 steps, 1 scores" in said and "one after the other" in said and "GiB free on cpu" in said
+    )
+    assert [path.name for path in (tmp_path / "out/.compare").iterdir()] == ["rates.json"]
     found = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
     assert [(c["name"], len(c["classes"])) for c in found["columns"]] == [("val 16", 16), ("val 13", 13)]
     knows = json.loads((tmp_path / "out/source-only/seed0/score-val.json").read_text(encoding="utf-8"))["knows"]
