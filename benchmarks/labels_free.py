@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 SIGNALS = ("score", "confidence", "agreement_iou", "agreement_mirrored", "agreement_scaled", "shift")
+FLOW = ("flow agreement", "flow iou")  # of a video whose frames follow each other closely, labelled ones among them
 
 
 def main() -> None:
@@ -24,16 +25,23 @@ def main() -> None:
     files = parser.parse_args()
     true, free = (json.loads(path.read_text(encoding="utf-8"))["runs"] for path in (files.true, files.free))
     assert [run["model"]["sha256"] for run in true] == [run["model"]["sha256"] for run in free]
-    print("| model | mIoU | " + " | ".join(SIGNALS) + " |\n|---|" + "---|" * (1 + len(SIGNALS)))
+    signals = SIGNALS + (FLOW if all(value(run, FLOW[0]) is not None for run in free) else ())
+    print("| model | mIoU | " + " | ".join(signals) + " |\n|---|" + "---|" * (1 + len(signals)))
     for known, run in sorted(zip(true, free, strict=True), key=lambda pair: -pair[0]["miou"]):
         path = Path(run["model"]["file"])
-        cells = [f"{run[key]:.3f}" if key == "shift" else f"{run[key]:.1f}" for key in SIGNALS]
+        cells = [f"{value(run, key):.3f}" if key == "shift" else f"{value(run, key):.1f}" for key in signals]
         print(f"| {path.parent.name}/{path.stem} | {known['miou']:.1f} | " + " | ".join(cells) + " |")
     miou = np.array([run["miou"] for run in true])
-    for key in SIGNALS:
-        values = np.array([run[key] for run in free]) * (-1 if key == "shift" else 1)
+    for key in signals:
+        values = np.array([value(run, key) for run in free]) * (-1 if key == "shift" else 1)
         others = [spearman(np.delete(miou, i), np.delete(values, i)) for i in range(len(miou))]
         print(f"{key}: {spearman(miou, values):.2f}, leaving one out {min(others):.2f} to {max(others):.2f}")
+
+
+def value(run: dict, key: str) -> float | None:
+    """A signal of a run; None where it was left out."""
+    section, _, name = key.partition(" ")
+    return run[key] if not name else (run.get(section) or {}).get(name)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:

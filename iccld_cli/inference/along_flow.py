@@ -32,6 +32,9 @@ MOST_PAIRS = 64
 MOST_SECONDS = 0.2
 """Time between two frames from which nothing is compared: at 15 m/s, 3 m of road."""
 
+CLOSE = 10
+"""Frames a second that are advised."""
+
 VISIBLE = 0.6
 """Share of a frame's pixels that must count. On a highway clip (docs/evaluating.md) 0.81 do after one frame of 25 a
 second, 0.65 after three, 0.49 after half a second."""
@@ -159,7 +162,7 @@ def neighbours(dataset: PreparedDataset, split: str) -> list[tuple[Frame, Frame]
     apart = Counter(step for step, *_ in pairs).most_common(1)[0][0]
     seconds = _seconds_apart(dataset)
     if apart > 1 and seconds is not None and seconds > MOST_SECONDS:
-        return f"the frames are {seconds:g} s apart; prepare the video with --fps {round(1 / MOST_SECONDS)} or more"
+        return f"the frames are {seconds:g} s apart; prepare the video with --fps {CLOSE} or more"
     return [(one, other) for step, one, other in pairs if step == apart]
 
 

@@ -83,7 +83,7 @@ def test_the_flow_finds_where_a_place_was_and_what_came_into_view():
 
 def test_frames_too_far_apart_are_left_out_by_what_the_index_or_the_pictures_say(tmp_path, header):
     told = flow_consistency(ByColour(header), make_clip(tmp_path / "slow", range(0, 40, 12), fps=2.0), "train")
-    assert told.why == "the frames are 0.5 s apart; prepare the video with --fps 5 or more"
+    assert told.why == "the frames are 0.5 s apart; prepare the video with --fps 10 or more"
     assert told.to_json()["agreement"] is None
     apart = flow_consistency(ByColour(header), make_clip(tmp_path / "far", range(0, 80, 40)), "train")
     assert apart.why == (
