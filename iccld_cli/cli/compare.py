@@ -54,7 +54,9 @@ def compare(
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A configuration value for every training; rows go before it."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A configuration value for every training; what a row says itself wins."
+        ),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     device: Annotated[

@@ -110,7 +110,8 @@ def list_rows(options: CompareOptions) -> list[tuple[str, list[str]]]:
     """
     comparison = with_evaluations(read_comparison(options.file), options.evaluations)
     rows = with_needed(comparison, options.rows)
-    plan = Plan(comparison, rows, Sets(comparison, used_sets(comparison, rows), options), options)
+    sets = Sets(comparison, used_sets(comparison, rows), options, listing=True)
+    plan = Plan(comparison, rows, sets, options)
     found, seen = [], set[str]()
     for cell in plan.cells:
         if cell.row.name in seen:

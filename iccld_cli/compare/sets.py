@@ -35,8 +35,16 @@ class Sets:
         waiting: Name -> raw folder that still has to be prepared.
     """
 
-    def __init__(self, comparison: Comparison, names: Iterable[str], options: CompareOptions) -> None:
+    def __init__(
+        self, comparison: Comparison, names: Iterable[str], options: CompareOptions, listing: bool = False
+    ) -> None:
         """Find the sets.
+
+        Args:
+            comparison: What the file says.
+            names: Of the sets that are used.
+            options: Folders in place of the file's.
+            listing: Whether the commands are only listed, so that a set may stay a name in them.
 
         Raises:
             IccldError: A set is not there, or is not what the file says.
@@ -48,11 +56,14 @@ class Sets:
         self.waiting: dict[str, Path] = {}
         self._options, self._specs = options, {name: _spec(comparison.sets[name]) for name in names}
         missing = [name for name, spec in self._specs.items() if spec.path is None and name not in options.data]
-        if missing:
+        if missing and not listing:
             how = " ".join(f"--{name} DIR" if name in SHORT else f"--data {name}=DIR" for name in missing)
             raise IccldError(f"the folder of set {', '.join(missing)} is not known", f"give {how}")
         for name, spec in self._specs.items():
             path = options.data.get(name)
+            if name in missing:
+                self.waiting[name] = Path(name.upper())
+                continue
             if path is None:
                 path = options.file.parent / (spec.path or "")
             prepared = path if (path / INFO_NAME).is_file() else options.out / DATA / name

@@ -111,6 +111,8 @@ def test_missing_sets_are_named_with_their_option(options, tmp_path):
         plan_of(options)
     with pytest.raises(IccldError, match=r"set gta5: nothing at .*: give the folder of gta5, raw or prepared"):
         plan_of(replace(options, data={"gta5": tmp_path / "no", "other": tmp_path}))
+    listed = dict(list_rows(options))
+    assert "--source GTA5 --source OTHER" in listed["stage1: stage 1"][0]  # a list of commands needs no data
     with pytest.raises(IccldError, match="has no set 'camra': did you mean 'camera'"):
         plan_of(replace(options, data={"camra": tmp_path}))
 
