@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from iccld_cli.compare.options import CompareOptions
+from iccld_cli.compare.scorefiles import read_score, score_path
 from iccld_cli.compare.sets import Sets
 from iccld_cli.compare.spec import Comparison, EvaluationSpec, RowSpec, StageSpec
 from iccld_cli.config import Config, load_config
@@ -325,14 +326,8 @@ class Plan:
         return [e for e in self.comparison.evaluation if not self._is_scored(cell, e, sha256)]
 
     def _is_scored(self, cell: Cell, evaluation: EvaluationSpec, sha256: str) -> bool:
-        path = score_path(cell.folder, evaluation)
-        try:
-            found = read_json(path)
-            return bool(found["facts"] == {**self.score_facts(cell, evaluation), "model": sha256}) and (
-                path.with_suffix(".safetensors").is_file()
-            )
-        except (ReadError, KeyError, TypeError):
-            return False
+        found = read_score(score_path(cell.folder, evaluation))
+        return found is not None and found[0]["facts"] == {**self.score_facts(cell, evaluation), "model": sha256}
 
     def score_facts(self, cell: Cell, evaluation: EvaluationSpec) -> dict[str, Any]:
         """What a score depends on, besides the model."""
@@ -441,11 +436,6 @@ def identity(model: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def score_path(folder: Path, evaluation: EvaluationSpec) -> Path:
-    """The JSON of a score; its counts lie beside it."""
-    return folder / f"score-{evaluation.name}.json"
 
 
 def _assignments(spec: StageSpec, options: CompareOptions) -> list[str]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iccld_cli.compare.cells import Cell, Plan, Task, score_path
+from iccld_cli.compare.cells import Cell, Plan, Task
 from iccld_cli.compare.jobs import launch
+from iccld_cli.compare.scorefiles import read_score, score_path
 from iccld_cli.compare.spec import EvaluationSpec
 from iccld_cli.config import Config
 from iccld_cli.errors import IccldError
@@ -123,10 +124,9 @@ class Rates:
         key = self._scoring_key(cell, evaluation)
         for other in self.plan.cells:
             if self._scoring_key(other, evaluation) == key:
-                try:
-                    return Rate(float(read_json(score_path(other.folder, evaluation))["wall"]), None, "done")
-                except (ReadError, KeyError, TypeError, ValueError):
-                    continue
+                found = read_score(score_path(other.folder, evaluation))
+                if found is not None and isinstance(found[0].get("wall"), int | float):
+                    return Rate(float(found[0]["wall"]), None, "done")
         return self._stored(key)
 
     def _scoring_key(self, cell: Cell, evaluation: EvaluationSpec) -> str:

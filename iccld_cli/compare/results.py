@@ -13,21 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from iccld_cli.compare.cells import Cell, Plan, score_path
+from iccld_cli.compare.cells import Cell, Plan
 from iccld_cli.compare.rates import peak_memory
+from iccld_cli.compare.scorefiles import read_score, score_path
 from iccld_cli.compare.spec import EvaluationSpec
-from iccld_cli.errors import IccldError
 from iccld_cli.metrics.bootstrap import LEVEL, RESAMPLES, SEED, interval, mean_of_classes, resampled_iou
 from iccld_cli.metrics.confusion import ConfusionMatrix, scores_from
-from iccld_cli.reading import ReadError, read_json
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,7 @@ class Results:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._counts: dict[Path, tuple[float, np.ndarray, dict[str, Any]]] = {}
-        self._scored: dict[tuple[Path, float, str], Scored] = {}
+        self._scored: dict[tuple[str, int | None, str], tuple[np.ndarray, Scored]] = {}
         self._columns: dict[str, Column] = {}
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +120,7 @@ class Results:
             read = self._read(cell, evaluation)
             if read is None:
                 continue
-            _, confusion, raw = read
+            raw, confusion = read
             names = raw["confusion"]["classes"]
             labelled = confusion.sum(axis=(0, 2))
             wanted = self.plan.comparison.classes_of(class_set)
@@ -135,42 +130,28 @@ class Results:
             )
         return None
 
-    def _read(self, cell: Cell, evaluation: EvaluationSpec) -> tuple[float, np.ndarray, dict[str, Any]] | None:
-        """(time, int64 (F, K, K), JSON) of a cell's score, None where there is none."""
-        path = score_path(cell.folder, evaluation)
-        try:
-            time = path.stat().st_mtime
-            if path in self._counts and self._counts[path][0] == time:
-                return self._counts[path]
-            raw = read_json(path)
-            if raw["facts"] != {**self.plan.score_facts(cell, evaluation), "model": raw["facts"]["model"]}:
-                return None  # of another state of the file, and to be scored again
-            confusion = load_file(path.with_suffix(".safetensors"))["confusion"]
-            total = len(raw["confusion"]["classes"])
-            if confusion.ndim != 3 or confusion.shape[1:] != (total, total) or len(confusion) == 0:
-                raise ValueError("shape")
-        except (FileNotFoundError, NotADirectoryError):
+    def _read(self, cell: Cell, evaluation: EvaluationSpec) -> tuple[dict[str, Any], np.ndarray] | None:
+        """JSON and int64 (F, K, K) of a cell's score; None where there is none of what the file says now."""
+        found = read_score(score_path(cell.folder, evaluation))
+        if found is None:
             return None
-        except (ReadError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise IccldError(f"{path} is damaged ({str(error)[:80]})", "remove it and run again") from None
-        except OSError as error:
-            raise IccldError(f"{path} cannot be read ({error.strerror})") from None
-        self._counts[path] = (time, confusion.astype(np.int64), raw)
-        return self._counts[path]
+        facts = {**self.plan.score_facts(cell, evaluation), "model": found[0]["facts"].get("model")}
+        return found if found[0]["facts"] == facts else None
 
     def _score(self, cell: Cell, column: Column) -> Scored | None:
         read = self._read(cell, column.evaluation)
         if read is None or not column.classes:
             return None
-        time, confusion, raw = read
-        key = (score_path(cell.folder, column.evaluation), time, column.name)
-        if key not in self._scored:
+        raw, confusion = read
+        key = (cell.row.name, cell.seed, column.name)
+        if key not in self._scored or self._scored[key][0] is not confusion:
             names = raw["confusion"]["classes"]
             ids = [names.index(name) for name in column.classes]
             counted = ids if column.evaluation.rule == "known" else list(range(len(names)))
             counts = np.stack([_class_counts(frame, ids, counted) for frame in confusion])
-            self._scored[key] = Scored(scores_from(ids, counts.sum(axis=0)).iou, resampled_iou(counts))
-        return self._scored[key]
+            own = Scored(scores_from(ids, counts.sum(axis=0)).iou, resampled_iou(counts))
+            self._scored[key] = (confusion, own)
+        return self._scored[key][1]
 
     def _row(self, name: str, base: str | None, columns: Sequence[Column]) -> dict[str, Any]:
         cells = self._cells(name)
@@ -194,7 +175,7 @@ class Results:
         if not known:
             return None
         scores = [score for _, score in known]
-        raws = [read[2] for cell, _ in known if (read := self._read(cell, column.evaluation)) is not None]
+        raws = [read[0] for cell, _ in known if (read := self._read(cell, column.evaluation)) is not None]
         own = np.mean([mean_of_classes(score.resampled) for score in scores], axis=0)
         found: dict[str, Any] = {
             "seeds": [cell.seed for cell, _ in known],

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from iccld_cli.compare.scorefiles import write_score
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.explain import explain
-from iccld_cli.files import atomic_path, write_json
 from iccld_cli.inference.evaluate import Scope, evaluate, scored_classes
 from iccld_cli.inference.model import Model, Sampling, load_model
 from iccld_cli.names import shown
@@ -71,11 +70,7 @@ def score(model: Model, sha256: str, job: dict[str, Any]) -> dict[str, Any]:
         "wall": round(wall, 6),
     }
     if job["most"] is None:
-        path = Path(job["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path.with_suffix(".safetensors")) as temporary:
-            save_file({"confusion": np.stack(counts)}, temporary)
-        write_json(path, raw)
+        write_score(Path(job["path"]), raw, np.stack(counts))
     return raw
 
 

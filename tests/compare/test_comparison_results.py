@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import shutil
-from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
@@ -13,16 +11,16 @@ import training_runs
 from factories import make_model
 from safetensors.numpy import load_file, save_file
 
-from iccld_cli.compare.cells import Plan, identity, score_path
+from iccld_cli.compare.cells import Plan, identity
 from iccld_cli.compare.options import CompareOptions
 from iccld_cli.compare.results import Results
 from iccld_cli.compare.run import write_results
+from iccld_cli.compare.scorefiles import score_path
 from iccld_cli.compare.scoring import score
 from iccld_cli.compare.sets import Sets, used_sets
 from iccld_cli.compare.spec import read_comparison, with_needed
 from iccld_cli.compare.tables import csv_text, latex, markdown
 from iccld_cli.data.prepared import PreparedDataset
-from iccld_cli.errors import IccldError
 from iccld_cli.inference.evaluate import Scope, evaluate
 from iccld_cli.inference.evaluation import difference
 from iccld_cli.inference.model import load_model
@@ -162,16 +160,31 @@ def test_an_evaluation_of_other_facts_does_not_count(plan):
         assert [evaluation.name for evaluation in plan.unscored(cell)] == ["val"]
     path.write_text(json.dumps({**raw, "facts": {**raw["facts"], "data": "0" * 64}}), encoding="utf-8")
     assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(IccldError, match=r"score-val.json is damaged .*remove it and run again"):
-        Results(plan).to_json()
     path.write_text(before, encoding="utf-8")
+    assert plan.unscored(cell) == []
+
+
+def test_damaged_scores_are_taken_again(plan):
+    cell = next(cell for cell in plan.cells if cell.row.name == "second")
+    path = score_path(cell.folder, plan.comparison.evaluation[0])
     counts = path.with_suffix(".safetensors")
-    kept = shutil.copyfile(counts, counts.with_suffix(".kept"))
-    save_file({"confusion": load_file(counts)["confusion"][:, :3]}, counts)
-    with pytest.raises(IccldError, match="is damaged"):
-        Results(plan).to_json()
-    Path(kept).rename(counts)
+    kept = {file: file.read_bytes() for file in (path, counts)}
+    confusion = load_file(counts)["confusion"]
+    moved = confusion.copy()
+    moved[0, 0, 0] += 1  # as a flipped bit does: the frames no longer add up to the JSON
+    for file, content in (
+        (path, b"{"), (path, b'{"facts": 3, "confusion": {"counts": [[]], "classes": []}}'), (counts, b"x"),
+        (counts, kept[counts][:-9]), (counts, confusion[:, :3]), (counts, moved),
+    ):  # fmt: skip
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            save_file({"confusion": np.ascontiguousarray(content)}, file)
+        assert [evaluation.name for evaluation in plan.unscored(cell)] == ["val"]
+        assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
+        for one, whole in kept.items():
+            one.write_bytes(whole)
+    assert plan.unscored(cell) == []
 
 
 def test_tables_show_ours_and_quote_others(found):
