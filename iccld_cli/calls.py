@@ -131,6 +131,7 @@ def adapt_seg(
     *,
     target: Sequence[DataSet] | DataSet = (),
     ckpt: Path | str | None = None,
+    labelled: Sequence[DataSet] | DataSet = (),
     val: DataSet | None = None,
     classes: Sequence[str] | None = None,
     source_only: bool = False,
@@ -156,6 +157,7 @@ def adapt_seg(
         out: Run folder.
         target: Target data sets; their labels are not read.
         ckpt: Model file, folder or hub id to start from.
+        labelled: Data sets of the target's domain with any labelled pixels, which are learnt too.
         val: Labelled data set whose `val` split is scored during training.
         classes: Learn these classes only.
         source_only: Train the baseline.
@@ -201,7 +203,14 @@ def adapt_seg(
         overrides={**given, **_common(batch_size, crop, seed, device), **(settings or {})},
     )
     start.check(resolved)
-    data = open_data(_folders(source), _folders(target), val=_folder(val), start=header, names=classes)
+    data = open_data(
+        _folders(source),
+        _folders(target),
+        val=_folder(val),
+        start=header,
+        names=classes,
+        labelled=_folders(labelled),
+    )
     return run(resolved, data, _options(out, resume, on_log, on_step, console), source_only, start)
 
 

@@ -227,6 +227,9 @@ class SegConfig(Section):
         "1 - 1/(horizon x steps), kept within 0.9 and 0.9999.",
     )
     mixed_weight: float = Field(1.0, ge=0, description="Weight of the loss on mixed images.")
+    labelled_weight: float = Field(
+        1.0, ge=0, description="With `--labelled`: weight of the loss on the labelled target crops of a step."
+    )
     feature_distance_weight: float = Field(
         0.0, ge=0, description="Weight of the distance to the frozen pretrained encoder (DAFormer, section 3.3)."
     )

@@ -29,8 +29,11 @@ def blocks(count, seed):
     return coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)
 
 
-def make_batch(seed=0, count=2, augment=None, target=True):
-    """A batch of `count` source and target crops of 64 x 64 pixels, a function of the seed."""
+def make_batch(seed=0, count=2, augment=None, target=True, annotated=None, groups=()):
+    """A batch of `count` source and target crops of 64 x 64 pixels, a function of the seed.
+
+    `annotated` is how many pixels of a target crop, with labels of its own, are labelled.
+    """
     generator = torch.Generator().manual_seed(seed)
     rngs = [np.random.default_rng([seed, i]) for i in range(count)]
     label = blocks(count, seed)
@@ -38,6 +41,16 @@ def make_batch(seed=0, count=2, augment=None, target=True):
     label[:, -4:] = IGNORE
     paste = np.stack([choose_classmix(row.numpy().astype(np.uint8), rng) for row, rng in zip(label, rngs, strict=True)])
     jitters = [draw_jitter(augment or AugmentConfig(), rngs) for _ in range(2)]
+    more = {}
+    if annotated:
+        true = blocks(count, seed + 2000)
+        kept = torch.rand(count, 64 * 64, generator=generator).argsort(dim=1).argsort(dim=1) < annotated
+        more = {
+            "annotated": paint(true, 0.15, generator),
+            "annotation": torch.where(kept.view(count, 64, 64), true, IGNORE),
+            "jitter_annotated": draw_jitter(augment or AugmentConfig(), rngs),
+            "groups": groups,
+        }
     return DeviceBatch(
         source=source,
         label=label,
@@ -50,4 +63,5 @@ def make_batch(seed=0, count=2, augment=None, target=True):
         jitter_mixed=jitters[1],
         rngs=rngs,
         labelled=(label != IGNORE).sum().float(),
+        **more,
     )

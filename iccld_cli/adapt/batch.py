@@ -14,6 +14,7 @@ from iccld_cli.adapt.classmix import classmix
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Batch
 from iccld_cli.data.sampling import MODEL, sample_rng
+from iccld_cli.labels import IGNORE
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class DeviceBatch:
             divides by, so that its value does not depend on how the batch is split. Scalar.
         names: Names of the frames, for messages.
         micro: Number of this micro-batch and how many make one optimizer step.
+        annotated: float32 (B, 3, h, w), crops of the target that have labels, or None.
+        annotation: int64 (B, h, w), their trainIds and groups, or None.
+        groups: TrainIds that a pixel of a group may show, see `data.annotated`.
+        jitter_annotated: Augmentation of these images, or None.
     """
 
     source: Tensor
@@ -54,6 +59,10 @@ class DeviceBatch:
     micro: tuple[int, int] = (0, 1)
     ignored: Tensor | None = None
     nearness: Tensor | None = None
+    annotated: Tensor | None = None
+    annotation: Tensor | None = None
+    groups: tuple[tuple[int, ...], ...] = ()
+    jitter_annotated: Jitter | None = None
 
     @property
     def completes(self) -> bool:
@@ -79,10 +88,11 @@ def to_device(
     count = len(batch.source)
     rngs = [sample_rng(config.run.seed, step, batch.first + i, MODEL) for i in range(count)]
     jitters = draw_jitter(config.augment, rngs).to(device), draw_jitter(config.augment, rngs).to(device)
+    jitter_annotated = None if batch.annotated is None else draw_jitter(config.augment, rngs).to(device)
 
-    source, target, surroundings = (
+    source, target, surroundings, annotated = (
         None if pixels is None else images_to_device(pixels, device)
-        for pixels in (batch.source, batch.target, batch.surroundings)
+        for pixels in (batch.source, batch.target, batch.surroundings, batch.annotated)
     )
     assert source is not None
     if target is not None:
@@ -103,6 +113,10 @@ def to_device(
         micro=batch.micro,
         ignored=_moved(batch.ignored, device),
         nearness=_moved(edge_nearness(batch.paste) if config.seg.boundary_weight > 0 else None, device),
+        annotated=annotated,
+        annotation=None if batch.annotation is None else batch.annotation.to(device, non_blocking=True).long(),
+        groups=batch.groups,
+        jitter_annotated=jitter_annotated,
     )
 
 
@@ -123,17 +137,31 @@ class Crops:
         images: float32 (B, 3, h, w), augmented.
         labels: int64 (B, h, w) trainIds.
         weights: float32 (B, h, w), how much a pixel counts: at most 1, but near edges (`boundaries.edge_factor`).
+        groups: TrainIds that labels from K on stand for.
     """
 
     images: Tensor
     labels: Tensor
     weights: Tensor
+    groups: tuple[tuple[int, ...], ...] = ()
 
 
 def source_crops(batch: DeviceBatch) -> Crops:
     """The source with strong augmentation; every pixel counts."""
     certain = torch.ones_like(batch.label, dtype=torch.float32)
     return Crops(jitter_images(batch.source, batch.jitter_source), batch.label, certain)
+
+
+def annotated_crops(batch: DeviceBatch) -> Crops:
+    """Labelled crops of the target with strong augmentation; the labelled pixels of a crop weigh 1 together.
+
+    So a crop with a few points counts as much as one that is labelled all over, beside which they would not matter.
+    """
+    assert batch.annotated is not None and batch.annotation is not None and batch.jitter_annotated is not None
+    labelled = (batch.annotation != IGNORE).float()
+    weights = labelled / labelled.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    images = jitter_images(batch.annotated, batch.jitter_annotated)
+    return Crops(images, batch.annotation, weights, batch.groups)
 
 
 def mix(batch: DeviceBatch, labels: Tensor, weights: Tensor) -> Crops:

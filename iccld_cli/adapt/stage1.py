@@ -5,8 +5,9 @@ One step (x^s, y^s source; x^t target; x^{s+t}, y^{s+t} their ClassMix), after x
 
     1. the teacher labels x^t; the gate weighs the labels                       `pseudo.pseudo_label`
     2. ClassMix pastes half of the classes of x^s onto x^t                      `batch.mix`
-    3. forward pass of source, mixed and, with masked consistency, masked target images
+    3. forward pass of source, mixed and, with masked consistency, masked target images; with `--labelled`, of x^l
     4. L = CE(D(E(x^s)), y^s) + w CE(D(E(x^{s+t})), y^{s+t}) + options
+       with labelled target crops (x^l, y^l): + w_l CE(D(E(x^l)), y^l), from the first step on
     5. optimizer step of the student, EMA update of the teacher
 
 During the burn-in there is only the source term, so that the teacher knows the rare classes before it gives labels.
@@ -22,7 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from iccld_cli.adapt.augment import jitter_images, mask_blocks
-from iccld_cli.adapt.batch import Crops, DeviceBatch, draw_keep_skip, mix, source_crops
+from iccld_cli.adapt.batch import Crops, DeviceBatch, annotated_crops, draw_keep_skip, mix, source_crops
 from iccld_cli.adapt.boundaries import edge_factor, without_edges
 from iccld_cli.adapt.optim import apply_gradients, optimizer_of, set_learning_rate
 from iccld_cli.adapt.pseudo import ConfidenceGate, PseudoLabels, pseudo_label
@@ -113,13 +114,15 @@ class Stage1:
             crops.append(mixed)
             if seg.masked_weight > 0:
                 crops.append(Crops(self._masked(batch), pseudo.labels, pseudo.weights))
+        if batch.annotated is not None:
+            crops.append(annotated_crops(batch))
         # 3. logits (V, K, h/4, w/4) of each, z_0 (V, C_z, h/8, w/8), deepest features (V, C, h/32, w/32)
         keep_skip = draw_keep_skip(batch, self.config.model.skip_dropout, len(crops)).split(len(batch.label))
         views = [self.student.view(part.images, batch.rngs) for part in crops]
         keep_rows = torch.cat([view.rows(rows) for view, rows in zip(views, keep_skip, strict=True)])
         logits, latents, features = self.network(join_views(views), keep_rows)
         losses = [
-            cross_entropy(view, rows, part.labels, part.weights)
+            cross_entropy(view, rows, part.labels, part.weights, part.groups)
             for view, rows, part in zip(views, split_rows(logits, views), crops, strict=True)
         ]
         # 4. the loss
@@ -131,6 +134,9 @@ class Stage1:
             if seg.prototype_weight > 0:
                 distance = self._prototype_distance(batch, pseudo, views, latents)
                 terms.append(Term("prototype", seg.prototype_weight, distance))
+        if batch.annotated is not None:  # a mean over crops of the means over their labelled pixels
+            count = torch.full_like(batch.labelled, len(batch.annotated))
+            terms.append(Term("labelled", seg.labelled_weight, losses[-1].over(count)))
         if self.reference is not None:
             distance = self._feature_distance(views[0], features, batch.label)
             terms.append(Term("feature", seg.feature_distance_weight, distance))

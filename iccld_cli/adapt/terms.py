@@ -61,7 +61,13 @@ def total(terms: Sequence[Term]) -> tuple[Tensor, dict[str, Tensor]]:
     return loss, {f"loss_{term.name}": mean.detach() for term, mean in zip(terms, means, strict=True)}
 
 
-def cross_entropy(view: View, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Reduced:
+def cross_entropy(
+    view: View,
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    groups: Sequence[Sequence[int]] = (),
+) -> Reduced:
     """Cross-entropy of D's output for a view of crops.
 
     Args:
@@ -69,12 +75,13 @@ def cross_entropy(view: View, logits: Tensor, labels: Tensor, weights: Tensor | 
         logits: (V, K, h/4, w/4).
         labels: Labels of the crops (B, H, W).
         weights: Weights of their pixels (B, H, W), or None for 1 everywhere.
+        groups: TrainIds that labels from K on stand for, see `pixel_cross_entropy`.
 
     Returns:
         The sum over all logits of the view that have labels, over the number of the crops' pixels with a label.
     """
     parts = [
-        pixel_cross_entropy(part.logits, part.labels, part.weights).scaled(part.factor)
+        pixel_cross_entropy(part.logits, part.labels, part.weights, groups).scaled(part.factor)
         for part in view.scored(logits, labels, weights)
     ]
     loss = parts[0]

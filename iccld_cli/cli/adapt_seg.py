@@ -17,6 +17,7 @@ def adapt_seg(
     ckpt: Annotated[
         Path | None, typer.Option(help="Model file of any stage to start from, or `shipped` for iccld's own.")
     ] = None,
+    labelled: training.Labelled = None,
     val: training.Val = None,
     classes: training.Classes = None,
     source_only: Annotated[bool, typer.Option("--source-only", help="Train the baseline on the source alone.")] = False,
@@ -56,7 +57,9 @@ def adapt_seg(
         overrides=training.overrides("seg", **given), assignments=assignments,
     )  # fmt: skip
     start.check(resolved)
-    data = open_data(source, target or [], val=val, start=header, names=training.class_names(classes))
+    data = open_data(
+        source, target or [], val=val, start=header, names=training.class_names(classes), labelled=labelled or []
+    )
     if dry_run:
         from iccld_cli.train.dry_run import print_plan
 

@@ -33,6 +33,13 @@ Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or
 Val = Annotated[
     Path | None, typer.Option(help="Labelled prepared data set whose `val` split is scored during training.")
 ]
+Labelled = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="SET",
+        help="Prepared set of the target's domain with any labels (frames, points, scribbles), learnt too; repeatable.",
+    ),
+]
 Classes = Annotated[
     str | None, typer.Option(metavar="NAME,NAME", help="Train these classes only (default: all that the sources know).")
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from torch.utils.data import Dataset
 from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
-from iccld_cli.data.sampling import SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
+from iccld_cli.data.sampling import ANNOTATED, SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
 from iccld_cli.sections import DataConfig
+
+if TYPE_CHECKING:
+    from iccld_cli.data.annotated import AnnotatedCrops
 
 _CROP_TRIES = 10
 
@@ -130,7 +133,7 @@ class Batch:
         source: uint8 (B, 3, h, w) RGB.
         label: uint8 (B, h, w) trainIds, 255 ignored.
         paste: bool (B, h, w), pixels that ClassMix pastes.
-        names: Names of the source frames, and of the target frames where there are any.
+        names: Names of the source frames, and of the target and the annotated frames where there are any.
         first: Number of its first sample in the step's whole batch.
         micro: Its number in the step, and their count.
         labelled: Source pixels with a label.
@@ -140,6 +143,9 @@ class Batch:
         places: int64 (B, 2), top and left of the target crops in `surroundings`.
         ignored: bool (B, h, w), True where a target crop is not the scene (`PreparedDataset.ignored`); None where no
             target says so.
+        annotated: uint8 (B, 3, h, w) RGB, crops of the target that have labels; None where no frame has any.
+        annotation: uint8 (B, h, w), their trainIds, and K + g for a pixel of group g; 255 ignored.
+        groups: TrainIds that a pixel of a group may show, see `data.annotated`.
     """
 
     source: torch.Tensor
@@ -154,12 +160,15 @@ class Batch:
     surroundings: torch.Tensor | None = None
     places: torch.Tensor | None = None
     ignored: torch.Tensor | None = None
+    annotated: torch.Tensor | None = None
+    annotation: torch.Tensor | None = None
+    groups: tuple[tuple[int, ...], ...] = ()
 
 
 class TrainingBatches(Dataset):
     """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
 
-    Target labels are never opened.
+    Labels of the target are never opened, those of `annotated` aside.
     """
 
     def __init__(
@@ -173,6 +182,7 @@ class TrainingBatches(Dataset):
         world: int = 1,
         accumulate: int = 1,
         folds: Mapping[int, int] | None = None,
+        annotated: AnnotatedCrops | None = None,
     ) -> None:
         """Prepare drawing.
 
@@ -186,11 +196,12 @@ class TrainingBatches(Dataset):
             world: Number of processes; each draws `batch_size` samples of a micro-batch.
             accumulate: Micro-batches a step.
             folds: TrainId of a source label -> the one of `classes` that it is trained as.
+            annotated: Draws labelled crops of the target, as many as there are source crops; None without.
         """
         folds = folds or {}
         self.config = config
         self.seed = seed
-        self.source, self.target = source, target
+        self.source, self.target, self.annotated = source, target, annotated
         self.rank, self.world = rank, world
         self.accumulate = accumulate
         self.sampler = RareClassSampler(
@@ -236,6 +247,13 @@ class TrainingBatches(Dataset):
             if self.config.context != (0, 0):
                 batch["surroundings"] = _stack_images([s.surroundings for s in samples])
                 batch["places"] = torch.tensor([s.place for s in samples])
+        if self.annotated is not None:
+            drawn = [self.annotated.draw(sample_rng(self.seed, step, n, ANNOTATED)) for n in numbers]
+            images, labels, names = zip(*drawn, strict=True)
+            batch["annotated"] = _stack_images(images)
+            batch["annotation"] = torch.from_numpy(np.stack(labels))
+            batch["groups"] = self.annotated.meaning.groups
+            batch["names"].append(list(names))
         return batch
 
     def _source_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
@@ -248,7 +266,7 @@ class TrainingBatches(Dataset):
         base = (self._reference or height) / height
         crop, best = self.config.crop, None
         for _ in range(_CROP_TRIES if wanted is not None else 1):
-            scale = _fit(base * rng.uniform(*self.config.source_scale), (width, height), crop)
+            scale = fit_scale(base * rng.uniform(*self.config.source_scale), (width, height), crop)
             box = random_box((width, height), crop, scale, rng)
             found = cut_label(label, box, crop)
             seen = int((found == wanted).sum()) if wanted is not None else 0
@@ -265,7 +283,7 @@ class TrainingBatches(Dataset):
         index = int(rng.integers(len(self.target.frames)))
         image, _, name = self.target.read(index, label=False)
         height, width = image.shape[:2]
-        scale = _fit(
+        scale = fit_scale(
             self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
         )
         crop, size = self.config.crop, self.config.context
@@ -295,7 +313,7 @@ class TrainingBatches(Dataset):
         )
 
 
-def _fit(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
+def fit_scale(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:
     """At least the scale at which the frame covers the crop, but at most twice the scale: the rest is padding."""
     cover = max(crop[0] / frame[0], crop[1] / frame[1])
     return max(scale, min(cover, 2 * scale))

@@ -44,6 +44,27 @@ def random_box(frame_size: tuple[int, int], crop: tuple[int, int], scale: float,
     return CropBox(left, top, width, height, bool(rng.random() < 0.5))
 
 
+def anchored_box(
+    frame_size: tuple[int, int], crop: tuple[int, int], scale: float, anchor: tuple[int, int], rng: np.random.Generator
+) -> CropBox:
+    """Draw a box that holds a pixel and becomes a crop when rescaled; all such boxes inside the frame are as likely.
+
+    Args:
+        frame_size: (width, height) of the frame.
+        crop: (width, height) of the crop.
+        scale: Crop pixels per frame pixel.
+        anchor: (column, row) of the pixel.
+        rng: Random generator.
+    """
+    sides, first = [], []
+    for place, limit, size in zip(anchor, frame_size, crop, strict=True):
+        side = max(round(size / scale), 1)
+        least, most = max(place - side + 1, 0), min(place, max(limit - side, 0))
+        sides.append(side)
+        first.append(int(rng.integers(least, most + 1)))
+    return CropBox(first[0], first[1], sides[0], sides[1], bool(rng.random() < 0.5))
+
+
 def surrounding_box(
     box: CropBox, frame_size: tuple[int, int], crop: tuple[int, int], context: tuple[int, int]
 ) -> tuple[CropBox, tuple[int, int]]:
@@ -87,6 +108,22 @@ def cut_label(label: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndar
     part = _pad(_inside(label, box), box, cv2.BORDER_CONSTANT, IGNORE)
     part = cv2.resize(part, crop, interpolation=cv2.INTER_NEAREST_EXACT)
     return np.ascontiguousarray(part[:, ::-1]) if box.flip else part
+
+
+def cut_marks(label: np.ndarray, box: CropBox, crop: tuple[int, int]) -> np.ndarray:
+    """As `cut_label`, and without losing single labelled pixels where the box shrinks.
+
+    A pixel of the crop whose centre has no label takes one that lies elsewhere in it.
+    """
+    found = cut_label(label, box, crop)
+    if box.width <= crop[0] and box.height <= crop[1]:
+        return found
+    part = _inside(label, box)
+    rows, columns = np.nonzero(part != IGNORE)
+    marks = np.full_like(found, IGNORE)
+    across = columns * crop[0] // box.width
+    marks[rows * crop[1] // box.height, crop[0] - 1 - across if box.flip else across] = part[rows, columns]
+    return np.where(found == IGNORE, marks, found)
 
 
 def _inside(array: np.ndarray, box: CropBox) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from iccld_cli.data.prepared import Frame
 from iccld_cli.labels import IGNORE
 
-SOURCE, TARGET, MODEL = 0, 1, 2
+SOURCE, TARGET, MODEL, ANNOTATED = range(4)
 """Streams of random numbers that must not share their draws."""
 
 
@@ -24,7 +24,7 @@ def sample_rng(seed: int, step: int, sample: int, stream: int) -> np.random.Gene
         seed: Seed of the run.
         step: Training step, from 0.
         sample: Index of the sample in the whole batch of all processes.
-        stream: One of `SOURCE`, `TARGET`, `MODEL`.
+        stream: One of `SOURCE`, `TARGET`, `MODEL`, `ANNOTATED`.
     """
     return np.random.default_rng([seed, step, sample, stream])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,9 @@ from iccld_cli.labels import IGNORE
 from iccld_cli.losses.reduced import Reduced, total_of
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Reduced:
+def pixel_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, groups: Sequence[Sequence[int]] = ()
+) -> Reduced:
     """Pixel-wise cross-entropy at the labels' resolution.
 
     Pixels of weight 0 count: few confident pixels give a small loss rather than a large one on little evidence (DACS,
@@ -21,13 +25,20 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None =
         logits: (B, K, h, w), upsampled bilinearly where smaller than the labels.
         labels: (B, H, W) int64 trainIds, 255 ignored.
         weights: (B, H, W) in [0, 1], or None for 1 everywhere.
+        groups: TrainIds that label K + g may stand for: the loss there is -log of the sum of their probabilities
+            (partial labels, Cour et al. 2011), so that a label that does not tell them apart takes no side.
 
     Returns:
         The sum, over the number of pixels with a label.
     """
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+    if groups:
+        each = logits.float().log_softmax(dim=1)
+        of_groups = [torch.stack([each[:, i] for i in group], dim=1).logsumexp(dim=1, keepdim=True) for group in groups]
+        loss = F.nll_loss(torch.cat([each, *of_groups], dim=1), labels, ignore_index=IGNORE, reduction="none")
+    else:
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     if weights is not None:
         loss = loss * weights
     return total_of(loss, (labels != IGNORE).sum().float())

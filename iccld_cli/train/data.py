@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from iccld_cli.data.annotated import Meaning, meaning_of
 from iccld_cli.data.prepared import PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.header import ModelHeader
-from iccld_cli.labels import LabelSpace
+from iccld_cli.labels import IGNORE, LabelSpace
 from iccld_cli.names import shown
 
 
@@ -21,8 +22,10 @@ class TrainingData:
     Attributes:
         sources: Labelled virtual data sets.
         targets: Real data sets, whose labels training never reads; empty for the source-only baseline.
+        labelled: Further ones of the target's domain, whose labels are learnt.
         space: Their common label space.
-        classes: TrainIds that are trained: those that the sources know, or that the start file knows.
+        classes: TrainIds that are trained: those that the sources know or that `labelled` shows, or that the start
+            file knows.
         folds: TrainId -> the trainId of `classes` that its source pixels are trained as, because it is not in
             `classes` and the labels that are scored do not distinguish the two (truck and car, say).
         val: The data set whose held-back split is scored during training; None for the first target that has one.
@@ -36,6 +39,16 @@ class TrainingData:
     folds: dict[int, int] = field(default_factory=dict)
     val: PreparedDataset | None = None
     notes: tuple[str, ...] = ()
+    labelled: list[PreparedDataset] = field(default_factory=list)
+
+    def meaning(self, folds: Mapping[int, int]) -> Meaning:
+        """What the labels of `labelled` say about the trained classes.
+
+        Args:
+            folds: `folds`, or none where they are switched off.
+        """
+        covers = [_covers(dataset, self.space) for dataset in self.labelled]
+        return meaning_of(covers, self.classes, folds, len(self.space))
 
     def describe(self) -> list[dict[str, Any]]:
         """What model files say about the data."""
@@ -66,7 +79,7 @@ class TrainingData:
             if same is not None:
                 found.append(shown(f"target {dataset.root} is also a source: there is nothing to adapt to"))
         for role, dataset in self._with_roles():
-            if dataset.info.splits.get("train") == 1:
+            if role != "labelled" and dataset.info.splits.get("train") == 1:
                 found.append(shown(f"{role} {dataset.root} has a single frame to train on"))
         return found
 
@@ -85,7 +98,8 @@ class TrainingData:
         return replace(self, classes=self.space.ids_of(names), folds=folds)
 
     def _with_roles(self) -> list[tuple[str, PreparedDataset]]:
-        return [("source", d) for d in self.sources] + [("target", d) for d in self.targets]
+        parts = (("source", self.sources), ("target", self.targets), ("labelled", self.labelled))
+        return [(role, dataset) for role, datasets in parts for dataset in datasets]
 
 
 def open_data(
@@ -95,11 +109,12 @@ def open_data(
     val: Path | None = None,
     start: ModelHeader | None = None,
     names: Sequence[str] | None = None,
+    labelled: Sequence[Path] = (),
 ) -> TrainingData:
     """Open the data sets of a run and check that they go together.
 
-    Trained are the classes that any source knows; with a start file, those that the file knows. Labels of targets never
-    change that: predictions are folded when they are scored.
+    Trained are the classes that any source knows or a labelled set shows; with a start file, those that the file knows.
+    Labels of targets never change that: predictions are folded when they are scored.
 
     Args:
         sources: Folders of labelled prepared data sets.
@@ -107,18 +122,20 @@ def open_data(
         val: Folder of the data set that is scored during training, apart from the targets.
         start: Header of the model file that training starts from.
         names: Train these classes only.
+        labelled: Folders of data sets of the target's domain with any labelled pixels, which are learnt.
 
     Raises:
-        IccldError: A folder is not a prepared data set, a source has no labels, label spaces differ, or a class is
-            not among those that can be trained.
+        IccldError: A folder is not a prepared data set, a source or labelled set has no labels, label spaces differ, or
+            a class is not among those that can be trained.
     """
     opened_sources = [PreparedDataset(p) for p in sources]
     opened_targets = [PreparedDataset(p) for p in targets]
+    marked = [PreparedDataset(p) for p in labelled]
     scored = None if val is None else PreparedDataset(val)
     if not opened_sources:
         raise IccldError("no source data set", "name at least one with --source")
     space = opened_sources[0].info.label_space
-    _check_spaces([*opened_sources, *opened_targets, *([scored] if scored else [])], start)
+    _check_spaces([*opened_sources, *opened_targets, *marked, *([scored] if scored else [])], start)
     for dataset in opened_sources:
         if dataset.info.classes_known is None:
             raise IccldError(
@@ -127,6 +144,8 @@ def open_data(
     known: set[int] = set()
     for dataset in opened_sources:  # several sources complete each other
         known |= set(dataset.info.known_ids() or ())
+    for dataset in marked:
+        known |= _shown(dataset)
     possible = known if start is None else set(start.classes)
     classes = tuple(sorted(possible)) if names is None else _chosen(names, possible, space)
     if not known & set(classes):
@@ -140,9 +159,33 @@ def open_data(
         )
     judges = [*([scored] if scored else []), *opened_targets]
     folds = _folds(judges, classes, known, space)
-    return TrainingData(
-        opened_sources, opened_targets, space, classes, folds, scored, _notes(space, classes, known, folds, start)
-    )
+    notes = _notes(space, classes, known, folds, start)
+    return TrainingData(opened_sources, opened_targets, space, classes, folds, scored, notes, marked)
+
+
+def _shown(dataset: PreparedDataset) -> set[int]:
+    """Classes that the training labels of a labelled set show: of all that its label map names, a few points show few.
+
+    Raises:
+        IccldError: There is no label.
+    """
+    frames = [frame for frame in dataset.frames("train") if frame.label is not None]
+    if not frames:
+        raise IccldError(
+            f"{dataset.root} has no labelled frame in its split `train`",
+            "prepare it with its --masks",
+        )
+    found: set[int] = set()
+    for frame in frames:
+        found |= (frame.pixels or {}).keys()
+        if frame.pixels is None:
+            found |= set(dataset.info.known_ids() or ())
+    return found - {IGNORE}
+
+
+def _covers(dataset: PreparedDataset, space: LabelSpace) -> dict[int, int]:
+    ids = {name: i for i, name in enumerate(space.names)}
+    return {ids[fine]: ids[coarse] for fine, coarse in dataset.info.covers.items()}
 
 
 def _chosen(names: Sequence[str], possible: set[int], space: LabelSpace) -> tuple[int, ...]:
@@ -158,8 +201,7 @@ def _folds(
     judges: Iterable[PreparedDataset], classes: Sequence[int], known: set[int], space: LabelSpace
 ) -> dict[int, int]:
     """Classes of the sources that are not trained -> trained ones that include them in the labels of a scored set."""
-    ids = {name: i for i, name in enumerate(space.names)}
-    pairs = [(ids[fine], ids[coarse]) for dataset in judges for fine, coarse in dataset.info.covers.items()]
+    pairs = [pair for dataset in judges for pair in _covers(dataset, space).items()]
     return {fine: coarse for fine, coarse in pairs if fine in known and fine not in classes and coarse in classes}
 
 

@@ -41,7 +41,7 @@ def print_plan(
     for name, part in parts:
         console.print(f"# {name}: {_count(part) / 1e6:.2f} M parameters")
     console.print(f"# classes: {', '.join(data.space.names_of(data.classes))}", soft_wrap=True)
-    weights, activations = estimate_memory(config, model, adversarial)
+    weights, activations = estimate_memory(config, model, adversarial, labelled=bool(data.labelled))
     console.print(
         f"# memory: about {format_bytes(weights + activations)} besides the libraries' own: {format_bytes(weights)} "
         f"weights, gradients, optimizer and teacher, {format_bytes(activations)} activations of a batch "
@@ -50,7 +50,7 @@ def print_plan(
     )
 
 
-def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tuple[int, int]:
+def estimate_memory(config: Config, model: Segmenter, adversarial: bool, labelled: bool = False) -> tuple[int, int]:
     """Memory of a training step at fp32, without what the libraries themselves take.
 
     Weights, gradients, two moments and the teacher are five copies of the trained parameters. Activations are counted
@@ -60,6 +60,7 @@ def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tupl
         config: The configuration.
         model: Networks of that configuration; they are used up.
         adversarial: Whether it is stage 2.
+        labelled: Whether a step also has labelled target crops.
 
     Returns:
         Bytes of weights, and bytes of activations.
@@ -81,7 +82,8 @@ def estimate_memory(config: Config, model: Segmenter, adversarial: bool) -> tupl
         return logits.float().mean() + model.decoder(estimate, skip).float().mean()
 
     stage = stage2_class(config) if adversarial else Stage1
-    return weights, saved_for_backward(forward) // 2 * stage.trained_images(config) * config.data.batch_size
+    images_a_sample = stage.trained_images(config) + labelled
+    return weights, saved_for_backward(forward) // 2 * images_a_sample * config.data.batch_size
 
 
 def _count(part: nn.Module) -> int:

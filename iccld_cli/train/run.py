@@ -17,6 +17,7 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.config import Config
+from iccld_cli.data.annotated import AnnotatedCrops
 from iccld_cli.data.batches import FramePool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.data.spread import evenly
@@ -96,6 +97,8 @@ def adapt_seg(
     """
     if not source_only and not data.targets:
         raise IccldError("no target data set", "name one with --target, or train the baseline with --source-only")
+    if source_only and data.labelled:
+        raise IccldError("--source-only learns from no labelled target", "give the set as another --source")
     origin = start or Start()
     origin.check(config)
     name = "source_only" if source_only else "stage1"
@@ -288,17 +291,24 @@ def _batch_size_of(state: SavedState) -> int:
 
 def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_target: bool) -> TrainingBatches:
     source = FramePool.of(data.sources)
-    source.check_labelled([*data.classes, *(data.folds if config.data.fold_classes else ())])
+    folds = data.folds if config.data.fold_classes else {}
+    source.check_labelled([*data.classes, *folds])
+    target = FramePool.of(data.targets) if data.targets and with_target else None
+    annotated = None
+    if data.labelled and target is not None:
+        height = target.median_height()
+        annotated = AnnotatedCrops(config.data, FramePool.of(data.labelled), data.meaning(folds), folds, height)
     return TrainingBatches(
         config.data,
         config.run.seed,
         source,
-        FramePool.of(data.targets) if data.targets and with_target else None,
+        target,
         data.classes,
         accelerator.process_index,
         accelerator.num_processes,
         config.run.accumulate,
-        data.folds if config.data.fold_classes else None,
+        folds,
+        annotated,
     )
 
 

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from iccld_cli.checkpoint import tensors_digest
-from iccld_cli.config import with_present_names
+from iccld_cli.config import Config, with_present_names
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 from iccld_cli.parallel.layout import Layout
@@ -174,7 +174,7 @@ def load_state(saved: SavedState, contents: Contents) -> tuple[int, dict[str, An
         IccldError: The state is damaged or belongs to a run with other settings.
     """
     record = read_record(saved)
-    changed = sorted(_differences(_with_present_names(record["facts"]), contents.resume_key))
+    changed = sorted(_differences(_brought_up_to_date(record["facts"], contents.resume_key), contents.resume_key))
     if changed:
         raise IccldError(
             f"cannot resume {saved.path}: what differs from the run is {', '.join(changed)}",
@@ -303,9 +303,20 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _with_present_names(saved: dict[str, Any]) -> dict[str, Any]:
-    """The resume key of a state, with the present names of configuration keys that had others when it was written."""
-    return {**saved, "config": with_present_names(saved["config"])} if "config" in saved else saved
+def _brought_up_to_date(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """The resume key of a state as this version would have written it.
+
+    Configuration keys have their present names, and those that there were not yet have their defaults, which are what
+    the program did before it had them.
+    """
+    if not isinstance(saved.get("config"), dict):
+        return saved
+    config, defaults = with_present_names(saved["config"]), Config().model_dump(mode="json")
+    for section, keys in wanted.get("config", {}).items():
+        if isinstance(keys, dict) and isinstance(config.get(section), dict):
+            missing = keys.keys() - config[section].keys()
+            config[section] |= {key: defaults[section][key] for key in missing if key in defaults.get(section, {})}
+    return {**saved, "config": config}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> set[str]:

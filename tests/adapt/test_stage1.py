@@ -247,3 +247,35 @@ def test_feature_distance_shares_the_students_pass_and_looks_at_the_source(make_
     stage.student.encoder.backbone.register_forward_hook(lambda *_: passes.append(1))
     assert float(stage.step(0, batch)["loss_feature"]) < 1e-4  # of other rows than the source's it would be large
     assert len(passes) == 1
+
+
+def test_a_few_labelled_points_of_the_target_are_learnt(make_stage):
+    stage = make_stage("seg.burn_in=1", "augment.jitter_probability=0", "augment.blur_probability=0")
+    losses = [float(stage.step(step, make_batch(step % 4, annotated=6))["loss_labelled"]) for step in range(30)]
+    assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
+    stats = stage.step(30, make_batch(0, annotated=6))
+    torch.testing.assert_close(stats["loss"], stats["loss_source"] + stats["loss_labelled"])
+
+
+def test_a_crop_with_few_points_counts_as_much_as_one_labelled_all_over(make_stage):
+    """The loss of a batch is the mean of those of its crops, whatever each has labelled."""
+    plain = ("seg.labelled_weight=2", "seg.masked_weight=1", "augment.jitter_probability=0", "model.skip_dropout=0")
+    both = make_batch(0, annotated=4000).annotation
+    both[0, 8:] = both[0, :, 8:] = IGNORE
+    first, second = both.clone(), both.clone()
+    first[1], second[0] = IGNORE, IGNORE
+
+    def step(annotation):  # a batch's generators are used up
+        return make_stage(*plain).step(0, replace(make_batch(0, annotated=4000), annotation=annotation))
+
+    stats, halves = step(both), [step(each)["loss_labelled"] for each in (first, second)]
+    torch.testing.assert_close(stats["loss_labelled"], sum(halves))
+    torch.testing.assert_close(
+        stats["loss"],
+        stats["loss_source"] + stats["loss_mixed"] + stats["loss_masked"] + 2 * stats["loss_labelled"],
+    )
+
+
+def test_labelled_crops_pass_as_two_resolutions_too(make_stage):
+    stats = make_stage("model.detail=true").step(0, make_batch(0, annotated=500, groups=((0, 2), (1, 3, 4))))
+    assert torch.isfinite(stats["loss_labelled"]) and stats["loss_labelled"] > 0

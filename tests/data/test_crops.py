@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iccld_cli.data.crops import CropBox, cut_image, cut_label, random_box, surrounding_box
+from iccld_cli.data.crops import (
+    CropBox,
+    anchored_box,
+    cut_image,
+    cut_label,
+    cut_marks,
+    random_box,
+    surrounding_box,
+)
 from iccld_cli.labels import IGNORE
 
 
@@ -118,3 +126,30 @@ def test_a_crop_lies_in_its_surroundings_where_it_is_said_to(width, height, cont
 def test_without_more_room_the_surroundings_are_the_crop():
     box = CropBox(left=3, top=0, width=32, height=20, flip=True)
     assert surrounding_box(box, (40, 20), (64, 40), (64, 40)) == (box, (0, 0))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(40, 120), st.integers(40, 120), st.floats(0.3, 2.5), st.integers(0, 2**31))
+def test_a_single_labelled_pixel_is_in_the_crop_around_it(width, height, scale, seed):
+    rng = np.random.default_rng(seed)
+    label = np.full((height, width), IGNORE, np.uint8)
+    anchor = int(rng.integers(width)), int(rng.integers(height))
+    label[anchor[1], anchor[0]] = 7
+    box = anchored_box((width, height), (64, 32), scale, anchor, rng)
+    assert box.left >= 0 and box.top >= 0
+    found = cut_marks(label, box, (64, 32))
+    assert found.shape == (32, 64) and set(np.unique(found)) == {7, IGNORE}
+    mirrored = cut_marks(label, CropBox(box.left, box.top, box.width, box.height, not box.flip), (64, 32))
+    if box.width > 64:
+        assert np.array_equal(mirrored, found[:, ::-1])
+
+
+def test_marks_fill_only_what_has_no_label():
+    _, label = painted(100, 80, block=20)
+    label[:, 50:] = IGNORE
+    label[40, 70] = 3
+    box = CropBox(0, 0, 100, 80, False)
+    plain, marked = cut_label(label, box, (32, 32)), cut_marks(label, box, (32, 32))
+    assert np.array_equal(marked[plain != IGNORE], plain[plain != IGNORE])
+    assert marked[40 * 32 // 80, 70 * 32 // 100] == 3
+    assert np.array_equal(cut_marks(label, box, (200, 160)), cut_label(label, box, (200, 160)))

@@ -112,3 +112,20 @@ def test_feature_distance_at_equal_features_has_a_finite_gradient():
     loss.backward()
     assert loss.item() == 0
     assert torch.isfinite(features.grad).all()
+
+
+def test_a_label_that_stands_for_several_classes_takes_no_side_between_them(logits, labels):
+    """Against a loop over pixels: -log of the sum of the probabilities that the label allows."""
+    labels[1, 2:4], labels[1, 4:] = 4, 5
+    groups, total = ((0, 2), (1, 2, 3)), 0.0
+    probabilities = logits.softmax(dim=1)
+    for b, row, column in (labels != IGNORE).nonzero().tolist():
+        label = int(labels[b, row, column])
+        shown = groups[label - 4] if label >= 4 else (label,)
+        total -= probabilities[b, list(shown), row, column].sum().log()
+    found = pixel_cross_entropy(logits, labels, groups=groups)
+    torch.testing.assert_close(found.sum, total)
+    assert int(found.count) == int((labels != IGNORE).sum())
+    loss = pixel_cross_entropy(logits, torch.full_like(labels, 4), groups=groups)
+    (gradient,) = torch.autograd.grad(loss.sum, logits)
+    assert (gradient[:, [0, 2]] < 0).all() and (gradient[:, [1, 3]] > 0).all()
