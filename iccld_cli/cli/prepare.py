@@ -45,7 +45,10 @@ def _prepare(
     ] = None,
     masks: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR", help="Their masks: folder or template; one for each --images."),
+        typer.Option(
+            metavar="DIR",
+            help="Their masks (PNG) or annotations (Labelme's JSON): folder or template; one for each --images.",
+        ),
     ] = None,
     label_map: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="What the masks hold (default: trainIds).")

@@ -18,6 +18,10 @@ RARE_FRAMES = 20
 """Number of training frames below which a class is called rare."""
 
 
+MARKS = 0.95
+"""Share of ignored pixels in the labels above which they are points and scribbles."""
+
+
 @dataclass
 class Report:
     """What `inspect` found.
@@ -81,16 +85,20 @@ def own_warnings(info: DatasetInfo) -> list[str]:
     tiny = [f"{name} {100 * row['share']:.3f} %" for name, row in classes.items() if 0 < row["share"] < TINY_SHARE]
     few = info.extra.get("labelled", 0) < RARE_FRAMES
     rare = [f"{name} {row['frames']}" for name, row in classes.items() if 0 < row["frames"] < RARE_FRAMES and not few]
-    if absent:
+    ignored = rows.get("ignore", {}).get("share", 0.0)
+    if marks := ignored > MARKS:
+        pixels = sum(row["pixels"] for row in classes.values())
+        text = f"points or scribbles: {pixels} labelled pixels, labelled frames: {info.extra.get('labelled', 0)}"
+        found.append(f"{info.name}: {text}; classes {', '.join(n for n in classes if n not in absent)}")
+    if absent and not marks:
         found.append(f"{info.name}: in the label map but in no frame: {', '.join(absent)}")
-    if tiny:
+    if tiny and not marks:
         found.append(f"{info.name}: tiny share of the pixels: {', '.join(tiny)}")
-    if few and classes:
+    if few and classes and not marks:
         found.append(f"{info.name}: only {info.extra.get('labelled', 0)} labelled frames")
     if rare:
         found.append(f"{info.name}: in fewer than {RARE_FRAMES} frames: {', '.join(rare)}")
-    ignored = rows.get("ignore", {}).get("share", 0.0)
-    if ignored > 0.5:
+    if 0.5 < ignored <= MARKS:
         found.append(f"{info.name}: {100 * ignored:.0f} % of the labelled pixels are ignored")
     twins = info.extra.get("duplicates", {}).get("frames", 0)
     if twins:

@@ -7,6 +7,10 @@ channel = 0                # which channel holds the ids, 0 = red or grey
 7 = "road"
 255 = "ignore"
 
+[names]                    # of shapes drawn with an annotation tool; without it they are the classes' own
+lorry = "truck"
+line_width = 5             # pixels, before any table; point_size too
+
 [covers]                   # classes that a coarser one takes in here: as a target, source trucks count as cars
 truck = "car"
 
@@ -30,7 +34,8 @@ from iccld_cli.reading import ReadError, read_toml
 if TYPE_CHECKING:
     import numpy as np
 
-_KEYS = ("unknown", "channel", "ids", "colors", "covers", "label_space")
+_KEYS = ("unknown", "channel", "ids", "colors", "names", "line_width", "point_size", "covers", "label_space")
+_WIDEST = 200
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,14 @@ class LabelMap:
 
     Attributes:
         space: Label space of the names.
-        ids: Raw id in [0, 255] -> class name, None = ignore; None where `colors` are given.
+        ids: Raw id in [0, 255] -> class name, None = ignore; None where `colors` or `by_name` alone are given.
         colors: (R, G, B) -> class name, None = ignore; None where `ids` are given.
         channel: Channel that holds the ids.
         strict: Whether an id or colour that the map lacks makes the frame a bad one.
         covers: Class name -> the class of the map that its pixels carry.
+        by_name: Label of a drawn shape -> class name, None = ignore; None for the names of the classes themselves.
+        line_width: Pixels that a drawn line is wide.
+        point_size: Pixels that a drawn point is wide.
     """
 
     space: LabelSpace
@@ -52,11 +60,15 @@ class LabelMap:
     channel: int = 0
     strict: bool = True
     covers: Mapping[str, str] = field(default_factory=dict)
+    by_name: Mapping[str, str | None] | None = None
+    line_width: int = 5
+    point_size: int = 5
 
     def names(self) -> tuple[str, ...]:
         """Classes that the map names, in the order of the label space."""
-        table: Mapping[Any, str | None] = self.ids if self.ids is not None else self.colors or {}
-        return tuple(name for name in self.space.names if name in table.values())
+        tables: tuple[Mapping[Any, str | None], ...] = (self.ids or {}, self.colors or {}, self.by_name or {})
+        named = {name for table in tables for name in table.values()}
+        return tuple(name for name in self.space.names if name in named)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Decode and map a label file.
@@ -72,6 +84,8 @@ class LabelMap:
         from iccld_cli.data.labelfiles import decode_channels, map_colors, map_ids
 
         raw = decode_channels(data)
+        if self.ids is None and self.colors is None:
+            raise IccldError("is a picture, and the label map has [names] alone")
         if self.ids is None:
             return map_colors(raw, self.colors or {}, self.space, self.strict)
         if self.channel >= raw.shape[2]:
@@ -119,10 +133,10 @@ def parse_label_map(raw: Mapping[str, Any]) -> LabelMap:
     for key in raw:
         if key not in _KEYS:
             raise IccldError(f"unknown key {key!r}", did_you_mean(key, _KEYS))
-    if ("ids" in raw) == ("colors" in raw):
-        raise IccldError("needs either [ids] or [colors]", "see docs/data.md for an example")
+    if ("ids" in raw and "colors" in raw) or not {"ids", "colors", "names"} & raw.keys():
+        raise IccldError("needs either [ids] or [colors], or [names]", "see docs/data.md for an example")
     unknown, channel = raw.get("unknown", "error"), raw.get("channel", 0)
-    for key in ("ids", "colors", "covers", "label_space"):
+    for key in ("ids", "colors", "names", "covers", "label_space"):
         if not isinstance(raw.get(key, {}), Mapping):
             raise IccldError(f"{key} = {str(raw[key])[:60]} is no table", f"write [{key}] and a line for each entry")
     if unknown not in ("error", "ignore"):
@@ -133,9 +147,14 @@ def parse_label_map(raw: Mapping[str, Any]) -> LabelMap:
     if "ids" in raw:
         ids = {_parse_id(key): _class(name, space) for key, name in raw["ids"].items()}
         table = LabelMap(space, ids, channel=channel, strict=unknown == "error")
-    else:
+    elif "colors" in raw:
         colors = {_parse_color(key): _class(name, space) for key, name in raw["colors"].items()}
         table = LabelMap(space, None, colors, strict=unknown == "error")
+    else:
+        table = LabelMap(space, None, strict=unknown == "error")
+    if "names" in raw:
+        table = replace(table, by_name={text: _class(name, space) for text, name in raw["names"].items()})
+    table = replace(table, **{key: _width(key, raw[key]) for key in ("line_width", "point_size") if key in raw})
     return replace(table, covers=_covers(raw.get("covers", {}), table))
 
 
@@ -159,6 +178,12 @@ def _class(name: Any, space: LabelSpace) -> str | None:
         raise IccldError(f"{str(name)[:60]} is no class", "write a class's name in quotes, or 'ignore'")
     space.id_of(name)
     return name
+
+
+def _width(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _WIDEST:
+        raise IccldError(f"{key} = {str(value)[:40]} is not possible", f"write pixels from 1 to {_WIDEST}")
+    return value
 
 
 def _parse_id(text: str) -> int:

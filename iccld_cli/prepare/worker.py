@@ -16,6 +16,10 @@ from iccld_cli.data.labelfiles import histogram
 from iccld_cli.imagefiles import DATA_QUALITY
 from iccld_cli.labels import IGNORE
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame, blame
+from iccld_cli.prepare.shapes import shrink_marks
+
+SPARSE = 0.05
+"""Labelled share of a frame below which its labels are points and scribbles, of which no pixel may be lost."""
 
 
 class Loader(Protocol):
@@ -127,8 +131,12 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shrink_label(label: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+    if label is None:
+        return None
+    if np.count_nonzero(label != IGNORE) < SPARSE * label.size:
+        return shrink_marks(label, size)
     # NEAREST_EXACT takes the pixel under each new pixel's centre, as the image filters do; NEAREST its corner.
-    return None if label is None else cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _encode(pixels: np.ndarray, suffix: str) -> bytes:

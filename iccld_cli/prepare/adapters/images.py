@@ -1,4 +1,7 @@
-"""Own images: a folder, an archive, a glob pattern, or a path template with splits and several cameras."""
+"""Own images: a folder, an archive, a glob pattern, or a path template with splits and several cameras.
+
+Their labels are PNG files, or the JSON of an annotation tool, which may lie beside the images.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+JSON = ".json"
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 
@@ -55,6 +59,7 @@ class Images(Adapter):
         self.label_space = self.map.space
         self.covers = self.map.covers
         self.template, self.masks = template or "", masks
+        self.unannotated = self.listed = 0
         self.by_template = bool(_PLACEHOLDER.search(self.template))
         names = _PLACEHOLDER.findall(self.template)
         for name in _PLACEHOLDER.findall(masks or ""):
@@ -62,15 +67,44 @@ class Images(Adapter):
                 raise IccldError(f"the masks' template uses {{{name}}}, which the images' template lacks")
 
     def scan(self) -> Iterator[RawFrame]:
-        """List the images."""
+        """List the images.
+
+        Raises:
+            IccldError: Labels are to lie beside the images, and there are none.
+        """
+        self.unannotated = self.listed = 0
         if self.by_template:
             yield from self._scan_template()
             return
+        annotated = self.masks is not None and self._annotated(self.masks)
+        if self.masks == self.template and not annotated:
+            raise IccldError(
+                f"{join(self.tree.describe(), self.template)} holds no annotation files (.json) beside its images",
+                "give the folder that the masks or annotations lie in",
+            )
         for image in self.tree.walk(self.template):
             if suffix(image) in IMAGE_SUFFIXES:
                 key = image[len(self.template) :].lstrip("/").rsplit(".", 1)[0]
-                label = None if self.masks is None else join(self.masks, f"{key}.png")
-                yield RawFrame("train", key, image, label)
+                yield RawFrame("train", key, image, self._label(image, key, annotated))
+
+    def _annotated(self, folder: str) -> bool:
+        return any(suffix(path) == JSON for path in self.tree.walk(folder))
+
+    def _label(self, image: str, key: str, annotated: bool) -> str | None:
+        """Where an image's label lies: a PNG, else an annotation file; None where only others were annotated."""
+        if self.masks is None:
+            return None
+        png = join(self.masks, f"{key}.png")
+        if not annotated or (png != image and self.tree.stamp(png) is not None):
+            return png
+        return self._if_annotated(join(self.masks, f"{key}{JSON}"))
+
+    def _if_annotated(self, path: str) -> str | None:
+        self.listed += 1
+        if self.tree.stamp(path) is not None:
+            return path
+        self.unannotated += 1
+        return None
 
     def _scan_template(self) -> Iterator[RawFrame]:
         fixed = self.template[: self.template.index("{")]
@@ -85,25 +119,63 @@ class Images(Adapter):
             label = None
             if self.masks is not None:
                 label = fill(self.masks, values)
+                label = self._if_annotated(label) if suffix(label) == JSON else label
             yield RawFrame(_SPLITS.get(split, split), key or image.rsplit("/", 1)[-1], image, label)
 
     def read_label(self, frame: RawFrame) -> np.ndarray:
-        """The mask, by the label map."""
+        """The mask or the drawn shapes, by the label map."""
         assert frame.label is not None
-        return self.map.decode(self.tree.read(frame.label))
+        data = self.tree.read(frame.label)
+        if suffix(frame.label) != JSON:
+            return self.map.decode(data)
+        from iccld_cli.prepare.labelme import read_labelme
+        from iccld_cli.prepare.shapes import Pens, draw
+
+        shapes, size = read_labelme(data)
+        pens = Pens(self.map.line_width, self.map.point_size)
+        size = size or self._image_size(frame)
+        return draw(shapes, size, self.map.by_name, self.map.space, pens, self.map.strict)
+
+    def _image_size(self, frame: RawFrame) -> tuple[int, int]:
+        """(width, height) of an image as it is shown."""
+        from iccld_cli.data.checks import check_header
+
+        _, width, height, orientation = check_header(self.tree.read(frame.image))
+        return (height, width) if orientation >= 5 else (width, height)
+
+    def findings(self) -> dict[str, Any]:
+        """How many images have no annotation, where others have."""
+        if not self.unannotated:
+            return {}
+        text = f"{self.unannotated} of {self.listed} images have no annotation file; they were taken without a label"
+        return {"notices": [text]}
 
     def label_values(self, frame: RawFrame) -> dict[str, str | None]:
-        """Ids of the mask with their class names, where it holds ids; nothing where it holds colours."""
+        """Ids of the mask or names of the shapes, with their classes; nothing where the mask holds colours."""
         import numpy as np
 
         from iccld_cli.data.labelfiles import decode_ids
 
         assert frame.label is not None
+        other = "unknown" if self.map.strict else None
+        if suffix(frame.label) == JSON:
+            return self._names_in(frame.label, other)
         if self.map.ids is None:
             return {}
-        other = "unknown" if self.map.strict else None
         ids = decode_ids(self.tree.read(frame.label), self.map.channel)
         return {str(i): self.map.ids.get(int(i), other) for i in np.unique(ids)}
+
+    def _names_in(self, path: str, other: str | None) -> dict[str, str | None]:
+        from iccld_cli.prepare.labelme import read_labelme
+        from iccld_cli.prepare.shapes import class_of
+
+        found: dict[str, str | None] = {}
+        for shape in read_labelme(self.tree.read(path))[0]:
+            try:
+                found[shape.name] = class_of(shape.name, self.map.by_name, self.map.space)
+            except KeyError:
+                found[shape.name] = other
+        return found
 
     def classes_known(self) -> tuple[str, ...] | None:
         """The classes that the label map names; None without masks."""
@@ -115,6 +187,11 @@ class Images(Adapter):
         if self.labelled:
             table = self.map.ids if self.map.ids is not None else self.map.colors or {}
             options["label_map"] = {str(key): name for key, name in table.items()}  # type: ignore[assignment]
+            if self.map.by_name is not None:
+                options["names"] = dict(self.map.by_name)  # type: ignore[assignment]
+            pens = (self.map.line_width, self.map.point_size)
+            if pens != (LabelMap.line_width, LabelMap.point_size):
+                options["pens"] = list(pens)  # type: ignore[assignment]
             if self.covers:
                 options["covers"] = dict(self.covers)  # type: ignore[assignment]
         return {"adapter": self.name, "path": self.tree.describe(), "options": options}

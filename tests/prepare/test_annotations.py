@@ -1,0 +1,240 @@
+"""Labels drawn with Labelme: files as the tool writes them, and what is made of mistakes in them."""
+
+import base64
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from raw_files import photo
+
+from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.errors import IccldError
+from iccld_cli.labels import CITYSCAPES, IGNORE
+from iccld_cli.prepare.inspect import own_warnings
+from iccld_cli.prepare.labelmap import parse_label_map
+from iccld_cli.prepare.own import own_images
+from iccld_cli.prepare.prepare import PrepareOptions, prepare
+from iccld_cli.prepare.shapes import shrink_marks
+
+ROAD, BUILDING, SKY, PERSON, CAR, TRUCK = (
+    CITYSCAPES.id_of(name) for name in ("road", "building", "sky", "person", "car", "truck")
+)
+WIDTH, HEIGHT = 60, 40
+
+
+def shape(label, kind, *points, **more):
+    """A shape as version 5 writes it."""
+    return {
+        "label": label,
+        "points": [list(point) for point in points],
+        "group_id": None,
+        "description": "",
+        "shape_type": kind,
+        "flags": {},
+        "mask": None,
+        **more,
+    }
+
+
+def annotate(path, drawn, image=None, **changes):
+    """A file as version 5.5 writes it: `json.dump(data, f, ensure_ascii=False, indent=2)`."""
+    tree = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": drawn,
+        "imagePath": image or f"{path.stem}.jpg",
+        "imageData": None,
+        "imageHeight": HEIGHT,
+        "imageWidth": WIDTH,
+    }
+    tree |= changes
+    tree = {key: value for key, value in tree.items() if value != "left out"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def prepared(tmp_path, masks="shots", table=None, **options):
+    label_map = None if table is None else parse_label_map(table)
+    _, source = own_images(str(tmp_path / "shots"), str(tmp_path / masks), label_map, tmp_path)
+    return prepare(source, tmp_path / "out", "mine", PrepareOptions(workers=1, **options))[0]
+
+
+def label_of(data, number=0):
+    return data.read_label(data.frames("train")[number])
+
+
+@pytest.fixture
+def shot(tmp_path):
+    """A folder with one image; returns a function that annotates it and prepares the folder."""
+    photo(tmp_path / "shots/a.jpg", shape=(HEIGHT, WIDTH))
+
+    def make(*drawn, table=None, size=None, **changes):
+        annotate(tmp_path / "shots/a.json", list(drawn), **changes)
+        return prepared(tmp_path, table=table, size=size)
+
+    return make
+
+
+def test_points_lines_and_areas_lie_where_they_were_drawn(shot):
+    data = shot(
+        shape("road", "polygon", (0, 30), (59.9, 30), (59.9, 39.9), (0, 39.9)),
+        shape("sky", "rectangle", (50.2, 9.7), (10.5, 2.1)),  # from any corner
+        shape("building", "linestrip", (5, 15), (5, 25), (30, 25)),
+        shape("person", "point", (40.5, 20.5)),
+        shape("car", "circle", (50, 20), (50, 24)),
+        shape("truck", "line", (20, 35), (40, 35)),
+    )
+    label = label_of(data)
+    assert label.shape == (HEIGHT, WIDTH)
+    assert (label[31:33] == ROAD).all() and label[35, 30] == TRUCK  # later shapes lie over earlier ones
+    assert (label[3:9, 12:49] == SKY).all() and label[1, 30] == IGNORE
+    assert set(label[20, 3:8].tolist()) == {BUILDING} and label[20, 9] == IGNORE and label[25, 28] == BUILDING
+    person = np.argwhere(label == PERSON)
+    assert person.mean(axis=0).tolist() == [20, 40] and len(person) in range(13, 26)  # 5 pixels wide
+    assert 40 < (label == CAR).sum() < 70 and label[20, 50] == CAR
+    assert data.info.extra["labelled"] == 1 and data.info.classes_known == CITYSCAPES.names
+
+
+def test_widths_names_and_classes_of_ones_own(shot):
+    table = {
+        "line_width": 1,
+        "point_size": 1,
+        "names": {"lorry": "truck", "lamp": "ignore", "sky": "sky"},
+        "covers": {"bus": "truck"},
+    }
+    data = shot(
+        shape("sky", "polygon", (0, 0), (60, 0), (60, 10), (0, 10)),
+        shape("lorry", "point", (3.5, 20.5)),
+        shape("lorry", "linestrip", (10, 20), (20, 20)),
+        shape("lamp", "point", (5.5, 5.5)),
+        table=table,
+    )
+    label = label_of(data)
+    assert np.argwhere(label == TRUCK).tolist() == [[20, 3], *([20, x] for x in range(10, 21))]
+    assert label[5, 5] == IGNORE and label[5, 6] == SKY
+    assert data.info.classes_known == ("sky", "truck") and data.info.covers == {"bus": "truck"}
+    assert data.info.source["options"]["pens"] == [1, 1]
+
+
+def test_masks_and_files_without_a_size_or_a_kind(shot, tmp_path):
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:4, 1:7] = 1
+    packed = io.BytesIO()
+    Image.fromarray(mask).save(packed, "PNG")
+    text = base64.b64encode(packed.getvalue()).decode()
+    old = {"label": "road", "line_color": None, "fill_color": None, "points": [[0, 30], [59, 30], [59, 39], [0, 39]]}
+    data = shot(
+        old,
+        shape("car", "mask", (56.2, 30.0), (63.0, 35.0), mask=text),
+        imageHeight="left out",
+        imageWidth="left out",
+        version="left out",
+    )
+    label = label_of(data)
+    assert np.argwhere(label == CAR).tolist() == [[y, x] for y in (32, 33) for x in (57, 58, 59)]
+    assert (label[34:38] == ROAD).all()
+
+
+def test_images_that_were_not_annotated_are_taken_without_a_label(tmp_path):
+    for name in ("a", "b/c", "b/d"):
+        photo(tmp_path / f"shots/{name}.png", shape=(HEIGHT, WIDTH), seed=len(name))
+    annotate(tmp_path / "shots/b/c.json", [shape("road", "point", (5.5, 5.5))], image="c.png")
+    data = prepared(tmp_path)
+    assert [frame.label for frame in data.frames("train")] == [None, "labels/train/b/c.png", None]
+    assert data.info.extra["notices"] == ["2 of 3 images have no annotation file; they were taken without a label"]
+    told = own_warnings(data.info)
+    assert "mine: points or scribbles: 21 labelled pixels, labelled frames: 1; classes road" in told
+    assert not any("tiny" in text or "no frame" in text for text in told)
+
+
+def test_annotations_in_a_folder_or_template_of_their_own(tmp_path):
+    photo(tmp_path / "shots/a.jpg", shape=(HEIGHT, WIDTH))
+    photo(tmp_path / "shots/b.jpg", 1, shape=(HEIGHT, WIDTH))
+    annotate(tmp_path / "ann/a.json", [shape("road", "point", (5, 5))])
+    (tmp_path / "ann/b.png").write_bytes(cv2.imencode(".png", np.full((HEIGHT, WIDTH), SKY, np.uint8))[1].tobytes())
+    data = prepared(tmp_path, masks="ann")
+    assert [set(np.unique(label_of(data, n)).tolist()) for n in (0, 1)] == [{ROAD, IGNORE}, {SKY}]
+    images, masks = str(tmp_path / "shots/{frame}.jpg"), str(tmp_path / "ann/{frame}.json")
+    _, source = own_images(images, masks, None, tmp_path)
+    again, _ = prepare(source, tmp_path / "out", "template", PrepareOptions(workers=1))
+    assert [frame.label for frame in again.frames("train")] == ["labels/train/a.png", None]
+
+
+def test_points_survive_a_smaller_size(shot):
+    data = shot(shape("road", "point", (6.5, 7.5)), table={"point_size": 1, "names": {"road": "road"}}, size=(15, 10))
+    assert np.argwhere(label_of(data) == ROAD).tolist() == [[1, 1]]
+    dense = np.random.default_rng(0).integers(0, 5, (40, 60)).astype(np.uint8)
+    expected = cv2.resize(dense, (15, 10), interpolation=cv2.INTER_NEAREST_EXACT)
+    assert np.array_equal(shrink_marks(dense, (15, 10)), expected)
+
+
+def test_a_png_with_points_is_a_mask_like_any_other(tmp_path):
+    photo(tmp_path / "shots/a.jpg", shape=(HEIGHT, WIDTH))
+    marks = np.full((HEIGHT, WIDTH), IGNORE, np.uint8)
+    marks[7, 9] = CAR
+    (tmp_path / "marks").mkdir()
+    cv2.imwrite(str(tmp_path / "marks/a.png"), marks)
+    data = prepared(tmp_path, masks="marks")
+    assert np.array_equal(label_of(data), marks)
+    assert data.frames("train")[0].pixels == {CAR: 1, IGNORE: marks.size - 1}
+
+
+POINT = shape("road", "point", (5, 5))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "changes", "says"),
+    [
+        ([shape("rode", "point", (5, 5))], {}, r"names a class that is not known: 'rode' \(did you mean 'road'\?\)"),
+        ([shape("road\x1b[2J", "point", (5, 5))], {}, r"'road\\x1b\[2J'"),
+        ([POINT], {"imageWidth": 61}, "is 61x40, its image is 60x40"),
+        ([POINT], {"imageWidth": 10**9}, "which cannot be drawn"),
+        ([POINT], {"imageWidth": "60"}, "image size that is no number"),
+        ([POINT], {"shapes": "left out"}, "no list `shapes`, so it is no file of Labelme"),
+        ([POINT], {"shapes": {}}, "no list `shapes`"),
+        ([POINT, 7], {}, r"\(the 2. in the file\) without a label"),
+        ([shape(7, "point", (5, 5))], {}, "without a label"),
+        ([shape("road", "ellipse", (5, 5))], {}, "of type 'ellipse'; known are polygon"),
+        ([shape("road", "polygon", (5, 5), (6, 6))], {}, "of type polygon with 2 points; it needs 3"),
+        ([shape("road", "point")], {}, "with 0 points"),
+        ([shape("road", "point", (5, "5"))], {}, "no pairs"),
+        ([shape("road", "point", (5, 5, 5))], {}, "no pairs"),
+        ([shape("road", "point", (5, 1e300))], {}, "no pairs"),
+        ([shape("road", "point", (5, 1e6))], {}, r"at \(5, 1e\+06\), far outside the frame"),
+        ([shape("road", "mask", (5, 5), (9, 9))], {}, "mask is no base64"),
+        ([shape("road", "mask", (5, 5), (9, 9), mask="aGFsbG8=")], {}, "whose mask"),
+    ],
+)
+def test_a_mistake_is_one_line(shot, shapes, changes, says):
+    with pytest.raises(IccldError, match=says) as error:
+        shot(*shapes, **changes)
+    assert "a.json" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 9999, b'{"images": [], "annotations": []}'])
+def test_what_is_no_annotation_is_one_line(content, tmp_path):
+    photo(tmp_path / "shots/a.jpg", shape=(HEIGHT, WIDTH))
+    (tmp_path / "shots/a.json").write_bytes(content)
+    with pytest.raises(IccldError, match=r"a\.json"):
+        prepared(tmp_path)
+    assert prepared_names(tmp_path) == []
+
+
+def prepared_names(tmp_path):
+    return [path.name for path in (tmp_path / "out").glob("*") if not path.name.startswith(".")]
+
+
+def test_a_folder_of_images_is_no_folder_of_labels(tmp_path):
+    photo(tmp_path / "shots/a.png", shape=(HEIGHT, WIDTH))
+    with pytest.raises(IccldError, match=r"holds no annotation files \(\.json\) beside its images"):
+        prepared(tmp_path)
+
+
+def test_shapes_without_a_meaning_can_be_left_out(shot):
+    table = {"unknown": "ignore", "names": {"road": "road"}}
+    data = shot(shape("road", "point", (5, 5)), shape("cow", "point", (20, 20)), table=table)
+    assert isinstance(data, PreparedDataset)
+    assert set(np.unique(label_of(data)).tolist()) == {ROAD, IGNORE}
