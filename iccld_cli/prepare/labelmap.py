@@ -154,7 +154,10 @@ def parse_label_map(raw: Mapping[str, Any]) -> LabelMap:
         table = LabelMap(space, None, strict=unknown == "error")
     if "names" in raw:
         table = replace(table, by_name={text: _class(name, space) for text, name in raw["names"].items()})
-    table = replace(table, **{key: _width(key, raw[key]) for key in ("line_width", "point_size") if key in raw})
+    for key in ("line_width", "point_size"):
+        _check_width(key, raw.get(key, 1))
+    widths = raw.get("line_width", table.line_width), raw.get("point_size", table.point_size)
+    table = replace(table, line_width=widths[0], point_size=widths[1])
     return replace(table, covers=_covers(raw.get("covers", {}), table))
 
 
@@ -180,10 +183,9 @@ def _class(name: Any, space: LabelSpace) -> str | None:
     return name
 
 
-def _width(key: str, value: Any) -> int:
+def _check_width(key: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _WIDEST:
         raise IccldError(f"{key} = {str(value)[:40]} is not possible", f"write pixels from 1 to {_WIDEST}")
-    return value
 
 
 def _parse_id(text: str) -> int:
