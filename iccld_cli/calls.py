@@ -281,6 +281,8 @@ def adapt_footage(
     minutes: float = 20.0,
     iterations: int | None = None,
     val: DataSet | None = None,
+    labelled: Sequence[DataSet] | DataSet = (),
+    to_label: int = 20,
     predict: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -290,12 +292,14 @@ def adapt_footage(
     """Footage in, a model out: what `iccld adapt` does.
 
     Args:
-        footage: Videos, folders of images or prepared data sets; no label is read.
+        footage: Videos, folders of images or prepared data sets; their labels are not read.
         out: Folder for everything; the model is `model.safetensors` in it.
         ckpt: Model to start from: file, folder or hub id; None for the shipped one.
         minutes: Minutes of training, where `iterations` is None.
         iterations: Steps of training; the same number gives the same model.
         val: Prepared data set with labels in `val`, by which the model is chosen.
+        labelled: Prepared data sets of this road with any labelled pixels, which are learnt.
+        to_label: Frames most worth labelling that are listed; 0 for none.
         predict: Whether the footage is segmented at the end.
         seed: Of training.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -317,7 +321,18 @@ def adapt_footage(
     given = [footage] if isinstance(footage, Path | str) else footage
     paths = [Path(each) for each in given]
     options = FootageOptions(
-        paths, Path(out), _file(ckpt), minutes, iterations, _folder(val), predict, seed, device, ignore_mask
+        paths,
+        Path(out),
+        _file(ckpt),
+        minutes,
+        iterations,
+        _folder(val),
+        predict,
+        seed,
+        device,
+        ignore_mask,
+        _folders(labelled),
+        to_label,
     )
     return run(options, console or Console(quiet=True))
 

@@ -1,9 +1,13 @@
 """`iccld adapt`: footage in, model out."""
 
+import html
 import json
 import os
+import re
+import shlex
 import sys
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -156,6 +160,24 @@ def test_the_choice(judged, chosen):
     assert choice({name: Judged(score, 0.9, miou) for name, (score, miou) in judged.items()}) == chosen
 
 
+@pytest.mark.parametrize(
+    ("scores", "miou", "chosen"),
+    [
+        ((0.9, 0.85, 0.89), None, "adapted"),  # less sure is no harm where labels were learnt
+        ((0.9, 0.5, 0.89), None, "average"),
+        ((0.9, 0.5, 0.4), None, "start"),
+        ((0.9, 0.9, 0.9), (50.0, 40.0, 45.0), "start"),  # labels of --val have the last word
+    ],
+)
+def test_a_model_that_was_taught_labels_is_kept_unless_it_has_broken(scores, miou, chosen):
+    names = ("start", "adapted", "average")
+    judged = {
+        name: Judged(score, 0.9, None if miou is None else one)
+        for name, score, one in zip(names, scores, miou or scores, strict=True)
+    }
+    assert choice(judged, taught=True) == chosen
+
+
 @pytest.mark.parametrize("case", ["none", "missing", "dark", "no pictures", "exported", "in use", "val"])
 def test_bad_input_is_one_line(case, iccld, start, tmp_path):
     raw = folder_of(tmp_path / "raw", [street(0), street(1)])
@@ -224,3 +246,73 @@ def test_a_pipe_in_place_of_the_record_is_not_opened(iccld, start, tmp_path):
     os.mkfifo(out / "adapt.json")
     status, _, err = iccld("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1")
     assert status == 1 and "adapt.json" in err
+
+
+def test_frames_worth_labelling_come_back_as_labels(iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(6)]), tmp_path / "my out"
+    command = ("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1", "--to-label", "4")
+    status, said, err = iccld(*command)
+    assert status == 0, said + err
+    rows = [json.loads(line) for line in (out / "to_label.jsonl").read_text().splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["uncertainty"] >= max(row["uncertainty"] for row in rows)
+    for row in rows:  # the very bytes that were trained on, so that they are known again
+        assert (out / row["image"]).read_bytes() == (raw / Path(row["input"]).name).read_bytes()
+    names = (out / "to_label/labels.txt").read_text().split("\n")
+    assert names[0] == "road" and "traffic light" in names and "ignore" in names
+    page = (out / "index.html").read_text()
+    assert "Frames most worth labelling" in page
+    assert all(Path(row["image"]).name in page for row in rows)
+
+    marked = [(out / row["image"]).with_suffix(".json") for row in rows[:2]]
+    for path, label in zip(marked, ("road", "traffic light"), strict=True):
+        shape = {"label": label, "points": [[40.0, 30.0]], "group_id": None, "shape_type": "point", "flags": {}}
+        tree = {"version": "5.5.0", "flags": {}, "shapes": [shape], "imagePath": f"{path.stem}.png"}
+        path.write_text(json.dumps(tree | {"imageData": None, "imageHeight": 64, "imageWidth": 96}))
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "to_label").iterdir()}
+    assert iccld(*command)[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "to_label").iterdir()} == before
+
+    # As the page says to go on.
+    lines = [html.unescape(line) for line in re.findall(r"<li>(iccld .*)</li>", page)]
+    status, said, err = iccld(*shlex.split(lines[0])[1:])
+    assert status == 0, said + err
+    few = PreparedDataset(out / "labels/few")
+    assert [frame.label is not None for frame in few.frames("train")] == [True, True, False, False]
+    again = shlex.split(lines[1])[1:]
+    assert again[again.index("--labelled") + 1] == str(few.root)
+    status, said, err = iccld(*again, "--iterations", "2", "--to-label", "6")
+    assert status == 0, said + err
+    second = tmp_path / "my out-labelled"
+    logged = [json.loads(line) for line in (second / "runs/adapted/log.jsonl").read_text().splitlines()]
+    assert logged[-1]["loss_labelled"] > 0
+    summary = json.loads((second / "summary.json").read_text())
+    assert summary["chosen"] == "adapted"
+    assert "it has learnt labels of this road" in (second / "index.html").read_text()
+    offered = {Path(json.loads(line)["input"]).name for line in (second / "to_label.jsonl").read_text().splitlines()}
+    assert len(offered) == 4 and not offered & {Path(row["input"]).name for row in rows[:2]}
+
+    status, _, err = iccld(*again[: again.index("--labelled")], "--iterations", "2")
+    assert status == 1 and "other options (labelled)" in err
+
+
+def test_labels_that_teach_nothing_are_refused_before_anything_is_done(iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
+    source = Images(FolderTree(raw))
+    unlabelled, _ = prepare(source, tmp_path / "data", "raw", PrepareOptions())
+    for given, says in ((unlabelled.root, "has no labels of the model's classes"), (raw, "no dataset.json")):
+        status, _, err = iccld("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1", "--labelled", given)
+        assert status == 1 and says in err and len(err.splitlines()) == 1
+
+
+def test_a_damaged_list_is_one_line(iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
+    command = ("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1", "--to-label", "2")
+    assert iccld(*command)[0] == 0
+    for content in ("{", "[]\n", '{"image": 7}\n'):
+        (out / "to_label.jsonl").write_text(content)
+        status, _, err = iccld(*command)
+        assert status == 1 and "to_label.jsonl" in err and "remove it" in err
+    (out / "to_label.jsonl").unlink()
+    assert iccld(*command)[0] == 0
+    assert len((out / "to_label.jsonl").read_text().splitlines()) == 2

@@ -27,12 +27,22 @@ def adapt(
     val: Annotated[
         Path | None, typer.Option(metavar="SET", help="Prepared set with labels in `val`: they choose the model.")
     ] = None,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="SET",
+            help="Prepared set of this road with any labels, even points, which are learnt; repeatable.",
+        ),
+    ] = None,
+    to_label: Annotated[
+        int, typer.Option(min=0, max=1000, metavar="N", help="List the N frames most worth labelling (0: none).")
+    ] = 20,
     predict: Annotated[bool, typer.Option("--predict", help="Segment all of the footage with the result.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     ignore_mask: IgnoreMask = None,
 ) -> None:
-    """Adapt a model to your own footage, without labels and without a network.
+    """Adapt a model to your own footage, without labels or with a few, and without a network.
 
     Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
     the start, the adapted model or their average: the adapted one unless it has broken. DIR/index.html shows before and
@@ -43,7 +53,9 @@ def adapt(
     from iccld_cli.footage.run import MODEL_NAME, adapt_footage
 
     console = make_console()
-    options = FootageOptions(footage, out, ckpt, minutes, iterations, val, predict, seed, device, ignore_mask)
+    options = FootageOptions(
+        footage, out, ckpt, minutes, iterations, val, predict, seed, device, ignore_mask, labelled or [], to_label
+    )
     summary = adapt_footage(options, console)
     console.rule("Done")
     say(f"{summary['chosen']} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")

@@ -21,6 +21,9 @@ TOLERATED = 0.03
 """How much lower than the start's a score without labels may be: between the falls of runs that gained (at most 0.025)
 and of those that lost (at least 0.047) in benchmarks/RESULTS.md."""
 
+BROKEN = 0.1
+"""The same where the adapted model has learnt labels of the road: usable and broken models lie further apart."""
+
 JUDGED_FRAMES = 60
 """Frames that candidates are judged and compared on."""
 
@@ -72,18 +75,30 @@ def judge(
     return judged
 
 
-def choice(judged: Mapping[str, Judged]) -> str:
+def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
     """Which candidate is kept.
 
-    With labels, the one with the best score, the start where nothing is above it. Without, the adapted model, unless
-    its score without labels is far lower than the start's; then the average, under the same condition; else the start.
-    That tells a model that has broken from one that works, and not which of two good ones is better
-    (`benchmarks/RESULTS.md`).
+    With labels of `val`, the one with the best score, the start where nothing is above it. Without, the adapted model,
+    unless its score without labels is far lower than the start's; then the average, under the same condition; else the
+    start. That tells a model that has broken from one that works, and not which of two good ones is better
+    (`benchmarks/RESULTS.md`). A model that was taught labels of this road may lose more of its score: it may have learnt
+    to be less sure.
+
+    Args:
+        judged: The candidates.
+        taught: Whether the adapted model has learnt labels of the footage's road.
     """
     if by_labels(judged):
         return max(judged, key=lambda name: (judged[name].miou or 0.0, name == "start"))
-    least = judged["start"].score - TOLERATED
+    least = judged["start"].score - (BROKEN if taught else TOLERATED)
     return next((name for name in ("adapted", "average") if judged[name].score >= least), "start")
+
+
+def reason(judged: Mapping[str, Judged], chosen: str, taught: bool = False) -> str:
+    """Why a candidate was chosen; reads on after its name."""
+    if taught and chosen == "adapted" and not by_labels(judged):
+        return "nothing speaks against it, and it has learnt labels of this road"
+    return REASONS[by_labels(judged), chosen]
 
 
 REASONS = {

@@ -21,6 +21,8 @@ class FootageOptions:
         predict: Whether the footage is segmented at the end.
         seed: Of training.
         device: As in `run.device`.
+        labelled: Prepared data sets of the footage's road with any labelled pixels, which are learnt.
+        to_label: Frames most worth labelling that are listed; 0 for none.
         ignore: A picture of what is not the scene (`data.fixed`), or `auto` to find it in each input; None for nothing.
     """
 
@@ -34,3 +36,5 @@ class FootageOptions:
     seed: int = 0
     device: str = "auto"
     ignore: Path | str | None = None
+    labelled: Sequence[Path] = ()
+    to_label: int = 20

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from iccld_cli.data.prepared import PreparedDataset
-from iccld_cli.footage.choice import REASONS, Judged, by_labels, some_frames
+from iccld_cli.footage import worth
+from iccld_cli.footage.choice import Judged, by_labels, reason, some_frames
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.inference.model import load_model
 from iccld_cli.report import page
@@ -27,6 +28,7 @@ def write_page(
     targets: Sequence[PreparedDataset],
     summary: Mapping[str, Any],
     predictions: Path | None,
+    to_label: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write `index.html`.
 
@@ -37,10 +39,11 @@ def write_page(
         targets: The footage's frames.
         summary: What `summary.json` holds.
         predictions: Folder of the segmented footage, if any.
+        to_label: Frames most worth labelling, from `worth.list_worth`.
     """
     chosen = summary["chosen"]
     changed, frames = _compared(options, candidates, chosen, targets)
-    why = REASONS[by_labels(judged), chosen]
+    why = reason(judged, chosen, bool(options.labelled))
     unsure = [] if by_labels(judged) else [page.Text(_UNSURE)]
     result = page.Text(
         f"Kept: {chosen}, because {why}. It gives another label than the start in {100 * changed:.1f} % of the "
@@ -55,6 +58,8 @@ def write_page(
             "Training", [page.Pictures([options.out / "runs/adapted/curves.png"], caption="", width=1100, plot=True)]
         ),
     ]
+    if to_label:
+        sections.insert(2, worth.section(options, to_label))
     clips = [] if predictions is None else sorted(predictions.rglob("*.mp4"))[:_MOST_CLIPS]
     if clips:
         shown = [page.Clip(path.relative_to(options.out).as_posix(), path.stem) for path in clips]
@@ -66,7 +71,7 @@ def write_page(
 _UNSURE = (
     "The score without labels counts the confidence of pixels that keep their label when the frame is mirrored or "
     "made smaller. It finds a model that has broken, and cannot say which of two good ones is better: look below, or "
-    "label a few frames of this road and give them as --val."
+    "label a few frames of this road and give them as --labelled, or as --val."
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
 from iccld_cli.footage.options import FootageOptions
@@ -29,7 +30,7 @@ class Record:
     def __init__(self, options: FootageOptions, header: ModelHeader) -> None:
         self.path = options.out / MARKER
         self.fresh = not self.path.exists()
-        asked = {
+        asked: dict[str, Any] = {
             "footage": [str(Path(p).absolute()) for p in options.footage],
             "start": header.sha256,
             "minutes": None if options.iterations else options.minutes,
@@ -38,9 +39,12 @@ class Record:
             "seed": options.seed,
             "ignore_mask": None if options.ignore is None else str(options.ignore),
         }
+        if options.labelled:
+            asked["labelled"] = [[str(path.absolute()), PreparedDataset(path).digest] for path in options.labelled]
         if os.path.lexists(self.path):
             self.tree = self._read()
-            differs = [key for key, value in asked.items() if self.tree["options"].get(key) != value]
+            before = self.tree["options"]
+            differs = [key for key in asked.keys() | before.keys() & {"labelled"} if before.get(key) != asked.get(key)]
             if differs:
                 raise IccldError(
                     f"{options.out} was begun with other options ({', '.join(differs)})",

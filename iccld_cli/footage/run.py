@@ -9,6 +9,7 @@ when that is whole, so a stopped run goes on.
     OUT/model.safetensors    the model that was chosen       OUT/index.html      before and after
     OUT/summary.json         what was done                   OUT/predictions/    with `predict`
     OUT/data/                frames that were trained on     OUT/runs/adapted/   the training
+    OUT/to_label/            frames most worth labelling     OUT/to_label.jsonl  their list
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from typing import Any
 
 from rich.console import Console
 
-from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
+from iccld_cli.data.prepared import INFO_NAME, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path, write_json
-from iccld_cli.footage.choice import REASONS, Judged, by_labels, choice, judge
+from iccld_cli.footage.choice import Judged, choice, judge, reason
 from iccld_cli.footage.frames import targets_of
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.page import write_page
 from iccld_cli.footage.record import Record
 from iccld_cli.footage.training import average, count_steps, render_town, train
+from iccld_cli.footage.worth import list_worth
 from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.inference.inputs import collect
 from iccld_cli.inference.model import find_model, load_model
@@ -62,6 +64,8 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
     record = Record(options, header)
     if options.val is not None:
         _check_val(options.val, header)
+    for path in options.labelled:
+        _check_labelled(path, header)
     began = time.perf_counter()
     try:
         console.rule("Footage")
@@ -78,11 +82,12 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         console.rule("Choice")
         candidates = {"start": start, "adapted": adapted, "average": average(start, adapted, options.out)}
         judged = _judged(candidates, targets, options, record, console)
-        chosen = choice(judged)
-        console.print(f"kept: {chosen}, {REASONS[by_labels(judged), chosen]}")
+        chosen = choice(judged, bool(options.labelled))
+        console.print(f"kept: {chosen}, {reason(judged, chosen, bool(options.labelled))}")
         with atomic_path(options.out / MODEL_NAME) as temporary:
             shutil.copyfile(candidates[chosen], temporary)
         predictions = _predict(options, console) if options.predict else None
+        to_label = list_worth(options, options.out / MODEL_NAME, targets, console)
     finally:
         seconds = record.note(began) if options.out.exists() else 0.0
     summary = {
@@ -93,7 +98,7 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         "chosen": chosen,
         "judged": {name: one.to_json() for name, one in judged.items()},
     }
-    write_page(options, candidates, judged, targets, summary, predictions)
+    write_page(options, candidates, judged, targets, summary, predictions, to_label)
     write_json(options.out / SUMMARY_NAME, summary)
     return summary
 
@@ -122,6 +127,17 @@ def _check_val(val: Path, header: ModelHeader) -> None:
         raise IccldError(f"{val} has no labels in a split `val`", "give another set, or none")
     if dataset.info.label_space.names != header.label_space.names:
         raise IccldError(f"{val} has other classes than the model", "prepare it in the model's label space")
+
+
+def _check_labelled(path: Path, header: ModelHeader) -> None:
+    """Refuse a set before the footage is looked at and the town rendered; what is left `open_data` finds."""
+    dataset = PreparedDataset(path)
+    if dataset.info.label_space.names != header.label_space.names:
+        raise IccldError(f"{path} has other classes than the model", "prepare it in the model's label space")
+    if labelled_pixels((f for f in dataset.iter_frames("train") if f.label), header.classes) == 0:
+        raise IccldError(
+            f"{path} has no labels of the model's classes in its split `train`", "give another set, or none"
+        )
 
 
 def _predict(options: FootageOptions, console: Console) -> Path:

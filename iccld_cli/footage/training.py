@@ -129,7 +129,9 @@ def train(
     config = training_config(opened.header.config, iterations, options)
     if log_every is not None:
         config = load_config(None, base=config, sizes=config.model, overrides={"run.log_every": log_every})
-    data = open_data([s.root for s in sources], [t.root for t in targets], start=opened.header)
+    data = open_data(
+        [s.root for s in sources], [t.root for t in targets], start=opened.header, labelled=options.labelled
+    )
     started = any(state.stage == "stage1" for state in list_states(run))
     return adapt_seg(config, data, RunOptions(run, resume=started, console=console), start=opened)
 

@@ -27,7 +27,7 @@ from iccld_cli.data.prepared import INDEX_NAME, INFO_NAME, DatasetInfo, Frame, P
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path, write_json
 from iccld_cli.header import ModelHeader
-from iccld_cli.inference.facts import FrameFacts, most_worth_labelling, named_shares, share_rows
+from iccld_cli.inference.facts import FrameFacts, label_row, most_worth_labelling, named_shares, share_rows
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.journal import Journal
 from iccld_cli.labels import IGNORE, LabelSpace
@@ -225,12 +225,8 @@ def write_to_label(out: Path, items: Sequence[Input], journal: Journal, header: 
         if number not in rank:
             continue
         place, distance = rank[number]
-        told = part["told"]
-        row = {"rank": place, **{key: told[key] for key in ("input", "frame", "time", "uncertainty", "confidence")}}
-        row |= {"distance": distance, "classes": told["classes"]}
-        if "frame" in part:
-            row["image"] = f"{DATASET}/{Frame.from_json(part['frame']).image}"
-        found[place] = row
+        image = f"{DATASET}/{Frame.from_json(part['frame']).image}" if "frame" in part else None
+        found[place] = label_row(place, part["told"], distance, image)
     rows = [found[place] for place in sorted(found)]
     with atomic_path(out / TO_LABEL_NAME) as temporary:
         text = "".join(json_safe(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)

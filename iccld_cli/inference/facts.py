@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,6 +109,20 @@ def most_worth_labelling(shares: np.ndarray, uncertainty: np.ndarray, count: int
         overlap = np.clip(roots @ roots[best], 0, 1)
         nearest = np.minimum(nearest, np.sqrt(1 - overlap))
     return chosen
+
+
+def label_row(rank: int, told: Mapping[str, Any], distance: float, image: str | None) -> dict[str, Any]:
+    """A line of `to_label.jsonl`.
+
+    Args:
+        rank: Place in the list, from 1.
+        told: The frame's line of `frames.jsonl`.
+        distance: From `most_worth_labelling`.
+        image: Path of its picture below the output folder, if there is one.
+    """
+    row = {"rank": rank, **{key: told[key] for key in ("input", "frame", "time", "uncertainty", "confidence")}}
+    row |= {"distance": distance, "classes": told["classes"]}
+    return row if image is None else {**row, "image": image}
 
 
 def share_rows(rows: Sequence[dict[str, float]], space: LabelSpace) -> np.ndarray:
