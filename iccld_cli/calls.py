@@ -220,6 +220,7 @@ def adapt_adv(
     *,
     source: Sequence[DataSet] | DataSet = (),
     target: Sequence[DataSet] | DataSet = (),
+    labelled: Sequence[DataSet] | DataSet = (),
     val: DataSet | None = None,
     classes: Sequence[str] | None = None,
     config: Path | str | None = None,
@@ -241,6 +242,7 @@ def adapt_adv(
         out: Run folder; None for the file's own.
         source: In place of the sources that the file names.
         target: In place of its targets.
+        labelled: In place of its labelled sets of the target.
         val: See `adapt_seg`, and so on.
 
     Returns:
@@ -269,7 +271,8 @@ def adapt_adv(
     start.check(resolved)
     sources = _folders(source) or start.datasets("source")
     targets = _folders(target) or start.datasets("target")
-    data = open_data(sources, targets, val=_folder(val), start=start.header, names=classes)
+    marked = _folders(labelled) or start.datasets("labelled")
+    data = open_data(sources, targets, val=_folder(val), start=start.header, names=classes, labelled=marked)
     return run(resolved, data, _options(out or file.parent, resume, on_log, on_step, console), start)
 
 

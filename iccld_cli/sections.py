@@ -283,6 +283,11 @@ class AdvConfig(Section):
     direct_weight: float = Field(
         0.5, ge=0, description="Weight of the cross-entropy of D(z_0), which keeps `--steps 0` useful."
     )
+    labelled_weight: float = Field(
+        1.0,
+        ge=0,
+        description="With `--labelled`: weight of the cross-entropies on the labelled target crops of a step.",
+    )
     terminal_probability: _Share = Field(
         0.5, description="Probability of training on pure noise (t = T), where inference with one step starts."
     )

@@ -107,7 +107,9 @@ class Baseline(Stage2):
         """See `Stage2.terms`; without a UNet only the cross-entropy of D(z_0)."""
         if out.decoded is not None:
             return super().terms(batch, crops, views, out)
-        return [Term("direct", self.config.adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct))]
+        few = [] if batch.annotated is None else [self.annotated_term(crops, views, [out.direct])]
+        direct = self.cross_entropy(batch, crops, views, out.direct)
+        return [*few, Term("direct", self.config.adv.direct_weight, direct)]
 
     def adversary_inputs(
         self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None
@@ -118,10 +120,10 @@ class Baseline(Stage2):
             parts = [view.probabilities(part) for view, part in zip(views, parts, strict=True)]
         if self.config.adv.adversary == "entropy":
             parts = [self_information(part) for part in parts]
-        parts = list(without_ignored(parts, views[-1], ignored))
+        parts = list(without_ignored(self.of_domains(parts), views[-1], ignored))
         if not self.config.adv.generate:
             return parts
-        return [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]
+        return [part.index_select(0, rows) for part, rows in zip(parts, self.of_domains(pure), strict=True)]
 
 
 def stage2_class(config: Config) -> type[Stage2]:

@@ -12,6 +12,10 @@ One step:
     8. the discriminator learns to tell z̄_0 of the source from the others
     9. the class prototypes of the clean latent are updated with the source's z_0
 
+Labelled target crops (`--labelled`) pass after the mixed ones, from pure noise as in inference; L then also has their
+CE(D(z̄_0), y) + CE(D(z_0), y). They have no clean latent, for which most of their cells lack a label, and the adversary
+does not see them.
+
 The adversarial term uses only estimates from pure noise, as in inference: a noised clean latent reveals the domain.
 
 Variants for comparison are in `adapt.baselines`.
@@ -29,7 +33,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from iccld_cli.adapt.adversary import Adversary
-from iccld_cli.adapt.batch import Crops, DeviceBatch, draw_keep_skip, mix, source_crops
+from iccld_cli.adapt.batch import Crops, DeviceBatch, annotated_crops, draw_keep_skip, mix, source_crops
 from iccld_cli.adapt.optim import apply_gradients, optimizer_of, set_learning_rate
 from iccld_cli.adapt.prototypes import Prototypes
 from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
@@ -38,7 +42,7 @@ from iccld_cli.adapt.terms import Term, cross_entropy, total
 from iccld_cli.config import Config
 from iccld_cli.diffusion.latent import class_shares, clean_latent
 from iccld_cli.diffusion.schedule import add_noise, terminal_timestep
-from iccld_cli.labels import LabelSpace
+from iccld_cli.labels import IGNORE, LabelSpace
 from iccld_cli.losses.latent import latent_error
 from iccld_cli.losses.reduced import Reduced
 from iccld_cli.models.segmenter import Segmenter
@@ -208,6 +212,8 @@ class Stage2:
         assert batch.target is not None
         # 1. source and mixed: images (B, 3, h, w), labels and weights (B, h, w)
         crops, stats = self.labelled(step, batch)
+        if batch.annotated is not None:
+            crops.append(annotated_crops(batch))
         # 2. to 5. z_0, z*, z̄_0 (V, C_z, h/8, w/8) and logits (V, K, h/4, w/4)
         views = [self.student.view(images, batch.rngs) for images in (*(part.images for part in crops), batch.target)]
         shares = self._shares(views, crops)  # (V, K, h/8, w/8)
@@ -252,7 +258,9 @@ class Stage2:
         labelled = zip(views[: len(crops)], crops, strict=True)
         maps = torch.cat([view.maps(part.weights) for view, part in labelled])  # (V, h, w)
         weight = out.weight * F.adaptive_avg_pool2d(maps.unsqueeze(1), out.weight.shape[-2:])  # (V, 1, h/8, w/8)
+        few = [] if batch.annotated is None else [self.annotated_term(crops, views, [out.direct, out.decoded])]
         return [
+            *few,
             Term("direct", adv.direct_weight, self.cross_entropy(batch, crops, views, out.direct)),
             Term("latent", adv.latent_weight, latent_error(out.estimate[: len(out.clean)], out.clean, weight)),
             Term("decoded", adv.decoded_weight, self.cross_entropy(batch, crops, views, out.decoded)),
@@ -262,15 +270,34 @@ class Stage2:
         self, batch: DeviceBatch, crops: Sequence[Crops], views: Sequence[View], logits: Tensor
     ) -> Reduced:
         """Cross-entropy of D's output for the labelled views, over all pixels with a label."""
-        views = views[: len(crops)]
+        rows = split_rows(logits, views[: len(crops)])
+        count = len(self.domains) - 1  # annotated crops, behind these, have a term of their own
         source, *others = [
-            cross_entropy(view, rows, part.labels, part.weights)
-            for view, rows, part in zip(views, split_rows(logits, views), crops, strict=True)
+            cross_entropy(view, of, part.labels, part.weights)
+            for view, of, part in zip(views[:count], rows[:count], crops[:count], strict=True)
         ]
-        count = batch.labelled
+        pixels = batch.labelled
         for other in others:
-            source, count = source.plus(other), count + other.count
-        return source.over(count)
+            source, pixels = source.plus(other), pixels + other.count
+        return source.over(pixels)
+
+    def annotated_term(self, crops: Sequence[Crops], views: Sequence[View], logits: Sequence[Tensor]) -> Term:
+        """Cross-entropy of the labelled target crops, the last of `crops`: the mean over them.
+
+        Args:
+            crops: All labelled crops.
+            views: Their views, and the target's.
+            logits: D(z_0) and, with a UNet, D(z̄_0) for the labelled views, (V, K, h/4, w/4) each.
+        """
+        part, view, adv = crops[-1], views[len(crops) - 1], self.config.adv
+        losses = [
+            cross_entropy(view, split_rows(each, views[: len(crops)])[-1], part.labels, part.weights, part.groups)
+            for each in logits
+        ]
+        loss = losses[0].scaled(adv.direct_weight)
+        for decoded in losses[1:]:
+            loss = loss.plus(decoded.scaled(adv.decoded_weight))
+        return Term("labelled", adv.labelled_weight, loss.over(torch.full_like(loss.count, len(part.labels))))
 
     def adversary_inputs(
         self, out: Outputs, views: Sequence[View], pure: Sequence[Tensor], ignored: Tensor | None
@@ -279,8 +306,12 @@ class Stage2:
 
         Neither network learns where a target is not the scene, see `without_ignored`.
         """
-        parts = without_ignored(split_rows(out.adversary_input, views), views[-1], ignored)
-        return [part.index_select(0, rows) for part, rows in zip(parts, pure, strict=True)]
+        parts = without_ignored(self.of_domains(split_rows(out.adversary_input, views)), views[-1], ignored)
+        return [part.index_select(0, rows) for part, rows in zip(parts, self.of_domains(pure), strict=True)]
+
+    def of_domains(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """One part a domain, of one part a view: without the annotated crops."""
+        return [*parts[: len(self.domains) - 1], parts[-1]]
 
     def draw_noise(self, batch: DeviceBatch, views: Sequence[View]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Noise (V + V_t, C_z, h/8, w/8), time steps (V + V_t,), and by domain which rows are pure noise."""
@@ -289,8 +320,9 @@ class Stage2:
         last, chance = terminal_timestep(self.student.scheduler), self.config.adv.terminal_probability
         rngs = batch.rngs * (len(views[0]) // len(batch.rngs))
         noise = np.stack([rng.standard_normal(shape, np.float32) for _ in views for rng in rngs])
-        steps = [[last if rng.random() < chance else int(rng.integers(last)) for rng in rngs] for _ in views[:-1]]
-        steps.append([last] * len(rngs))
+        noised = range(len(self.domains) - 1)
+        steps = [[last if rng.random() < chance else int(rng.integers(last)) for rng in rngs] for _ in noised]
+        steps += [[last] * len(rngs)] * (len(views) - len(steps))  # annotated and target crops
         device = batch.label.device
         pure = [torch.tensor(row).eq(last).nonzero().flatten().to(device, non_blocking=True) for row in steps]
         timesteps = torch.tensor(steps).flatten().to(device, non_blocking=True)
@@ -298,7 +330,10 @@ class Stage2:
 
     def _shares(self, views: Sequence[View], crops: Sequence[Crops]) -> Tensor:
         """Class shares of the cells of the labelled views, (V, K, h/8, w/8)."""
-        labels = torch.cat([view.maps(part.labels) for view, part in zip(views[: len(crops)], crops, strict=True)])
+        parts = [view.maps(part.labels) for view, part in zip(views[: len(crops)], crops, strict=True)]
+        if len(parts) == len(self.domains):  # annotated crops are not noised, and groups are no classes
+            parts[-1] = torch.full_like(parts[-1], IGNORE)
+        labels = torch.cat(parts)
         return class_shares(labels, self.classes, (labels.shape[-2] // 8, labels.shape[-1] // 8))
 
     def _prototypes(self, step: int, batch: DeviceBatch, source: View, shares: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ def adapt_adv(
     out: Annotated[Path | None, typer.Option(help="Run folder; the checkpoint's own by default.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="Replaces the sources named in the checkpoint.")] = None,
     target: Annotated[list[Path] | None, typer.Option(help="Replaces the targets named in the checkpoint.")] = None,
+    labelled: training.Labelled = None,
     val: training.Val = None,
     classes: training.Classes = None,
     recipe: training.Recipe = None,
@@ -60,7 +61,7 @@ def adapt_adv(
     start.check(resolved)
     data = open_data(
         source or start.datasets("source"), target or start.datasets("target"), val=val, start=start.header,
-        names=training.class_names(classes),
+        names=training.class_names(classes), labelled=labelled or start.datasets("labelled"),
     )  # fmt: skip
     if dry_run:
         from iccld_cli.train.dry_run import print_plan

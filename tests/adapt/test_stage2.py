@@ -396,3 +396,42 @@ def test_a_step_hides_from_the_adversary_what_is_no_scene(make_stage, monkeypatc
             middle = part.shape[-2] // 2
             assert not part[..., middle:, :].any()
             assert part[..., :middle, :].any()
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [],
+        ["adv.adversary=output", "adv.align_encoder=true"],
+        ["adv.generate=false"],
+        ["adv.generate=false", "adv.self_training=false"],
+        ["adv.self_training=false"],
+        ["model.detail=true"],
+    ],
+)
+def test_labelled_crops_of_the_target_are_learnt_and_the_adversary_does_not_see_them(make_stage, assignments):
+    stage = make_stage("adv.terminal_probability=1", "adv.labelled_weight=0.5", *assignments)
+    seen = []
+    judge = stage.adversary.discriminator.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    stats = stage.step(0, make_batch(annotated=40, groups=((0, 3), (1, 2))))
+    weights = {"latent": 0.3, "decoded": 1.0, "direct": 0.5, "adversarial": 0.01, "labelled": 0.5}
+    torch.testing.assert_close(
+        stats["loss"], sum(w * stats[f"loss_{k}"] for k, w in weights.items() if f"loss_{k}" in stats)
+    )
+    assert stats["loss_labelled"] > 0
+    with_labels, seen = seen, []
+    judge.remove()
+    stage = make_stage("adv.terminal_probability=1", *assignments)
+    stage.adversary.discriminator.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    stage.step(0, make_batch())
+    assert seen == with_labels
+
+
+def test_labels_of_the_target_reach_both_ways_to_the_logits(make_stage):
+    stage = make_stage("adv.adversarial_weight=0", "augment.jitter_probability=0", lively=False)
+    losses = [float(stage.step(step, make_batch(step % 2, annotated=30))["loss_labelled"]) for step in range(14)]
+    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
+    batch = make_batch(annotated=30)
+    one, other = (make_stage(f"adv.{key}_weight=0").step(0, make_batch(annotated=30)) for key in ("direct", "decoded"))
+    both = make_stage().step(0, batch)
+    torch.testing.assert_close(both["loss_labelled"], one["loss_labelled"] + other["loss_labelled"])

@@ -112,3 +112,11 @@ def test_what_cannot_be_learnt_is_one_line(world, few, tmp_path):
     assert runs.run(runs.seg_arguments(world, out, "--labelled", str(few), "--source-only")) == [1]
     assert "--source-only learns from no labelled target: give the set as another --source" in runs.said(out)
     assert not out.exists()
+
+
+def test_stage_2_goes_on_with_the_labels_of_stage_1(labelled_run, few, tmp_path):
+    out = tmp_path / "stage2"
+    command = runs.adv_arguments(labelled_run[1] / "stage1.safetensors", out, steps=2)
+    assert runs.run(command) == [0], runs.said(out)
+    assert all(row["loss_labelled"] > 0 for row in runs.numbers(out))
+    assert read_header(out / "stage2.safetensors").datasets[2]["path"] == str(few.resolve())
