@@ -46,8 +46,8 @@ def _prepare(
     masks: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIR",
-            help="Their masks (PNG) or annotations (Labelme's JSON): folder or template; one for each --images.",
+            metavar="DIR|FILE",
+            help="Their masks (PNG) or Labelme files: folder or template; or a COCO file. One for each --images.",
         ),
     ] = None,
     label_map: Annotated[

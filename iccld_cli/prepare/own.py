@@ -35,7 +35,8 @@ def own_images(pattern: str, masks: str | None, label_map: LabelMap | None, cach
         IccldError: Nothing lies there, or the forms of images and masks do not fit together.
     """
     templated = "{" in pattern
-    if masks is not None and ("{" in masks) != templated:
+    coco = masks is not None and masks.lower().endswith(".json") and "{" not in masks
+    if masks is not None and not coco and ("{" in masks) != templated:
         raise IccldError("--images and --masks must both be folders or both be templates", "write {frame} in both")
     if is_archive(Path(pattern)):
         if masks is not None:
@@ -50,7 +51,9 @@ def own_images(pattern: str, masks: str | None, label_map: LabelMap | None, cach
     if masks is None:
         template = os.path.relpath(os.path.abspath(pattern), folder).replace(os.sep, "/")
         return folder.name, Images(FolderTree(folder), template if templated else None)
-    mask_folder = FolderTree(fixed_folder(masks)).root
+    if coco and not os.path.isfile(masks):
+        raise IccldError(f"no annotation file at {masks}", "check the path")
+    mask_folder = FolderTree(Path(masks).parent if coco else fixed_folder(masks)).root
     root = Path(os.path.commonpath([folder, mask_folder]))
     inside = [os.path.relpath(os.path.abspath(p), root).replace(os.sep, "/") for p in (pattern, masks)]
     inside = ["" if path == "." else path for path in inside]

@@ -144,7 +144,7 @@ def test_images_that_were_not_annotated_are_taken_without_a_label(tmp_path):
     annotate(tmp_path / "shots/b/c.json", [shape("road", "point", (5.5, 5.5))], image="c.png")
     data = prepared(tmp_path)
     assert [frame.label for frame in data.frames("train")] == [None, "labels/train/b/c.png", None]
-    assert data.info.extra["notices"] == ["2 of 3 images have no annotation file; they were taken without a label"]
+    assert data.info.extra["notices"] == ["2 of 3 images have no annotation; they were taken without a label"]
     told = own_warnings(data.info)
     assert "mine: points or scribbles: 21 labelled pixels, labelled frames: 1; classes road" in told
     assert not any("tiny" in text or "no frame" in text for text in told)
@@ -238,3 +238,103 @@ def test_shapes_without_a_meaning_can_be_left_out(shot):
     data = shot(shape("road", "point", (5, 5)), shape("cow", "point", (20, 20)), table=table)
     assert isinstance(data, PreparedDataset)
     assert set(np.unique(label_of(data)).tolist()) == {ROAD, IGNORE}
+
+
+def coco(tmp_path, *annotations, **changes):
+    """A file of COCO beside the images: `a.jpg` and `sub/b.jpg`, which nobody annotated."""
+    for number, name in enumerate(("a", "sub/b")):
+        photo(tmp_path / f"shots/{name}.jpg", number, shape=(HEIGHT, WIDTH))
+    tree = {
+        "info": {"description": "", "version": "1.0"},
+        "licenses": [],
+        "images": [
+            {"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT, "license": 0}
+            for i, name in ((4, "a.jpg"), (7, "b.jpg"))
+        ],
+        "categories": [
+            {"id": 1, "name": "road", "supercategory": ""},
+            {"id": 5, "name": "person", "supercategory": "", "keypoints": ["nose", "foot"], "skeleton": []},
+        ],
+        "annotations": [{"id": n, "image_id": 4, "iscrowd": 0, **one} for n, one in enumerate(annotations, 1)],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(tree | changes))
+    return prepared(tmp_path, masks="instances.json")
+
+
+def test_coco_polygons_masks_and_keypoints(tmp_path):
+    square = [0, 30, 59.9, 30, 59.9, 39.9, 0, 39.9]
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[5:9, 10:20] = True
+    runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=False, append=True)), prepend=0).tolist()
+    runs[-1] += HEIGHT * WIDTH - sum(runs)
+    assert sum(runs) == HEIGHT * WIDTH
+    data = coco(
+        tmp_path,
+        {"category_id": 1, "segmentation": [square, [0, 0, 4, 0, 4, 4]], "bbox": [0, 30, 60, 10], "area": 600},
+        {"category_id": 5, "segmentation": {"size": [HEIGHT, WIDTH], "counts": runs}, "iscrowd": 1},
+        {"category_id": 5, "keypoints": [40.5, 20.5, 2, 0, 0, 0], "num_keypoints": 1, "bbox": [39, 19, 3, 3]},
+    )
+    first, second = data.frames("train")
+    assert second.label is None
+    assert data.info.extra["notices"] == ["1 of 2 images have no annotation; they were taken without a label"]
+    label = data.read_label(first)
+    assert (label[32:38] == ROAD).all() and label[1, 3] == ROAD
+    assert np.array_equal(label[4:10, 9:21] == PERSON, mask[4:10, 9:21])
+    assert label[20, 40] == PERSON and (label == PERSON).sum() == mask.sum() + 21
+
+
+def test_packed_run_lengths_of_coco():
+    from iccld_cli.prepare.coco import _numbers
+
+    def packed(runs):  # as cocoapi's maskApi.c, rleToString
+        text = ""
+        for i, run in enumerate(runs):
+            x = run - runs[i - 2] if i > 2 else run
+            more = True
+            while more:
+                c = x & 31
+                x >>= 5
+                more = x != -1 if c & 16 else x != 0
+                text += chr((c | 32 if more else c) + 48)
+        return text
+
+    for seed in range(20):
+        runs = np.random.default_rng(seed).integers(0, 10 ** (1 + seed % 5), 30).tolist()
+        assert _numbers(packed(runs)) == runs
+
+
+@pytest.mark.parametrize(
+    ("annotation", "changes", "says"),
+    [
+        (
+            {"category_id": 9, "segmentation": [[0, 0, 4, 0, 4, 4]]},
+            {},
+            r"a\.jpg \(id 1\) of a category that it does not",
+        ),
+        ({"category_id": 1, "bbox": [0, 0, 5, 5]}, {}, "a box alone"),
+        ({"category_id": 1, "segmentation": [[0, 0, 4, 0]]}, {}, "no numbers"),
+        ({"category_id": 1, "segmentation": [[0, 0, 4, 0, 4]]}, {}, "no numbers"),
+        ({"category_id": 1, "segmentation": "x"}, {}, "no numbers"),
+        ({"category_id": 1, "segmentation": {"size": [40, 60], "counts": [7]}}, {}, "do not fill its 60x40"),
+        ({"category_id": 1, "segmentation": {"size": [40, 60], "counts": "\u20ac"}}, {}, "no numbers"),
+        ({"category_id": 1, "segmentation": {"size": [10**9, 60], "counts": [7]}}, {}, "cannot be drawn"),
+        ({"category_id": 1, "keypoints": [1, 2]}, {}, "no numbers"),
+        ({"category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]}, {"images": {}}, "no file of COCO"),
+        ({"category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]], "image_id": 5}, {}, "is damaged"),
+        (
+            {"category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]},
+            {"categories": [{"id": 1, "name": "raod"}]},
+            "'raod' .did you mean 'road'",
+        ),
+    ],
+)
+def test_a_mistake_in_coco_is_one_line(annotation, changes, says, tmp_path):
+    with pytest.raises(IccldError, match=says) as error:
+        coco(tmp_path, annotation, **changes)
+    assert "instances.json" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_such_file_of_coco(tmp_path):
+    photo(tmp_path / "shots/a.jpg")
+    with pytest.raises(IccldError, match=r"no annotation file at \S+none\.json"):
+        prepared(tmp_path, masks="none.json")

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from iccld_cli.errors import IccldError
 from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.labels import CITYSCAPES
-from iccld_cli.prepare.adapters.base import Adapter, RawFrame, train_ids
+from iccld_cli.prepare.adapters.base import Adapter, RawFrame, blame, train_ids
 from iccld_cli.prepare.labelmap import LabelMap
 from iccld_cli.prepare.tree import Tree, join, suffix
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from iccld_cli.prepare.shapes import Shape
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 JSON = ".json"
@@ -60,6 +62,7 @@ class Images(Adapter):
         self.covers = self.map.covers
         self.template, self.masks = template or "", masks
         self.unannotated = self.listed = 0
+        self.coco = suffix(masks or "") == JSON and not _PLACEHOLDER.search(masks or "")
         self.by_template = bool(_PLACEHOLDER.search(self.template))
         names = _PLACEHOLDER.findall(self.template)
         for name in _PLACEHOLDER.findall(masks or ""):
@@ -76,7 +79,7 @@ class Images(Adapter):
         if self.by_template:
             yield from self._scan_template()
             return
-        annotated = self.masks is not None and self._annotated(self.masks)
+        annotated = self.masks is not None and not self.coco and self._annotated(self.masks)
         if self.masks == self.template and not annotated:
             raise IccldError(
                 f"{join(self.tree.describe(), self.template)} holds no annotation files (.json) beside its images",
@@ -92,12 +95,30 @@ class Images(Adapter):
 
     def _label(self, image: str, key: str, annotated: bool) -> str | None:
         """Where an image's label lies: a PNG, else an annotation file; None where only others were annotated."""
-        if self.masks is None:
-            return None
+        if self.masks is None or self.coco:
+            return self._in_coco(image)
         png = join(self.masks, f"{key}.png")
         if not annotated or (png != image and self.tree.stamp(png) is not None):
             return png
         return self._if_annotated(join(self.masks, f"{key}{JSON}"))
+
+    def _in_coco(self, image: str) -> str | None:
+        """The file of COCO, where it has annotations of the image."""
+        if self.masks is None:
+            return None
+        from iccld_cli.prepare.coco import read_coco
+
+        self.listed += 1
+        with blame(self.masks):
+            if read_coco(self.tree, self.masks).name_of(self._below(image)) is not None:
+                return self.masks
+        self.unannotated += 1
+        return None
+
+    def _below(self, image: str) -> str:
+        """An image's path below the images' folder."""
+        folder = self.template[: self.template.index("{")].rpartition("/")[0] if self.by_template else self.template
+        return image[len(folder) :].lstrip("/")
 
     def _if_annotated(self, path: str) -> str | None:
         self.listed += 1
@@ -118,23 +139,34 @@ class Images(Adapter):
             key = join(*(value for name, value in values.items() if name != "split"))
             label = None
             if self.masks is not None:
-                label = fill(self.masks, values)
-                label = self._if_annotated(label) if suffix(label) == JSON else label
+                label = self._in_coco(image) if self.coco else fill(self.masks, values)
+                label = self._if_annotated(label) if label and not self.coco and suffix(label) == JSON else label
             yield RawFrame(_SPLITS.get(split, split), key or image.rsplit("/", 1)[-1], image, label)
 
     def read_label(self, frame: RawFrame) -> np.ndarray:
         """The mask or the drawn shapes, by the label map."""
         assert frame.label is not None
-        data = self.tree.read(frame.label)
         if suffix(frame.label) != JSON:
-            return self.map.decode(data)
-        from iccld_cli.prepare.labelme import read_labelme
+            return self.map.decode(self.tree.read(frame.label))
         from iccld_cli.prepare.shapes import Pens, draw
 
-        shapes, size = read_labelme(data)
+        shapes, size = self._shapes(frame)
         pens = Pens(self.map.line_width, self.map.point_size)
         size = size or self._image_size(frame)
         return draw(shapes, size, self.map.by_name, self.map.space, pens, self.map.strict)
+
+    def _shapes(self, frame: RawFrame) -> tuple[list[Shape], tuple[int, int] | None]:
+        """What was drawn on a frame, and its (width, height) where the file says it."""
+        from iccld_cli.prepare.coco import read_coco
+        from iccld_cli.prepare.labelme import read_labelme
+
+        assert frame.label is not None
+        if not self.coco:
+            return read_labelme(self.tree.read(frame.label))
+        file = read_coco(self.tree, frame.label)
+        name = file.name_of(self._below(frame.image))
+        assert name is not None
+        return file.shapes(name), file.sizes[name]
 
     def _image_size(self, frame: RawFrame) -> tuple[int, int]:
         """(width, height) of an image as it is shown."""
@@ -147,7 +179,7 @@ class Images(Adapter):
         """How many images have no annotation, where others have."""
         if not self.unannotated:
             return {}
-        text = f"{self.unannotated} of {self.listed} images have no annotation file; they were taken without a label"
+        text = f"{self.unannotated} of {self.listed} images have no annotation; they were taken without a label"
         return {"notices": [text]}
 
     def label_values(self, frame: RawFrame) -> dict[str, str | None]:
@@ -159,18 +191,17 @@ class Images(Adapter):
         assert frame.label is not None
         other = "unknown" if self.map.strict else None
         if suffix(frame.label) == JSON:
-            return self._names_in(frame.label, other)
+            return self._names_in(frame, other)
         if self.map.ids is None:
             return {}
         ids = decode_ids(self.tree.read(frame.label), self.map.channel)
         return {str(i): self.map.ids.get(int(i), other) for i in np.unique(ids)}
 
-    def _names_in(self, path: str, other: str | None) -> dict[str, str | None]:
-        from iccld_cli.prepare.labelme import read_labelme
+    def _names_in(self, frame: RawFrame, other: str | None) -> dict[str, str | None]:
         from iccld_cli.prepare.shapes import class_of
 
         found: dict[str, str | None] = {}
-        for shape in read_labelme(self.tree.read(path))[0]:
+        for shape in self._shapes(frame)[0]:
             try:
                 found[shape.name] = class_of(shape.name, self.map.by_name, self.map.space)
             except KeyError:
