@@ -235,7 +235,7 @@ def test_feature_distance_shares_the_students_pass_and_looks_at_the_source(make_
     stage.student.eval()
     views = [stage.student.view(images, batch.rngs) for images in (batch.source, batch.target)]
     with torch.no_grad():
-        _, features = stage.student(join_views(views))
+        *_, features = stage.student(join_views(views))
         same = feature_distance(
             features[: len(views[0])], stage.reference(views[0].images)[-1], views[0].maps(batch.label), stage.things
         )
