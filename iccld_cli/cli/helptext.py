@@ -36,9 +36,16 @@ METAVARS = {
 """Name of an option's parameter -> what its value is called, where the option itself does not say."""
 
 EXAMPLES = {
-    "prepare": ["prepare --gta5 /data/gta5 --out data --size 1024x512", "prepare --video dashcam.mp4 --fps 2"],
+    "prepare": [
+        "prepare --gta5 /data/gta5 --out data --size 1024x512",
+        "prepare --video dashcam.mp4 --fps 2",
+        "prepare --images my-road/to_label --masks my-road/to_label --name few",
+    ],
     "inspect": ["inspect data/gta5 data/cityscapes"],
-    "adapt": ["adapt drive1.mp4 drive2.mp4 --out my-road --minutes 30 --predict"],
+    "adapt": [
+        "adapt drive1.mp4 drive2.mp4 --out my-road --minutes 30 --predict",
+        "adapt drive1.mp4 drive2.mp4 --out my-road-labelled --labelled data/few",
+    ],
     "adapt-seg": ["adapt-seg --source data/gta5 --target data/cityscapes --preset base --out runs/a"],
     "adapt-adv": ["adapt-adv --ckpt runs/a/stage1.safetensors"],
     "config": ["config optim.lr"],

@@ -61,7 +61,8 @@ class Coco:
         found: list[Shape] = []
         for raw in self.annotations[name]:
             where = f"has an annotation of {name} (id {str(raw.get('id'))[:20]})"
-            label = self.categories.get(raw.get("category_id"))  # type: ignore[arg-type]
+            of = raw.get("category_id")
+            label = self.categories.get(of) if isinstance(of, int) else None
             if label is None:
                 raise IccldError(f"{where} of a category that it does not name")
             found += _shapes(raw, label, where)
@@ -76,7 +77,7 @@ def read_coco(tree: Tree, path: str) -> Coco:
     """
     key = (tree.describe(), path, tree.stamp(path))
     if key not in _READ:
-        found = _parsed(tree.read(path))
+        found = parsed_coco(tree.read(path))
         _READ.clear()
         _READ[key] = found
     return _READ[key]
@@ -86,7 +87,8 @@ _READ: dict[tuple[Any, ...], Coco] = {}
 """The file that was read last, by where it lies and its version."""
 
 
-def _parsed(data: bytes) -> Coco:
+def parsed_coco(data: bytes) -> Coco:
+    """Read the content of a file; see `read_coco`."""
     raw, lists = parse_json(data), ("images", "annotations", "categories")
     if not isinstance(raw, dict) or not all(isinstance(raw.get(key), list) for key in lists):
         raise IccldError("has no lists `images`, `annotations` and `categories`, so it is no file of COCO")
@@ -114,7 +116,7 @@ def _shapes(raw: dict[str, Any], label: str, where: str) -> list[Shape]:
         if points:
             seen = [part for i in range(0, len(points), 3) if points[i + 2] > 0 for part in points[i : i + 3]]
             return [Shape(label, "points", _pairs(seen, 3, 1))] if seen else []
-    except (IndexError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         raise IccldError(f"{where} whose outline or points are no numbers [x, y, ...]") from None
     raise IccldError(f"{where} with a box alone, which says nothing of its pixels")
 
@@ -133,7 +135,8 @@ def _unpacked(raw: dict[str, Any], where: str) -> np.ndarray:
         raise IccldError(f"{where} whose mask is {width}x{height} pixels, which cannot be drawn")
     counts = raw["counts"]
     runs = np.array(_numbers(counts) if isinstance(counts, str) else counts, np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != height * width:
+    filled = runs.ndim == 1 and ((runs >= 0) & (runs <= height * width)).all() and int(runs.sum()) == height * width
+    if not filled:
         raise IccldError(f"{where} whose run lengths do not fill its {width}x{height} pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T

@@ -7,17 +7,21 @@ import json
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from raw_files import photo
 
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, IGNORE
+from iccld_cli.prepare.coco import parsed_coco
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.labelmap import parse_label_map
+from iccld_cli.prepare.labelme import read_labelme
 from iccld_cli.prepare.own import own_images
 from iccld_cli.prepare.prepare import PrepareOptions, prepare
-from iccld_cli.prepare.shapes import shrink_marks
+from iccld_cli.prepare.shapes import Pens, draw, shrink_marks
 
 ROAD, BUILDING, SKY, PERSON, CAR, TRUCK = (
     CITYSCAPES.id_of(name) for name in ("road", "building", "sky", "person", "car", "truck")
@@ -338,3 +342,60 @@ def test_no_such_file_of_coco(tmp_path):
     photo(tmp_path / "shots/a.jpg")
     with pytest.raises(IccldError, match=r"no annotation file at \S+none\.json"):
         prepared(tmp_path, masks="none.json")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**19), 10**19) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+KINDS = st.sampled_from(["polygon", "rectangle", "circle", "line", "linestrip", "point", "points", "mask", "x", None])
+POINTS = st.lists(st.tuples(*[st.floats(-50, 150) | st.integers(-(10**10), 10**10)] * 2).map(list), max_size=5)
+SHAPES = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from(["road", "sky", "ignore"]) | VALUES,
+        "shape_type": KINDS | VALUES,
+        "points": POINTS | VALUES,
+    },
+    optional={"mask": VALUES},
+)
+
+
+def drawn_or_refused(read, size=(60, 40)):
+    try:
+        shapes = read()
+        label = draw(shapes, size, None, CITYSCAPES, Pens())
+    except IccldError as error:
+        assert error.message and "\n" not in error.message
+    else:
+        assert label.shape == size[::-1] and ((label < 19) | (label == IGNORE)).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    VALUES | st.fixed_dictionaries({"shapes": st.lists(SHAPES | VALUES, max_size=4)}, optional={"imageWidth": VALUES})
+)
+def test_anything_in_a_file_of_labelme_is_drawn_or_refused(tree):
+    drawn_or_refused(lambda: read_labelme(json.dumps(tree).encode())[0])
+
+
+OUTLINES = st.lists(st.lists(st.floats(-50, 150) | VALUES, max_size=8) | VALUES, max_size=3) | st.fixed_dictionaries(
+    {"size": st.just([3, 4]) | VALUES, "counts": st.lists(st.integers(-1, 2**62), max_size=4) | st.text(max_size=6)}
+)
+ANNOTATIONS = st.fixed_dictionaries(
+    {"image_id": st.just(1) | VALUES, "category_id": st.just(1) | VALUES},
+    optional={"segmentation": OUTLINES | VALUES, "keypoints": VALUES, "id": VALUES},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANNOTATIONS | VALUES, max_size=3), VALUES)
+def test_anything_in_a_file_of_coco_is_drawn_or_refused(annotations, odd):
+    for images in ([{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}], odd):
+        tree = {"images": images, "categories": [{"id": 1, "name": "road"}], "annotations": annotations}
+
+        def read(tree=tree):
+            file = parsed_coco(json.dumps(tree).encode())
+            return [shape for name in file.annotations for shape in file.shapes(name)]
+
+        drawn_or_refused(read)
