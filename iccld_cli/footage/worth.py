@@ -35,7 +35,7 @@ from iccld_cli.report import page
 
 FOLDER = "to_label"
 LABELS_NAME = "labels.txt"
-LOOKED_AT = 400
+LOOKED_AT = 200
 """Frames that are looked at, over all of the footage."""
 
 _ROW = 5

@@ -81,3 +81,11 @@ def test_inference(small_config, settings):
         logits = list(model.logits(model.fit(images), steps=2, draws=2))
         assert plain.shape == (2, 19, 100, 72) and smaller.shape == (2, 19, 50, 36) and len(logits) == 2
         assert devices_of([plain, smaller, *logits]) == {"cuda"}
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2"])
+def test_labelled_crops_of_the_target(small_config, loaded, name):
+    raw = loaded()
+    raw = replace(raw, annotated=raw.target, annotation=raw.label.clone(), groups=((0, 2), (10, 13)))
+    raw.annotation[:, :4] = 20  # the second group
+    assert "loss_labelled" in run_step(small_config("data.crop=[64,64]", *EVERYTHING_DRAWN), name, raw)
