@@ -150,8 +150,9 @@ def section(options: FootageOptions, rows: Sequence[Mapping[str, Any]]) -> page.
 
     blocks: list[page.Block] = [page.Text(_WHY)]
     shown = [row for row in rows if (options.out / row["image"]).is_file()]
-    for first in range(0, len(shown), _ROW):
-        part = shown[first : first + _ROW]
+    count = -(-len(shown) // _ROW)  # rows, as equally long as can be: their pictures fill the page's width
+    for number in range(count):
+        part = shown[number * len(shown) // count : (number + 1) * len(shown) // count]
         pictures = [decode_image(read_bytes(options.out / row["image"])).pixels for row in part]
         titles = [f"{row['image'].rpartition('/')[2]}, {100 * row['uncertainty']:.0f} % unsure" for row in part]
         blocks.append(page.Pictures(pictures, titles=titles, width=320))
