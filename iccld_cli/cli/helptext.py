@@ -13,15 +13,14 @@ from iccld_cli.labels import CITYSCAPES
 
 _GROUPS: dict[str, str] = {
     "Data": "source target val classes data split inputs images masks label_map video fps hold_out unlabeled set_ "
-    "skip_bad size limit every start end ignore_mask calibrate labelled "
-    "no_labels",
-    "Virtual town": "virtual look kinds light rain virtual_drive",
-    "Model": "ckpt preset encoder config assignments steps samples scales flip height smooth opset format_ licence "
-    "source_only recipe",
+    "skip_bad size limit every start end ignore_mask calibrate labelled no_labels",
+    "Virtual town": "virtual look kinds light rain virtual_drive frames seconds",
+    "Model": "ckpt preset encoder config assignments steps samples scales flip average height smooth opset format_ "
+    "licence source_only",
     "Training": "iterations minutes crop save_every resume dry_run select",
-    "Machine": "device backend precision batch_size compile workers seed engine ray_address part merge speed",
-    "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json_path as_json "
-    "report push rule by predict",
+    "Machine": "device backend precision batch_size compile workers seed part merge speed",
+    "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json json_path "
+    "as_json markdown report push rule by predict",
 }
 PANELS = {name: group for group, names in _GROUPS.items() for name in names.split()}
 """Name of an option's parameter -> the group it is shown in; others are shown last."""
@@ -31,7 +30,7 @@ RAW_SETS, OTHERS = "Raw data sets", "More"
 METAVARS = {
     "preset": "NAME", "encoder": "ID|DIR", "config": "FILE", "device": "DEVICE", "precision": "P", "split": "NAME",
     "source": "DATA/SET", "target": "DATA/SET", "val": "DATA/SET", "out": "DIR", "ckpt": "FILE", "name": "NAME",
-    "format_": "NAME", "folders": "DIR",
+    "format_": "NAME",
 }  # fmt: skip
 """Name of an option's parameter -> what its value is called, where the option itself does not say."""
 

@@ -13,6 +13,7 @@ from iccld_cli.cli import helptext, training
 from iccld_cli.cli.app import app
 from iccld_cli.inference.model import BACKENDS
 from iccld_cli.inference.outputs import KINDS
+from iccld_cli.prepare.adapters import ADAPTERS
 
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "av", "matplotlib", "jinja2")
 COMMANDS = ("prepare", "adapt-seg", "adapt-adv", "config", "compare", "evaluate", "predict", "export", "doctor")
@@ -55,11 +56,22 @@ def test_values_have_plain_names():
                 assert "<" not in shown and shown.strip() not in ("TEXT", "INTEGER"), (name, option.name)
 
 
-def test_options_are_grouped():
+def test_every_option_stands_in_a_group_by_intent():
+    for name, command in commands().items():
+        groups = {o.name: o.rich_help_panel for o in command.params if o.param_type_name == "option"}
+        assert helptext.OTHERS not in groups.values(), (name, groups)
+        raw = {option for option, group in groups.items() if group == helptext.RAW_SETS}
+        assert raw == ({key.replace("-", "_") for key in ADAPTERS} if name == "prepare" else set())
     for name in ("predict", "adapt-seg", "prepare", "evaluate", "export"):
-        groups = {option.rich_help_panel for option in commands()[name].params if option.param_type_name == "option"}
-        assert {"Data", "Results"} <= groups
-        assert groups <= {*helptext.PANELS.values(), helptext.RAW_SETS, helptext.OTHERS}
+        assert {"Data", "Results"} <= {option.rich_help_panel for option in commands()[name].params}
+
+
+def test_the_tables_name_options_that_exist():
+    found = {option.name for command in commands().values() for option in command.params}
+    planned = {"labelled", "part", "merge"}
+    assert set(helptext.PANELS) - planned <= found
+    assert set(helptext.METAVARS) <= found
+    assert {key.rpartition(" ")[2] for key in (*helptext.VALUES, *helptext.LISTS)} <= found
 
 
 @pytest.mark.parametrize(
