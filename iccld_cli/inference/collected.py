@@ -78,7 +78,7 @@ def part_line(
     height, width = image.shape[:2]
     told: dict[str, Any] = {
         "name": item.name.as_posix(),
-        "input": str(item.path),
+        "input": item.where,
         "frame": None if frame is None else frame[0],
         "time": None if frame is None else round(frame[1], 6),
         "width": width,

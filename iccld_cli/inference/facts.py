@@ -47,7 +47,7 @@ class FrameFacts:
 def facts_of(image: np.ndarray, segmentation: Segmentation, index: int) -> FrameFacts:
     """Measure a frame.
 
-    Pixels with label 255, which are not the scene, do not count.
+    Pixels with label 255, which are not the scene, do not count; where all are, nothing is flagged.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -64,7 +64,8 @@ def facts_of(image: np.ndarray, segmentation: Segmentation, index: int) -> Frame
         round(float(values[index][scene].sum(dtype=np.float64)) / size, 6)
         for values in (segmentation.confidence, segmentation.uncertainty)
     )
-    luma, spread = (float(v.item()) for v in cv2.meanStdDev(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    luma, spread = (float(v.item()) for v in cv2.meanStdDev(grey, mask=scene.view(np.uint8)))
     true = {
         "dark": luma < DARK,
         "bright": luma > BRIGHT,
@@ -72,7 +73,7 @@ def facts_of(image: np.ndarray, segmentation: Segmentation, index: int) -> Frame
         "one_class": max(shares.values(), default=1.0) >= ONE_CLASS,
         "unsure": confidence < UNSURE,
     }
-    return FrameFacts(shares, confidence, uncertainty, tuple(name for name in FLAGS if true[name]))
+    return FrameFacts(shares, confidence, uncertainty, tuple(name for name in FLAGS if true[name] and shares))
 
 
 def named_shares(facts: FrameFacts, space: LabelSpace) -> dict[str, float]:

@@ -100,6 +100,13 @@ def test_files_behind_addresses_are_as_local_ones(predict, address, tmp_path):
     )
 
 
+def test_numbers_of_frames_name_their_address_without_its_key(predict, address, tmp_path):
+    photo(tmp_path / "served/a.png")
+    assert predict(f"{address}/a.png?key=secret", "--to-label", 1, save="frames")[0] == 0
+    for name in ("frames.jsonl", "to_label.jsonl"):
+        assert json.loads((tmp_path / "out" / name).read_text())["input"] == f"{address}/a.png"
+
+
 def test_a_list_on_standard_input(predict, tmp_path, monkeypatch):
     photo(tmp_path / "a.png")
     photo(tmp_path / "b.png")

@@ -155,6 +155,20 @@ def test_flags_say_what_is_unusual():
     assert facts_of(noise, Segmentation(labels, sure, unsure), 0).flags == ()
 
 
+def test_what_is_no_scene_is_neither_dark_nor_bright():
+    labels, sure = np.zeros((1, 16, 8), np.uint8), np.full((1, 16, 8), 0.9, np.float32)
+    labels[0, :2] = 3
+    labels[0, 4:] = 255
+    noise = np.random.default_rng(0).integers(60, 200, (16, 8, 3)).astype(np.uint8)
+    for bonnet in (0, 255):
+        noise[4:] = bonnet
+        assert facts_of(noise, Segmentation(labels, sure, sure), 0).flags == ()
+    noise[:4] = 5
+    assert facts_of(noise, Segmentation(labels, sure, sure), 0).flags == ("dark", "flat")
+    labels[:] = 255
+    assert facts_of(noise, Segmentation(labels, 0 * sure, sure), 0).flags == ()
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 1.0])
 def test_the_data_set_holds_what_the_model_is_sure_of(model, drive, tmp_path, threshold):
     done = run(model, [drive], tmp_path, save=("labels", "dataset"), threshold=threshold)
