@@ -52,7 +52,7 @@ def _town(drives: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _report(model: Model, frames: Iterator[tuple[np.ndarray, np.ndarray | None]], cut_every: int = 0) -> None:
     space = model.header.label_space
-    smoother, flow = Smoother(), cv2.FarnebackOpticalFlow_create()
+    smoother, flow = Smoother(space.names), cv2.FarnebackOpticalFlow_create()
     plain_matrix, steady_matrix = ConfusionMatrix(len(space)), ConfusionMatrix(len(space))
     grid = np.stack(np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1])), axis=2).astype(np.float32)
     seconds, differ, flicker, still = [], [], [], []

@@ -314,7 +314,7 @@ class _Run:
             return options.start is not None and frame.time < options.start
 
         frames = prefetch(_limited(reader.frames(choose), options.limit, unseen), 4)
-        smoother = Smoother() if options.smooth else None
+        smoother = Smoother(self.model.header.label_space.names) if options.smooth else None
         with WriteBehind() as writer, contextlib.closing(frames):
             batches = group(frames, lambda frame: frame.image.shape, self._batch_size)
             if smoother is None:
@@ -371,7 +371,7 @@ class _Run:
         latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._region = self.regions.of_stream()
         before = self.done_frames
-        smoother = Smoother() if self.options.smooth else None
+        smoother = Smoother(self.model.header.label_space.names) if self.options.smooth else None
 
         def write(frame: VideoFrame, views: list[Logits]) -> None:
             self._write_steady(outputs, frame, views)

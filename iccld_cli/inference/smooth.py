@@ -5,7 +5,9 @@
     mean  =  this frame's probabilities  +  weight x (the old mean there - this frame's probabilities)
 
 All of it happens at the resolution of the network's logits, a quarter of what it sees. Where the pictures disagree
-(something came into view, the flow is wrong) this frame counts alone, and after a cut everywhere.
+(something came into view, the flow is wrong) this frame counts alone, and after a cut everywhere. Where this frame's
+answer is a thin class, the old mean counts little: a pole is a cell or two wide and found in some frames only, so that
+a mean over frames loses it.
 
 A mean that ran on for ever would make a frame depend on where a run began. So it begins anew on a fixed grid of frame
 numbers, `GRID` apart, and each of these means begins `WARM_UP` frames before its part, unseen. Who wants frames from
@@ -30,6 +32,11 @@ WARM_UP = 16
 NEW = 0.35
 """Least weight of this frame."""
 
+THIN = ("pole", "traffic light", "traffic sign")
+"""Classes whose shapes are as thin as a cell."""
+
+_OLD_OF_THIN = 0.2  # factor on the old mean's weight where this frame's answer is one of them
+
 _CONTRAST = 50.0  # grey levels of standard deviation to which differences are scaled, so that night is as day
 _DARKEST = 8.0  # standard deviation below which a picture is flat, and differences are noise
 _GATE = 23.0  # scaled grey levels at which the old mean's weight has fallen to 1/e
@@ -42,8 +49,13 @@ _CHANNELS = 128  # most that are given to OpenCV at once
 class Smoother:
     """The running means of one video; frames go through it in their order."""
 
-    def __init__(self) -> None:
-        """Nothing is known yet."""
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        """Nothing is known yet.
+
+        Args:
+            names: The classes of the logits.
+        """
+        self._thin = [index for index, name in enumerate(names) if name in THIN]
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._grey: np.ndarray | None = None
         self._means: dict[int, np.ndarray] = {}  # part of the grid -> (h, w, K)
@@ -62,6 +74,8 @@ class Smoother:
         values = views[0].values  # (K, h, w)
         now = _probabilities(values)  # (h, w, K)
         moved = self._moved(image, now.shape[0], now.shape[1])
+        if moved is not None and self._thin:
+            moved[1][np.isin(now.argmax(axis=2), self._thin)] *= _OLD_OF_THIN
         part = number // GRID
         parts = (part, part + 1) if number >= (part + 1) * GRID - WARM_UP else (part,)
         means: dict[int, np.ndarray] = {}
