@@ -21,7 +21,8 @@ from typing import Any
 # was tried on, of sixteen kinds, gave the same frames with and without it.
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _TIMED = frozenset({"mov", "matroska", "flv", "mpegts", "asf"})
-_MOST_HELD = 32  # frames; more than any standard reorders
+MOST_HELD = 32
+"""Frames; more than any standard reorders."""
 
 
 def timed(container: Any) -> bool:
@@ -183,7 +184,7 @@ class Pictures:
         """Frames for which every packet that was decoded before them is accounted for."""
         while self._held:
             frame, number, index = self._held[0]
-            if len(self._held) <= _MOST_HELD and any(other < number for other in self._waiting.values()):
+            if len(self._held) <= MOST_HELD and any(other < number for other in self._waiting.values()):
                 return
             self._held.popleft()
             yield Picture(frame, index, self._spoilt(frame, number))

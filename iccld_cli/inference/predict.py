@@ -21,7 +21,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -324,21 +324,32 @@ class _Run:
                             writer.submit(outputs.write, frame, result)
                         self._did(len(batch))
                 return
+            # Means follow one another; what is made of them at full size need not, and is not made in this thread.
+            workers = max(2, self.model.parallel)
             with contextlib.closing(in_order(self._logits, batches, self.model.parallel)) as views:
-                for batch, every in views:
-                    for frame, its in zip(batch, every, strict=True):
-                        steady = smoother.smooth(frame.index // options.every, frame.image, its)
-                        if not unseen(frame):
-                            writer.submit(self._write_steady, outputs, frame, steady)
-                    self._did(sum(not unseen(frame) for frame in batch))
+                steady = self._steadied(views, smoother, unseen)
+                with contextlib.closing(in_order(self._steady_frame, steady, workers)) as finished:
+                    for frame, result in finished:
+                        writer.submit(outputs.write, frame, result)
+                        self._did(1)
 
-    def _write_steady(self, outputs: VideoOutputs, frame: VideoFrame, views: list[Logits]) -> None:
-        outputs.write(frame, self._steady_maps(views, frame.image))
+    def _steadied(
+        self,
+        found: Iterable[tuple[list[VideoFrame], list[list[Logits]]]],
+        smoother: Smoother,
+        unseen: Callable[[VideoFrame], bool],
+    ) -> Iterator[tuple[VideoFrame, list[Logits]]]:
+        for batch, every in found:
+            for frame, views in zip(batch, every, strict=True):
+                steady = smoother.smooth(frame.index // self.options.every, frame.image, views)
+                if not unseen(frame):
+                    yield frame, steady
 
-    def _steady_maps(self, views: list[Logits], image: np.ndarray) -> Maps:
-        size = image.shape[0], image.shape[1]
+    def _steady_frame(self, given: tuple[VideoFrame, list[Logits]]) -> tuple[VideoFrame, Maps]:
+        frame, views = given
+        size = frame.image.shape[0], frame.image.shape[1]
         answer = segment_frame(views, size, self.options.wants(), self.options.sampling.average)
-        return maps_of(answer, [image], self.options, self.model.header, self._video_region(size))[0]
+        return frame, maps_of(answer, [frame.image], self.options, self.model.header, self._video_region(size))[0]
 
     def _video_region(self, size: tuple[int, int]) -> np.ndarray | None:
         """What is not the scene of the video under work, bool of `size`; of a wrong shape with its first frame."""
@@ -374,7 +385,7 @@ class _Run:
         smoother = Smoother(self.model.header.label_space.names) if self.options.smooth else None
 
         def write(frame: VideoFrame, views: list[Logits]) -> None:
-            self._write_steady(outputs, frame, views)
+            outputs.write(*self._steady_frame((frame, views)))
             assert frame.arrived is not None
             latencies.append(time.monotonic() - frame.arrived)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from iccld_cli.containers import cut_off, holes
-from iccld_cli.decoding import Pictures, hidden, stated_end
+from iccld_cli.decoding import MOST_HELD, Pictures, hidden, stated_end
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import MAX_PIXELS
 
@@ -186,26 +186,33 @@ to half of the videos of 96x64, 7 % of some of 200x160. Without it 360 of 360 we
 
 
 def frames_before(path: Path, seconds: Fraction) -> int | None:
-    """How many frames of a video come before a time since its first frame; nothing is decoded.
+    """How many frames of a video come before a time since its first frame; nothing is decoded, and no more is read.
 
     Returns:
         Their number; None where packets have no times.
     """
     import av
 
-    times = []
+    times: list[int] = []
+    first = late = 0  # the least time, and the packets in a row that are late enough
     try:
         with av.open(_openable(path)) as container:
             stream = container.streams.video[0]
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_discard and not hidden(packet, stream):
-                    times.append(packet.pts)
             base = Fraction(stream.time_base or 1)
+            for packet in container.demux(stream):
+                if not packet.size or packet.is_discard or hidden(packet, stream):
+                    continue
+                if packet.pts is None:
+                    return None
+                times.append(packet.pts)
+                first = min(first, packet.pts) if len(times) > 1 else packet.pts
+                late = late + 1 if (packet.pts - first) * base >= seconds else 0
+                if late > MOST_HELD:  # frames are shown at most so many after those that are stored behind them
+                    break
     except (av.error.FFmpegError, ValueError, IndexError):
         pass  # as far as it can be read
-    if not times or None in times:
+    if not times:
         return None
-    first = min(times)
     return sum((time - first) * base < seconds for time in times)
 
 

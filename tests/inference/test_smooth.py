@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from factories import make_video
 
-from iccld_cli.inference import smooth
+from iccld_cli.inference import smooth, video
 from iccld_cli.inference.fullsize import Logits
 from iccld_cli.inference.smooth import Smoother, first_needed
 from iccld_cli.inference.video import VideoReader, frames_before
@@ -121,3 +121,12 @@ def test_frames_before_a_time_are_counted_without_decoding(tmp_path):
         assert frames_before(path, seconds) == sum(time < seconds for time in times)
     path.write_bytes(path.read_bytes()[:200])
     assert frames_before(path, Fraction(1)) is None
+
+
+def test_what_lies_behind_a_time_is_not_read(tmp_path, monkeypatch):
+    path, seen = make_video(tmp_path / "v.mp4", frames=200), []
+    with VideoReader(path) as reader:
+        times = [frame.time for frame in reader.frames()]
+    monkeypatch.setattr(video, "hidden", lambda packet, stream: bool(seen.append(packet.pts)))
+    assert frames_before(path, Fraction(1)) == sum(time < 1 for time in times) == 25
+    assert 25 < len(seen) < 100
