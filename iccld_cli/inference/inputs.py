@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from iccld_cli.errors import IccldError
 from iccld_cli.imagefiles import IMAGE_SUFFIXES
 from iccld_cli.inference.naming import Candidate, distinct_names
-from iccld_cli.inference.remote import LIVE, PLAYLISTS, ask, is_url, shown_url, url_path
+from iccld_cli.inference.remote import LIVE, PLAYLISTS, Remote, ask, is_url, shown_url, url_path
+from iccld_cli.inference.threads import in_order
 from iccld_cli.inference.video import VIDEO_SUFFIXES
 from iccld_cli.reading import MIB, ReadError, kind_problem, read_bytes
 
 MAX_LIST = 64 * MIB
 """Most bytes of a list of inputs."""
+
+ASKED = 8
+"""Addresses that are asked about at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,9 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
     found: dict[object, tuple[Candidate, Input]] = {}
     lines = [line for given in inputs for line in _listed(str(given))]
     folders = sum(Path(line).is_dir() for line in lines)
+    answers = _asked(lines)
     for line in lines:
-        for item in _inputs(line, out.resolve(), keep_folder=folders > 1, left_out=left_out):
+        for item in _inputs(line, out.resolve(), answers, keep_folder=folders > 1, left_out=left_out):
             one = Candidate(item.path, item.name, item.is_video, item.identity)
             found.setdefault(item.path.resolve() if item.source is None else item.source, (one, item))
     names = distinct_names([one for one, _ in found.values()])
@@ -109,10 +115,23 @@ def _listed(given: str) -> list[str]:
     return found
 
 
-def _inputs(given: str, out: Path, keep_folder: bool, left_out: dict[Path, str] | None) -> Iterator[Input]:
+def _asked(lines: Sequence[str]) -> dict[str, Remote]:
+    """What servers say of the files among the inputs, several of them asked at a time."""
+    urls = [line for line in dict.fromkeys(lines) if is_url(line) and not _is_stream(line)]
+    with contextlib.closing(in_order(ask, urls, ASKED)) as answers:
+        return dict(zip(urls, answers, strict=True))
+
+
+def _is_stream(url: str) -> bool:
+    return url.partition("://")[0].lower() in LIVE or url_path(url).suffix.lower() in PLAYLISTS
+
+
+def _inputs(
+    given: str, out: Path, answers: Mapping[str, Remote], keep_folder: bool, left_out: dict[Path, str] | None
+) -> Iterator[Input]:
     """What is behind one input, with the names that it suggests."""
     if is_url(given):
-        yield _remote(given)
+        yield _remote(given, answers.get(given))
     elif given.isascii() and given.isdecimal() and len(given) < 4 and not os.path.lexists(given):
         yield Input(Path(f"camera{int(given)}"), PurePath(f"camera{int(given)}"), True, int(given), live=True)
     else:
@@ -120,14 +139,12 @@ def _inputs(given: str, out: Path, keep_folder: bool, left_out: dict[Path, str] 
             yield Input(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _remote(url: str) -> Input:
+def _remote(url: str, remote: Remote | None) -> Input:
     where = url_path(url)
     suffix = where.suffix.lower()
-    scheme = url.partition("://")[0].lower()
     stem = PurePath(where.name).with_suffix("") if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES else PurePath(where.name)
-    if scheme in LIVE or suffix in PLAYLISTS:
+    if remote is None:
         return Input(Path(where), PurePath("_".join(where.parts)), True, url, live=True)
-    remote = ask(url)
     kind = remote.kind.partition("/")[0]
     if kind == "multipart":  # pictures that a camera sends one after the other: FFmpeg was seen to wait for ever
         raise IccldError(f"{shown_url(url)} sends pictures without an end", "give the camera's RTSP address")

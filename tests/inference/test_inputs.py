@@ -1,11 +1,14 @@
 """What is found behind files, folders and patterns, and what it is called."""
 
+import http.server
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.inputs import collect
+from iccld_cli.inference.inputs import ASKED, collect
 
 
 @pytest.fixture
@@ -64,3 +67,34 @@ def test_wrong_inputs_are_one_error(tree, given, words):
     (tree / "empty").mkdir()
     with pytest.raises(IccldError, match=words):
         collect([f"{tree}/{given}"], Path("out"))
+
+
+def test_servers_are_asked_about_several_files_at_a_time(tmp_path):
+    lock, now, most, asked = threading.Lock(), 0, 0, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            nonlocal now, most
+            with lock:
+                now, most = now + 1, max(most, now + 1)
+                asked.append(self.path)
+            time.sleep(0.1)
+            with lock:
+                now -= 1
+            self.send_response(404 if "missing" in self.path else 200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        urls = [f"{base}/{number}.jpg" for number in range(20)]
+        items = collect([*urls, urls[0]], tmp_path / "out")
+        assert [item.source for item in items] == urls
+        assert sorted(asked) == sorted(url.removeprefix(base) for url in urls)
+        assert 1 < most <= ASKED
+        with pytest.raises(IccldError, match=r"missing/a\.jpg cannot be read"):
+            collect([urls[0], f"{base}/missing/a.jpg", f"{base}/missing/b.jpg"], tmp_path / "out")
+        server.shutdown()
