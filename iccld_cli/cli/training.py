@@ -135,14 +135,19 @@ def class_names(text: str | None) -> list[str] | None:
 
 def start_file(ckpt: Path | None) -> Path | None:
     """The model file that `--ckpt` names: a file, a folder with one, a hub id, a shipped model, or `shipped`."""
-    if ckpt is None or ckpt.is_file():
-        return ckpt
     from iccld_cli.inference.hub import is_hub_id
-    from iccld_cli.inference.model import SHIPPED_MODELS, find_model
+    from iccld_cli.inference.model import find_model
 
-    if str(ckpt) == SHIPPED and not ckpt.exists():
-        return find_model(None)
-    return find_model(ckpt) if ckpt.is_dir() or is_hub_id(ckpt) or str(ckpt) in SHIPPED_MODELS else ckpt
+    if ckpt is None or str(ckpt) == SHIPPED:
+        return None if ckpt is None else find_model(None)
+    return find_model(ckpt) if is_shipped(ckpt) or ckpt.is_dir() or is_hub_id(ckpt) else ckpt
+
+
+def is_shipped(ckpt: Path) -> bool:
+    """Whether `--ckpt` is the name of a model that comes with the program, which no file or folder changes."""
+    from iccld_cli.inference.model import SHIPPED_MODELS
+
+    return str(ckpt) in (SHIPPED, *SHIPPED_MODELS)
 
 
 def tell_download(encoder: str) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
@@ -40,7 +39,8 @@ SHIPPED_MODELS = {
     "roads": "iccld-roads.safetensors",
     "free": "iccld-free.safetensors",
 }
-"""Models that come with the program, by the names that stand for their files."""
+"""Models that come with the program, by the names that stand for their files, whatever lies in the working folder: else
+a folder of such a name, as `iccld adapt --out free` makes, would change what the same command means."""
 
 DEFAULT_MODEL = "small"
 
@@ -251,14 +251,15 @@ def find_model(given: Path | str | None) -> Path:
     """The model file that is meant.
 
     Args:
-        given: A file, a folder that holds one model file, the name of a shipped model where no file has it, the id
-            of a model on the Hugging Face hub, which is downloaded, or None for the shipped model `small`.
+        given: A file, a folder that holds one model file, the name of a shipped model, the id of a model on the
+            Hugging Face hub, which is downloaded, or None for the shipped model `small`. A name of `SHIPPED_MODELS` is
+            never a file or folder: name the file in it, or its whole path.
 
     Raises:
         IccldError: There is none, or several, or the hub cannot be reached.
     """
     name = DEFAULT_MODEL if given is None else str(given)
-    if given is None or (name in SHIPPED_MODELS and not os.path.lexists(name)):
+    if given is None or name in SHIPPED_MODELS:
         shipped = shipped_file(SHIPPED_MODELS[name])
         if shipped is None:
             raise IccldError(

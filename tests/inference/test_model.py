@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from factories import make_model
 
+from iccld_cli.cli.training import start_file
 from iccld_cli.errors import IccldError
 from iccld_cli.header import read_header
 from iccld_cli.inference.model import Sampling, entropy_share, find_model, load_model, network_size
@@ -224,3 +226,18 @@ def test_normalised_entropy(measure):
     assert measure(uniform).item() == pytest.approx(1)
     assert measure(certain).item() == 0
     assert measure(half).item() == pytest.approx(math.log(2) / math.log(4))
+
+
+def test_the_names_of_shipped_models_are_theirs_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "free").mkdir()
+    own = make_model(tmp_path / "free/model.safetensors")
+    (tmp_path / "roads").write_bytes(own.read_bytes())
+    (tmp_path / "shipped").mkdir()
+    for given in ("small", "roads", "free"):
+        assert find_model(Path(given)).name == find_model(given).name == f"iccld-{given}.safetensors"
+        assert start_file(Path(given)) == find_model(given)
+    assert start_file(Path("shipped")) == find_model(None)
+    assert find_model(Path("free/model.safetensors")) == Path("free/model.safetensors")
+    assert find_model(tmp_path / "free") == own
+    assert find_model(tmp_path / "roads") == tmp_path / "roads"
