@@ -35,6 +35,7 @@ SUMMARY_NAME = "summary.json"
 _OPTIONS_NAME = "demo.json"
 BURN_IN = "burn-in"
 RUNS = {"source_only": "source-only", "stage1": "adapted", "stage2": "adapted", "labelled": "labelled"}
+DRIVE_NAME = "drive.mp4"
 TITLES = {"source_only": "Source only", "stage1": "Stage 1", "stage2": "Stage 2", "labelled": "Labelled target"}
 _GALLERY = 6
 _LOOKS = 2
@@ -218,7 +219,7 @@ def _video(options: DemoOptions, console: Console) -> Path:
     from iccld_cli.inference.predict_options import PredictOptions
     from iccld_cli.town.drive import write_drive
 
-    drive = options.out / "drive.mp4"
+    drive = options.out / DRIVE_NAME
     if not drive.is_file():
         write_drive(drive, options.seconds, "camera", options.size, options.seed + 1)
     out = options.out / "predictions"

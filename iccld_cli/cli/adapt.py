@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iccld_cli.cli.hints import say_next
 from iccld_cli.cli.options import IgnoreMask
 from iccld_cli.cli.terminal import console as make_console
 from iccld_cli.cli.terminal import say
@@ -18,7 +19,11 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the model, the page and everything else.")],
     ckpt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Model to start from (default: the shipped one).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Model to start from: a file, or small, roads or free, the shipped ones (default: small).",
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="Minutes of training.")] = 20.0,
     iterations: Annotated[
@@ -48,6 +53,7 @@ def adapt(
     the start, the adapted model or their average: the adapted one unless it has broken. DIR/index.html shows before and
     after. The same command again goes on where it stopped.
     """
+    from iccld_cli.data.prepared import INFO_NAME
     from iccld_cli.footage.options import FootageOptions
     from iccld_cli.footage.page import PAGE_NAME
     from iccld_cli.footage.run import MODEL_NAME, adapt_footage
@@ -59,4 +65,8 @@ def adapt(
     summary = adapt_footage(options, console)
     console.rule("Done")
     say(f"{summary['chosen']} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")
-    say(f"open {out / PAGE_NAME}; next: iccld predict VIDEO --ckpt {out / MODEL_NAME}")
+    say(f"open {out / PAGE_NAME}")
+    model = out / MODEL_NAME
+    done: list[str | Path] = ["export", "--ckpt", model, "--format", "openvino", "--out", model.with_suffix(".xml")]
+    frames = [path / "images" if (path / INFO_NAME).is_file() else path for path in footage]
+    say_next(done if predict else ["predict", *frames, "--ckpt", model])

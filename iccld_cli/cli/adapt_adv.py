@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iccld_cli.cli import training
+from iccld_cli.cli.hints import after_training, say_next
 from iccld_cli.errors import IccldError
 
 
@@ -45,7 +46,7 @@ def adapt_adv(
     file = training.start_file(ckpt)
     start = open_start(file)
     assert file is not None and start.header is not None
-    if out is None and not ckpt.exists():
+    if out is None and (training.is_shipped(ckpt) or not ckpt.exists()):
         raise IccldError(f"{ckpt} is no file here", "name the run folder with --out")
     given = dict(
         encoder=None, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
@@ -69,4 +70,6 @@ def adapt_adv(
         print_plan(resolved, data, adversarial=True, backbone=start.header.backbone)
         return
     options = RunOptions(out or file.parent, resume, auto_batch=training.wants_auto(batch_size))
-    adapt_adv(resolved, data, options, start)
+    model = adapt_adv(resolved, data, options, start)
+    if not options.console.quiet:  # of several processes the first speaks
+        say_next(after_training(model, data.held_back(), data.targets))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iccld_cli.cli import training
+from iccld_cli.cli.hints import after_training, say_next
 
 
 def adapt_seg(
@@ -15,7 +16,7 @@ def adapt_seg(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     target: Annotated[list[Path] | None, typer.Option(help="Prepared target data set; labels not needed.")] = None,
     ckpt: Annotated[
-        Path | None, typer.Option(help="Model file of any stage to start from, or `shipped` for iccld's own.")
+        Path | None, typer.Option(help="Model file of any stage to start from, or a shipped one: small, roads, free.")
     ] = None,
     labelled: training.Labelled = None,
     val: training.Val = None,
@@ -68,4 +69,7 @@ def adapt_seg(
     if header is None:
         training.tell_download(resolved.model.encoder)
     options = RunOptions(out, resume, auto_batch=training.wants_auto(batch_size))
-    adapt_seg(resolved, data, options, source_only or (method is not None and method.source_only), start)
+    alone = source_only or (method is not None and method.source_only)
+    model = adapt_seg(resolved, data, options, alone, start)
+    if not options.console.quiet:  # of several processes the first speaks
+        say_next(after_training(model, data.held_back(), data.targets) if alone else ["adapt-adv", "--ckpt", model])

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iccld_cli.cli.hints import say_next
 from iccld_cli.cli.options import parse_size
 from iccld_cli.cli.terminal import console as make_console
 from iccld_cli.cli.terminal import say
@@ -26,7 +27,8 @@ def demo(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """The whole path in minutes: render a town, adapt to its other look, score, make a video and a page."""
-    from iccld_cli.demo import DemoOptions, run_demo
+    from iccld_cli.demo import DRIVE_NAME, RUNS, DemoOptions, run_demo
+    from iccld_cli.header import FILE_NAMES
 
     console = make_console()
     wanted = parse_size(size)
@@ -39,3 +41,4 @@ def demo(
         f"in {summary['seconds']:.0f} s"
     )
     say(f"open {out / 'index.html'}")
+    say_next(["predict", out / DRIVE_NAME, "--ckpt", out / "runs" / RUNS["stage2"] / FILE_NAMES["stage2"]])

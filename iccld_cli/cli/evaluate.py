@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iccld_cli.cli.bars import progress_bar
+from iccld_cli.cli.hints import say_next
 from iccld_cli.cli.options import (
     MAX_SAMPLES,
     Average,
@@ -25,6 +26,7 @@ from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
+    from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.inference.runs import Contest
 
 _MOST_STEPS = 1000
@@ -36,8 +38,8 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Model file: .safetensors, .onnx, .xml (default: the one that is shipped). Several are compared with "
-            "the first.",
+            help="Model file (.safetensors, .onnx, .xml), or a shipped one: small (default), roads, free. Several are "
+            "compared with the first.",
         ),
     ] = None,
     split: Annotated[
@@ -126,6 +128,7 @@ def evaluate(
         samplings = [Sampling(number, seed, samples, factors, flip, rows, average=average) for number in asked]
         contest = Contest(dataset, files, samplings, device, backend, tell=lambda line: say(line, stderr=True))
         _without_labels(contest, split, limit, batch_size, source, json_path)
+        _hint(dataset, ckpt, files[0])
         return
     split = split or "val"
     frames = labelled_frames(dataset, split, limit)  # a wrong split is reported before a large model is loaded
@@ -152,6 +155,13 @@ def evaluate(
                 _write(contest, raw, json_path, report)
             finally:
                 print_scores(contest, raw)
+    best = max(range(len(contest.names)), key=lambda number: contest.results[number].miou)
+    _hint(dataset, ckpt, contest.files[best])
+
+
+def _hint(dataset: PreparedDataset, ckpt: list[Path] | None, best: Path) -> None:
+    words: list[str | Path] = ["predict", dataset.root / "images"]
+    say_next([*words, "--ckpt", ckpt[0] if len(ckpt) == 1 else best] if ckpt else words)
 
 
 def _without_labels(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from iccld_cli.cli.hints import after_inspect, say_next
 from iccld_cli.cli.options import refuse_inputs
 from iccld_cli.cli.terminal import console, say, shown
 
@@ -26,10 +27,12 @@ def inspect(
     from iccld_cli.prepare.inspect import inspect as look
 
     refuse_inputs({"--json": json}, files=[], data=[data, *([] if target is None else [target])])
-    report = look(PreparedDataset(data), None if target is None else PreparedDataset(target))
+    pair = PreparedDataset(data), None if target is None else PreparedDataset(target)
+    report = look(*pair)
     if json is not None:
         write_json(json, report.to_json())
     _print(report)
+    say_next(after_inspect(*pair))
 
 
 def _print(report: Report) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iccld_cli.cli.bars import progress_bar
+from iccld_cli.cli.hints import after_predict, say_next
 from iccld_cli.cli.options import (
     MAX_SAMPLES,
     Average,
@@ -41,7 +42,11 @@ def predict(
     ],
     ckpt: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Model file: .safetensors, .onnx, .xml (default: the one that is shipped)."),
+        typer.Option(
+            metavar="FILE",
+            help="Model file (.safetensors, .onnx, .xml), or a shipped one: small (default), roads, free, whatever "
+            "else has that name.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path("predictions"),
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps; 0 decodes the latent directly.")] = None,
@@ -170,6 +175,8 @@ def predict(
         from iccld_cli.inference.backends import convert_for_next_time
 
         convert_for_next_time(file, model, sampling, _note)
+    if done.images + done.frames:
+        say_next(["inspect", done.dataset.root] if done.dataset is not None else after_predict(inputs, ckpt, file))
 
 
 def _note(line: str) -> None:
@@ -190,7 +197,6 @@ def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> Non
         share = 1 - pixels.get("ignore", 0) / max(1, sum(pixels.values()))
         frames, where = done.dataset.info.extra["labelled"], done.dataset.root
         say(f"{frames} frames to train on, {100 * share:.0f} % of their pixels with a label -> {where}")
-        say(f"next: iccld adapt-seg --source {where} --target ...")
     if done.to_label:
         say(f"{len(done.to_label)} frames most worth labelling -> {out / 'to_label.jsonl'}, first {done.to_label[0]}")
     for one in done.live:

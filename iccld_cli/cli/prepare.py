@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iccld_cli.cli.bars import progress_bar
+from iccld_cli.cli.hints import after_prepare, say_next
 from iccld_cli.cli.options import MAX_WORKERS, IgnoreMask, parse_size
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
@@ -144,12 +145,12 @@ def _prepare(
 
             print_check(_named(sources, name) if sources else [], out, options, stopped)
             return
-        for set_name, source in _named(sources, name):
-            _prepare_one(source, out, set_name, options)
+        done = [(out / name, _prepare_one(source, out, name, options)) for name, source in _named(sources, name)]
     finally:
         _remove_copies(sources)
     if virtual_drive is not None:
         _drive(out, look or [], virtual_drive, wanted or VIRTUAL_SIZE, seed)
+    say_next(after_prepare(*zip(*done, strict=True)))
 
 
 def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
@@ -261,7 +262,7 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
     return result
 
 
-def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) -> None:
+def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) -> DatasetInfo:
     from iccld_cli.prepare.prepare import BadFilesError, prepare
 
     try:
@@ -279,6 +280,7 @@ def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) 
     say(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
     if fresh:
         _print_classes(info)
+    return info
 
 
 def _print_classes(info: DatasetInfo) -> None:

@@ -41,7 +41,7 @@ def refused(arguments, out):
     return line
 
 
-def test_a_run_folder_holds_what_is_promised(run):
+def test_a_run_folder_holds_what_is_promised(run, next_command):
     assert {p.name for p in run.iterdir()} == {
         "config.toml", "config-stage1.toml", "log.jsonl", "curves.png", "overlays", "state", "stage1.safetensors",
         "stage1.best.safetensors",
@@ -54,6 +54,7 @@ def test_a_run_folder_holds_what_is_promised(run):
     assert kept.metrics["validation"]["best_miou"] == best
     assert next(row["step"] for row in rows if row.get("miou") == best) == kept.iterations
     assert "peak memory" in runs.said(run)
+    assert next_command(runs.said(run)) == ["adapt-adv", "--ckpt", str(run / "stage1.safetensors")]
     assert read_header(run / "stage1.safetensors").working_height == 64  # the target's frames are 72x64
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,13 @@ def test_leaves_scores_page_video_and_runs(demo: Path) -> None:
         assert (demo / "runs" / run / "curves.png").is_file()
 
 
-def test_a_finished_demo_is_not_run_again(demo: Path) -> None:
+def test_a_finished_demo_is_not_run_again(demo: Path, next_command: Callable[[str], list[str]]) -> None:
     model = demo / "runs" / "adapted" / "stage2.safetensors"
     before = model.stat().st_mtime_ns
     again = run_demo(demo, *SMALL)
     assert again.returncode == 0, again.stderr
     assert model.stat().st_mtime_ns == before
+    assert next_command(again.stdout) == ["predict", str(demo / "drive.mp4"), "--ckpt", str(model)]
 
 
 def test_other_options_and_other_folders_are_refused(demo: Path, tmp_path: Path) -> None:
