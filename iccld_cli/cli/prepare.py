@@ -264,6 +264,7 @@ def _named(sources: list[tuple[str, Source]], name: str | None) -> list[tuple[st
 
 def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) -> DatasetInfo:
     from iccld_cli.prepare.prepare import BadFilesError, prepare
+    from iccld_cli.prepare.preview import PAGE_NAME
 
     try:
         with progress_bar(name, "frames") as progress:
@@ -280,6 +281,8 @@ def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) 
     say(f"{out / name}: {'' if fresh else 'already prepared, '}{splits}{skipped}")
     if fresh:
         _print_classes(info)
+    if (out / name / PAGE_NAME).is_file():
+        say(f"open {out / name / PAGE_NAME}")
     return info
 
 

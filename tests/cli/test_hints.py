@@ -39,6 +39,7 @@ def test_of_prepare(iccld, next_command, tmp_path):
     status, said, err = iccld("prepare", "--images", tmp_path / "one", "--out", out)
     assert status == 0, err
     assert next_command(said) == ["inspect", str(out / "one")]
+    assert f"open {out / 'one/index.html'}" in said.splitlines()
     mixed = "prepare", "--images", tmp_path / "two", "--virtual", 2, "--look", "game", "--size", "64x32", "--out", out
     status, said, err = iccld(*mixed)
     assert status == 0, err
