@@ -30,9 +30,13 @@ HEIGHTS = {"edfeb5381e4361e6e61c06e4d34268955d7f40cfcd3a7382325cff7d420da005": 3
 PRECISIONS = ("fp32", "fp16", "int8")
 """Of exported files."""
 
+DYNAMIC = "dynamic"
+"""What stands for the size of a graph that takes any."""
+
 _MAX_NAME = 200
 _MAX_STEPS = 10**12
 _MAX_SIDE = 16384
+_MAX_MULTIPLE = 1024
 Stage = Literal["source_only", "stage1", "stage2"]
 
 
@@ -41,20 +45,25 @@ class ExportFacts:
     """What an exported graph fixes.
 
     Attributes:
-        size: (width, height) in pixels of the image that it takes.
+        size: (width, height) in pixels of the image that it takes; None where it takes any.
         steps: Denoising steps inside.
-        seed: Seed of the noise inside.
+        seed: Seed of the noise inside; of a graph for any size, which is given its noise, the one to draw it with.
         precision: `fp32`, `fp16` (weights in fp16) or `int8` (weights and activations, where the runtime gains).
+        multiple: Of a graph for any size, what it brings the sides of an image to multiples of.
+        strides: Of such a graph, for each noise that it takes, how many pixels of that size make a cell of the noise.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     steps: int
     seed: int
     precision: str = "fp32"
+    multiple: int = 1
+    strides: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object stored in the header."""
-        told = {"size": list(self.size), "steps": self.steps, "seed": self.seed}
+        told: dict[str, Any] = {"size": DYNAMIC, "multiple": self.multiple, "strides": list(self.strides)}
+        told = (told if self.size is None else {"size": list(self.size)}) | {"steps": self.steps, "seed": self.seed}
         return told if self.precision == "fp32" else {**told, "precision": self.precision}
 
     @classmethod
@@ -65,12 +74,22 @@ class ExportFacts:
             KeyError: A field is missing.
             ValueError: A field has a value that cannot be.
         """
-        width, height = _typed("size", _typed("export", raw, dict)["size"], list)
-        size = _count("width", width, 1, _MAX_SIDE), _count("height", height, 1, _MAX_SIDE)
+        raw = _typed("export", raw, dict)
+        size: tuple[int, int] | None = None
+        multiple, strides = 1, []
+        if raw["size"] == DYNAMIC:
+            multiple = _count("multiple", raw["multiple"], 1, _MAX_MULTIPLE)
+            strides = [_count("a stride", value, 1, multiple) for value in _typed("strides", raw["strides"], list)]
+            if len(strides) > 2 or any(multiple % value for value in strides):
+                raise ValueError("strides that cannot be")
+        else:
+            width, height = _typed("size", raw["size"], list)
+            size = _count("width", width, 1, _MAX_SIDE), _count("height", height, 1, _MAX_SIDE)
         precision = raw.get("precision", "fp32")
         if precision not in PRECISIONS:
             raise ValueError(f"precision {str(precision)[:40]!r}")
-        return cls(size, _count("steps", raw["steps"]), _count("seed", raw["seed"], most=2**63), precision)
+        steps, seed = _count("steps", raw["steps"]), _count("seed", raw["seed"], most=2**63)
+        return cls(size, steps, seed, precision, multiple, tuple(strides))
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,7 @@ class ModelHeader:
     @property
     def working_height(self) -> int | None:
         """The height that frames are brought to before they are segmented; None for their own."""
-        if self.export is not None:
+        if self.export is not None and self.export.size is not None:
             return self.export.size[1]
         return self.height if self.height is not None else HEIGHTS.get(self.sha256)
 

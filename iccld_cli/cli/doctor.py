@@ -10,11 +10,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from iccld_cli.cli.options import parse_size
+from iccld_cli.cli.options import parse_size, refuse_idle
 from iccld_cli.cli.terminal import console, say, shown
 
 
 def doctor(
+    ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     speed: Annotated[
         bool, typer.Option("--speed", help="Measure how fast a model predicts and trains here, in about two minutes.")
@@ -33,8 +34,7 @@ def doctor(
     if speed:
         _speed(ckpt, size, device, as_json)
         return
-    if ckpt is not None:
-        raise typer.BadParameter("it is measured with --speed alone", param_hint="--ckpt")
+    refuse_idle(ctx, ("ckpt", "size", "device"), "without --speed")
 
     from iccld_cli.inference.doctor import examine
 

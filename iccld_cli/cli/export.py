@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from iccld_cli.cli.options import parse_height, parse_size, refuse_inputs
+from iccld_cli.cli.hints import say_next
+from iccld_cli.cli.options import parse_height, parse_size, refuse_idle, refuse_inputs
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError, did_you_mean
 
 
 def export(
-    ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file.")],
+    ctx: typer.Context,
+    ckpt: Annotated[Path, typer.Option(metavar="FILE", help="Model file, or small, roads or free: the shipped ones.")],
     format_: Annotated[str, typer.Option("--format", help="onnx, openvino, half or hub.")],
     out: Annotated[
         Path,
@@ -23,7 +25,10 @@ def export(
     ],
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Size of its images (default: 16:9 at the trained height)."),
+        typer.Option(
+            metavar="WxH|dynamic",
+            help="Size of its images (default: 16:9 at the trained height), or dynamic: the file takes any.",
+        ),
     ] = None,
     height: Annotated[str | None, typer.Option(metavar="ROWS", help="16:9 at this height, in place of --size.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Denoising steps (default: the model's).")] = None,
@@ -54,17 +59,21 @@ def export(
     `--format hub` writes a folder as the Hugging Face hub has it: weights, config.json and a model card; `--push`
     uploads it.
     """
-    from iccld_cli.header import PRECISIONS
+    from iccld_cli.header import DYNAMIC, PRECISIONS
     from iccld_cli.inference.model import find_model
 
     formats = ("onnx", "openvino", "half", "hub")
     if format_ not in formats:
         raise typer.BadParameter(f"{format_!r}: {did_you_mean(format_, formats)}", param_hint="--format")
-    if push is not None and format_ != "hub":
-        raise typer.BadParameter("goes with --format hub", param_hint="--push")
+    if format_ in ("onnx", "openvino"):
+        refuse_idle(ctx, ("licence", "push"), "without --format hub")
+    else:
+        of_graphs = "size", "height", "steps", "seed", "precision", "calibrate", "opset"
+        refuse_idle(ctx, (*of_graphs, *(("licence", "push") if format_ == "half" else ())), f"with --format {format_}")
     if precision not in PRECISIONS:
         raise typer.BadParameter(f"{precision!r}: {did_you_mean(precision, PRECISIONS)}", param_hint="--precision")
-    wanted, rows = parse_size(size), parse_height(height)
+    wanted: tuple[int, int] | Literal["dynamic"] | None = "dynamic" if size == DYNAMIC else parse_size(size)
+    rows = parse_height(height)
     if rows is not None and (rows == 0 or wanted is not None):
         raise typer.BadParameter("give rows, and no --size beside them", param_hint="--height")
     if rows is not None:
@@ -76,8 +85,7 @@ def export(
 
     from iccld_cli.checkpoint import load_segmenter, save_segmenter
     from iccld_cli.header import without_paths
-    from iccld_cli.inference.export import CALIBRATION_FRAMES, sample_frames
-    from iccld_cli.inference.export import export as run
+    from iccld_cli.inference import export as exporting
     from iccld_cli.inference.inputs import collect
 
     if ckpt.suffix != ".safetensors":
@@ -85,19 +93,27 @@ def export(
     if format_ == "hub":
         _to_hub(ckpt, out, licence, push)
         return
+    items = []
+    if format_ != "half":  # checked before anything is loaded or decoded
+        exporting.check_kind(format_, out, precision, 2 if calibrate else 0)
+        items = collect(calibrate or [], out)
+        exporting.check_inputs(items)
     segmenter, header = load_segmenter(ckpt)
     if format_ == "half":
         save_segmenter(out, segmenter, without_paths(header), half=True)
         say(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB, fp16")
+        say_next(["doctor", "--speed", "--ckpt", out])
         return
-    frames = sample_frames(collect(calibrate, out), CALIBRATION_FRAMES) if calibrate else []
-    done = run(
+    wanted_frames = exporting.CHECKED + (exporting.CALIBRATION_FRAMES if precision == "int8" else 0)
+    frames = exporting.sample_frames(items, wanted_frames, exporting.graph_size(header, wanted))
+    done = exporting.export(
         segmenter, header, out, format_, size=wanted, steps=steps, seed=seed, opset=opset, precision=precision,
         frames=frames,
     )  # fmt: skip
     on = f"on {done.frames} of your frames" if done.frames else "on a frame of noise"
+    of_size = "any size" if done.size is None else f"{done.size[0]}x{done.size[1]}"
     say(
-        f"wrote {done.path}: {done.size[0]}x{done.size[1]}, {done.steps} steps, {done.precision}; probabilities differ "
+        f"wrote {done.path}: {of_size}, {done.steps} steps, {done.precision}; probabilities differ "
         f"by at most {done.difference:.1e}, {100 * done.agreement:.3f} % of the pixels get the same class ({on})"
     )
     if done.doubtful:
@@ -107,7 +123,7 @@ def export(
             stderr=True,
             style="yellow",
         )
-    say(f"next: iccld predict INPUT --ckpt {done.path}")
+    say_next(["predict", *calibrate, "--ckpt", out] if calibrate else ["doctor", "--speed", "--ckpt", out])
 
 
 def _to_hub(ckpt: Path, out: Path, licence: str, name: str | None) -> None:
@@ -119,3 +135,4 @@ def _to_hub(ckpt: Path, out: Path, licence: str, name: str | None) -> None:
     say(f"wrote {out}: model.safetensors, config.json and README.md, the model card")
     if name is not None:
         say(f"uploaded to {push(out, name)}")
+    say_next(["doctor", "--speed", "--ckpt", out])

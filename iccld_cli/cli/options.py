@@ -90,6 +90,26 @@ Average = Annotated[
 ]
 
 
+def refuse_idle(ctx: typer.Context, names: Sequence[str], why: str) -> None:
+    """Refuse options that were given and would do nothing.
+
+    Args:
+        ctx: Of the command.
+        names: Names of their parameters.
+        why: What to say of them, after "does nothing".
+
+    Raises:
+        typer.BadParameter: One or more of them were given.
+    """
+    found = [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name in names and getattr(ctx.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
+    if found:
+        raise typer.BadParameter(f"{', '.join(found)} would do nothing {why}")
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """Read `WxH`, such as `512x256`.
 

@@ -1,12 +1,13 @@
 """Models that `iccld export` wrote, run by ONNX Runtime or OpenVINO, without torch.
 
-A graph has one size and one number of steps. A file is data, whoever wrote it: an `.onnx` file must be whole in itself,
-and beside an `.xml` file nothing but the `.bin` of its name is opened. Runtimes get bytes that were checked, not names.
-How long a graph computes, and the memory that it takes for it, is its own affair.
+A graph has one size, or takes any, and one number of steps. A file is data, whoever wrote it: an `.onnx` file must be
+whole in itself, and beside an `.xml` file nothing but the `.bin` of its name is opened. Runtimes get bytes that were
+checked, not names. How long a graph computes, and the memory that it takes for it, is its own affair.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Collection
@@ -19,26 +20,45 @@ import numpy as np
 
 from iccld_cli.errors import IccldError, reason_of
 from iccld_cli.header import HEADER_KEY, ExportFacts, ModelHeader, parse_header
-from iccld_cli.inference.fullsize import Logits
+from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.irfile import check_graph
-from iccld_cli.inference.model import Sampling, Segmentation, Want, entropy_share, joined, memory_explained, not_finite
+from iccld_cli.inference.model import (
+    Sampling,
+    Segmentation,
+    Want,
+    entropy_share,
+    joined,
+    memory_explained,
+    network_size,
+    not_finite,
+    settle_height,
+)
+from iccld_cli.inference.noise import seeded_noise
 from iccld_cli.inference.onnxfile import read_notes
+from iccld_cli.inference.openvino_model import resize_frame
 from iccld_cli.inference.runtimes import import_onnxruntime, import_openvino, threads
 from iccld_cli.reading import MIB, ReadError, read_bytes
 
 INPUT, OUTPUT = "image", "probabilities"
+NOISES = ("noise", "noise2")
+"""Further inputs of a graph for any size with denoising steps: a noise for each resolution that it works at."""
+
 RT_INFO = ["iccld", "header"]
 """Where an OpenVINO file keeps the header."""
 
 MAX_FILE = 4096 * MIB
 """Most bytes of a file that is opened; an ONNX file has 2 GiB at most."""
 
-Run = Callable[[np.ndarray], np.ndarray]
-"""float32 (1, 3, H, W) in [0, 1] -> probabilities float32 (1, K, H, W)."""
+Run = Callable[..., np.ndarray]
+"""float32 (1, 3, H, W) in [0, 1], and noises where the graph takes some -> probabilities float32 (1, K, H, W)."""
 
 
 class ExportedModel:
-    """An exported graph behind the door of `inference.model.Model`. Frames are resized to the one size it takes."""
+    """An exported graph behind the door of `inference.model.Model`. Frames are resized to the one size it takes.
+
+    Attributes:
+        run: The graph itself.
+    """
 
     parallel = 1
 
@@ -56,7 +76,7 @@ class ExportedModel:
         self.path, self.header, self.backend = path, header, backend
         self.facts: ExportFacts = header.export
         self.precision = self.facts.precision
-        self._run, self._digest = run, digest
+        self.run, self._digest = run, digest
 
     @classmethod
     def open(cls, path: Path, device: str = "auto", backend: str = "auto") -> ExportedModel:
@@ -85,6 +105,7 @@ class ExportedModel:
 
     def settle(self, sampling: Sampling) -> Sampling:
         """See `Model`: what the graph fixes can be asked for, and nothing else."""
+        assert self.facts.size is not None
         width, height = self.facts.size
         for name, asked, has in (
             ("steps", sampling.steps, self.facts.steps),
@@ -126,13 +147,13 @@ class ExportedModel:
         """See `Model`; at the size of the graph, whose output is at no smaller one."""
         self.settle(sampling or Sampling())
         with memory_explained(frames):
-            found = [self._run(to_input(frame, self.facts.size))[0] for frame in frames]
+            found = [self.run(to_input(frame, self.facts.size))[0] for frame in frames]
         if not all(np.isfinite(values).all() for values in found):
             raise not_finite()
-        return [[Logits(np.log(np.maximum(values, np.finfo(np.float32).tiny)))] for values in found]
+        return [[Logits(_logs(values))] for values in found]
 
     def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Segmentation:
-        found = self._run(to_input(frame, self.facts.size))[0]  # (K, h, w)
+        found = self.run(to_input(frame, self.facts.size))[0]  # (K, h, w)
         if not np.isfinite(found).all():
             raise not_finite()
         if found.shape[1:] != size:
@@ -145,32 +166,125 @@ class ExportedModel:
         )
 
 
+class AnySizeModel(ExportedModel):
+    """An exported graph that takes frames of any size. They are brought to the working height, as of a model file."""
+
+    def settle(self, sampling: Sampling) -> Sampling:
+        """See `Model`: all but other steps and more noises."""
+        steps = self.facts.steps
+        if sampling.steps not in (None, steps) or sampling.samples > 1:
+            its, name = (
+                (f"its steps is {steps}", "steps") if sampling.samples == 1 else ("it cannot do samples", "samples")
+            )
+            raise IccldError(
+                f"{self.path} is an exported model; {its}",
+                f"leave --{name} out, export it again, or use the .safetensors file",
+            )
+        seed = self.facts.seed if sampling.seed is None else sampling.seed
+        return replace(settle_height(sampling, self.header), steps=steps, seed=seed)
+
+    def segment(
+        self,
+        frames: np.ndarray,
+        want: Collection[Want] = (),
+        size: tuple[int, int] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Segmentation:
+        """See `Model`."""
+        sampling = self.settle(sampling or Sampling())
+        size = (frames.shape[1], frames.shape[2]) if size is None else size
+        with memory_explained(frames):
+            views = (self._views(frame, want, sampling) for frame in frames)
+            return joined([segment_frame(its, size, want, sampling.average) for its in views])
+
+    def logits(
+        self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
+    ) -> list[list[Logits]]:
+        """See `Model`; at the size that the network sees, which is that of the graph's output."""
+        sampling = self.settle(sampling or Sampling())
+        with memory_explained(frames):
+            return [self._views(frame, want, sampling) for frame in frames]
+
+    def _views(self, frame: np.ndarray, want: Collection[Want], sampling: Sampling) -> list[Logits]:
+        views = []
+        for scale, mirrored in sampling.views(want):
+            wanted = network_size((frame.shape[0], frame.shape[1]), sampling.height, scale)
+            seen = resize_frame(frame, fitting_size(wanted, self.facts.multiple), smaller=wanted[0] < frame.shape[0])
+            seen = seen[:, ::-1] if mirrored else seen
+            found = self.run(to_input(seen, None), *noises(seen.shape[:2], sampling.seed or 0, self.header))[0]
+            if not np.isfinite(found).all():
+                raise not_finite()
+            views.append(Logits(_logs(found), mirrored))
+        return views
+
+
+def fitting_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The nearest sides to (height, width) that are multiples, at least one each, as `Segmenter.fitting_size`."""
+    rows, columns = (max(round(side / multiple), 1) * multiple for side in size)
+    return rows, columns
+
+
+def noises(size: tuple[int, int], seed: int, header: ModelHeader) -> list[np.ndarray]:
+    """The noises that a graph for any size takes beside an image.
+
+    Args:
+        size: (height, width) of the image.
+        seed: Seed of them.
+        header: Of the graph.
+
+    Returns:
+        float32 (1, C_z, h, w) of each resolution; none without denoising steps.
+    """
+    facts = header.export
+    assert facts is not None
+    rows, columns = fitting_size(size, facts.multiple)
+    channels = header.config.model.latent_channels
+    return [_noise((1, channels, rows // stride, columns // stride), seed) for stride in facts.strides]
+
+
+@functools.lru_cache(maxsize=8)
+def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return seeded_noise(shape, seed)
+
+
+def _logs(probabilities: np.ndarray) -> np.ndarray:
+    """Logits that give these probabilities."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+
+
 def _resized(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Probabilities (K, h, w) at (height, width): (K, H, W).
 
     They are logits but for a constant a pixel, so their logarithms are resized, as logits are.
     """
-    scores = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).transpose(1, 2, 0)
+    scores = _logs(probabilities).transpose(1, 2, 0)
     scores = cv2.resize(np.ascontiguousarray(scores), size[::-1], interpolation=cv2.INTER_LINEAR)
     scores = scores.reshape(*size, -1).transpose(2, 0, 1)  # OpenCV drops the axis of a single class
     scores = np.exp(scores - scores.max(axis=0))
     return np.ascontiguousarray(scores / scores.sum(axis=0))
 
 
-def to_input(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def to_input(frame: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """A frame as the graph takes it.
 
     Args:
         frame: uint8 (H, W, 3), RGB.
-        size: (width, height) of the graph.
+        size: (width, height) of the graph; None for the frame's own.
 
     Returns:
         float32 (1, 3, height, width) in [0, 1].
     """
-    if frame.shape[1::-1] != size:
-        smaller = size[0] * size[1] < frame.shape[0] * frame.shape[1]
-        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    if size is not None:
+        frame = resized_frame(frame, size)
     return np.ascontiguousarray(frame.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
+
+
+def resized_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame uint8 (H, W, 3) at (width, height): averaged where it becomes smaller, else bilinear."""
+    if frame.shape[1::-1] == size:
+        return frame
+    smaller = size[0] * size[1] < frame.shape[0] * frame.shape[1]
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def onnx_session(model: bytes | str) -> Run:
@@ -180,7 +294,8 @@ def onnx_session(model: bytes | str) -> Run:
     options.log_severity_level = 4  # its errors come as exceptions as well
     options.intra_op_num_threads = threads()  # a number also keeps it from pinning threads to cores
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda image: session.run([OUTPUT], {INPUT: image})[0]
+    names = [INPUT, *NOISES]
+    return lambda *given: session.run([OUTPUT], dict(zip(names, given, strict=False)))[0]
 
 
 def openvino_graph(model: Any) -> Run:
@@ -189,9 +304,9 @@ def openvino_graph(model: Any) -> Run:
     compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     lock = threading.Lock()  # a compiled model called as a function has one request for all
 
-    def run(image: np.ndarray) -> np.ndarray:
+    def run(*given: np.ndarray) -> np.ndarray:
         with lock:
-            return np.array(compiled([image])[0])
+            return np.array(compiled([*given])[0])
 
     return run
 
@@ -210,7 +325,7 @@ def _open_onnx(path: Path) -> ExportedModel:
         run = onnx_session(data)
     except Exception as error:  # the runtime's own kinds
         raise _unreadable(path, error) from None
-    return _checked(ExportedModel(path, header, "onnx", run, hashlib.sha256(data).hexdigest()))
+    return _checked(_kind(header)(path, header, "onnx", run, hashlib.sha256(data).hexdigest()))
 
 
 def _open_openvino(path: Path) -> ExportedModel:
@@ -237,7 +352,12 @@ def _open_openvino(path: Path) -> ExportedModel:
         raise _unreadable(path, error) from None
     digest = hashlib.sha256(graph)
     digest.update(values)
-    return _checked(ExportedModel(path, header, "openvino", run, digest.hexdigest()))
+    return _checked(_kind(header)(path, header, "openvino", run, digest.hexdigest()))
+
+
+def _kind(header: ModelHeader) -> type[ExportedModel]:
+    assert header.export is not None
+    return AnySizeModel if header.export.size is None else ExportedModel
 
 
 def _header(path: Path, text: str | None) -> ModelHeader:
@@ -251,10 +371,13 @@ def _header(path: Path, text: str | None) -> ModelHeader:
 
 def _checked(model: ExportedModel) -> ExportedModel:
     """A model that predicts once in the form that its header says."""
-    width, height = model.facts.size
+    width, height = model.facts.size or (2 * model.facts.multiple, model.facts.multiple)
     wanted = (1, len(model.header.label_space), height, width)
+    given = [np.zeros((1, 3, height, width), np.float32)]
+    if model.facts.size is None:
+        given += noises((height, width), 0, model.header)
     try:
-        shape = tuple(model._run(np.zeros((1, 3, height, width), np.float32)).shape)
+        shape = tuple(model.run(*given).shape)
     except Exception as error:  # the runtime's own kinds
         raise _unreadable(model.path, error) from None
     if shape != wanted:

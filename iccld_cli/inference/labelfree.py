@@ -120,9 +120,9 @@ def look(
     """
     assert frames
     sampling = model.settle(sampling or Sampling())
-    if model.header.export is not None:
+    if model.header.export is not None and model.header.export.size is not None:
         raise IccldError(
-            "an exported file has one size, and is not judged without labels",
+            "an exported file of one size is not judged without labels",
             "give the .safetensors file that it was made from",
         )
     shown = sampling.scales if sampling.average else (sampling.views(())[0][0],)

@@ -1,9 +1,12 @@
 """`iccld export`: the exported file answers as this program does, or is not written."""
 
 import dataclasses
+import functools
+import http.server
 import importlib.util
 import json
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -13,7 +16,7 @@ import torch
 from diffusers import DDIMScheduler
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from factories import make_dataset, make_model, scene
+from factories import make_dataset, make_model, make_video, scene
 
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.diffusion.sampler import sample, seeded_noise
@@ -21,6 +24,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.header import without_paths
 from iccld_cli.inference import export as export_module
 from iccld_cli.inference.graph import linear_updates
+from iccld_cli.inference.inputs import collect
 from iccld_cli.inference.model import load_model
 
 needs_onnx = pytest.mark.skipif(
@@ -36,7 +40,7 @@ def models(tmp_path_factory):
 
 
 @needs_onnx
-def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
+def test_onnx_with_two_steps_answers_as_the_original(iccld, next_command, models, tmp_path):
     path = tmp_path / "m.onnx"
     status, said, err = iccld(
         "export", "--ckpt", models["stage2"], "--format", "onnx", "--out", path,
@@ -44,6 +48,7 @@ def test_onnx_with_two_steps_answers_as_the_original(iccld, models, tmp_path):
     )  # fmt: skip
     assert (status, err) == (0, "")
     assert said.startswith(f"wrote {path}")
+    assert next_command(said) == ["doctor", "--speed", "--ckpt", str(path)]
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     import onnxruntime
 
@@ -220,7 +225,7 @@ def test_fp16_is_half_the_size_and_says_so(iccld, models, tmp_path):
 
 @needs_onnx
 @pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="the int8 extra is not installed")
-def test_int8_takes_its_ranges_from_footage_and_answers_alike(iccld, models, tmp_path):
+def test_int8_takes_its_ranges_from_footage_and_answers_alike(iccld, next_command, models, tmp_path):
     footage = tmp_path / "footage"
     footage.mkdir()
     for number in range(4):
@@ -229,11 +234,12 @@ def test_int8_takes_its_ranges_from_footage_and_answers_alike(iccld, models, tmp
     command = ("export", "--ckpt", models["stage1"], "--size", "64x48", "--precision", "int8")
     status, said, _ = iccld(*command, "--format", "openvino", "--out", path, "--calibrate", footage)
     assert status == 0
-    assert "same class (on 4 of your frames)" in said
+    assert "same class (on 2 of your frames)" in said  # the other two gave the ranges
+    assert next_command(said) == ["predict", str(footage), "--ckpt", str(path)]
     assert load_model(path).precision == "int8"
     assert "FakeQuantize" in path.read_text(encoding="utf-8")
     wrong = {
-        "name some with --calibrate": ("--format", "openvino", "--out", tmp_path / "no.xml"),
+        "name two or more with --calibrate": ("--format", "openvino", "--out", tmp_path / "no.xml"),
         "int8 is for OpenVINO": ("--format", "onnx", "--out", tmp_path / "no.onnx", "--calibrate", footage),
     }
     for words, options in wrong.items():
@@ -251,4 +257,68 @@ def test_an_export_with_other_labels_is_not_written(iccld, models, tmp_path, mon
     )  # fmt: skip
     assert status == 1
     assert "of the pixels get another class" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 7, 16, 17, 136])
+def test_frames_that_are_compared_on_gave_no_ranges(number):
+    frames = [np.full((2, 2, 3), i, np.uint8) for i in range(number)]
+    ranges, compared = ([int(frame[0, 0, 0]) for frame in part] for part in export_module.held_out(frames))
+    assert sorted(ranges + compared) == list(range(number))
+    assert len(compared) == min(export_module.CHECKED, number // 2)
+    if number == 136:
+        assert len(ranges) == export_module.CALIBRATION_FRAMES
+        assert np.ptp(np.diff(compared)) <= 1  # spread over all of them
+
+
+def test_frames_come_from_videos_images_and_addresses_at_the_size_of_the_graph(tmp_path, monkeypatch):
+    served = tmp_path / "served"
+    served.mkdir()
+    cv2.imwrite(str(served / "a.png"), np.full((48, 64, 3), 200, np.uint8))
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((96, 128, 3), 100, np.uint8))
+    video = make_video(tmp_path / "v.mp4", frames=20, size=(64, 48))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.png"
+        frames = export_module.sample_frames(collect([url, tmp_path / "b.png", video], tmp_path / "out"), 22, (32, 24))
+        server.shutdown()
+    assert len(frames) == 22
+    assert {frame.shape for frame in frames} == {(24, 32, 3)}
+    assert (frames[0].mean(), frames[1].mean()) == (200, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "openvino", "--out", "m.pt"], "must end in .xml"),
+        (["--format", "onnx", "--out", "m.onnx", "--precision", "int8"], "int8 is for OpenVINO"),
+        (["--format", "onnx", "--out", "m.onnx", "--calibrate", "rtsp://cam/1"], "rtsp://cam/1 has no end"),
+    ],
+)
+@needs_onnx
+def test_what_cannot_be_is_told_before_footage_is_decoded(iccld, models, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    status, _, err = iccld("export", "--ckpt", models["stage1"], "--calibrate", "broken.mp4", *options)
+    assert (status, err.count("\n")) == (1, 1)
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("export", "--format", "half", "--out", "m.safetensors", "--height", 96), "--height would do nothing with"),
+        (("export", "--format", "half", "--out", "m.safetensors", "--licence", "mit"), "--licence would do nothing"),
+        (("export", "--format", "hub", "--out", "m", "--steps", 0, "--seed", 0), "--steps, --seed would do nothing"),
+        (("export", "--format", "onnx", "--out", "m.onnx", "--push", "a/b"), "--push would do nothing without"),
+        (("doctor", "--size", "64x64"), "--size would do nothing without --speed"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(iccld, models, tmp_path, monkeypatch, command, words):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = iccld(*command, *(("--ckpt", models["stage1"]) if command[0] == "export" else ()))
+    assert status == 2
+    assert words in " ".join(err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []

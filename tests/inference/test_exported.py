@@ -13,6 +13,7 @@ from factories import CLASSES, make_dataset, make_model, scene
 
 from iccld_cli.checkpoint import load_segmenter
 from iccld_cli.data.prepared import PreparedDataset
+from iccld_cli.diffusion.sampler import seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.evaluate import Scope, evaluate
 from iccld_cli.inference.export import export, usual_size
@@ -210,3 +211,75 @@ def test_an_openvino_file_needs_the_weights_beside_it(files, tmp_path):
 def test_another_device_is_refused(files):
     with pytest.raises(IccldError, match="runs on the CPU"):
         load_model(files["onnx"], "cuda")
+
+
+@pytest.fixture(scope="module")
+def any_size(original, tmp_path_factory):
+    """The model as ONNX for any size, with 1 step and seed 3; one of stage 1 as OpenVINO; and their originals."""
+    folder = tmp_path_factory.mktemp("any size")
+    stage1 = make_model(folder / "stage1.safetensors", "stage1")
+    export(*load_segmenter(original), folder / "m.onnx", "onnx", size="dynamic", steps=1, seed=3)
+    export(*load_segmenter(stage1), folder / "m.xml", "openvino", size="dynamic")
+    return {"onnx": (folder / "m.onnx", original), "openvino": (folder / "m.xml", stage1)}
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_a_file_for_any_size_answers_as_the_original_at_all_of_them(any_size, kind):
+    path, its_original = any_size[kind]
+    model, torch_model = load_model(path), load_model(its_original)
+    assert model.header.export.size is None
+    own = Sampling(steps=model.header.export.steps, seed=model.header.export.seed)
+    for size in ((64, 48), (100, 80), (200, 33)):
+        frame = scene(0, *size)[0][None]
+        for how in (
+            own,
+            dataclasses.replace(own, height=96),
+            dataclasses.replace(own, scales=(1, 0.5, 1.5), flip=True),
+        ):
+            wanted = torch_model.segment(frame, EVERYTHING, sampling=how)
+            got = model.segment(frame, EVERYTHING, sampling=how)
+            assert got.labels.shape == (1, size[1], size[0])
+            assert (got.labels == wanted.labels).mean() > 0.99  # frames are resized as bytes, results twice
+            for name in EVERYTHING:
+                np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), atol=0.02)
+    assert model.settle(Sampling(seed=9)).seed == 9
+    for how, words in ((Sampling(steps=2), "its steps is"), (Sampling(samples=2), "cannot do samples")):
+        with pytest.raises(IccldError, match=words):
+            model.segment(frame, sampling=how)
+
+
+def test_other_programs_give_it_images_as_they_are(any_size):
+    """Sides whose half is rounded to the even multiple, sides below one multiple, and those that fit."""
+    import onnxruntime
+
+    path, its_original = any_size["onnx"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["image", "noise"]
+    segmenter = load_segmenter(its_original)[0]
+    for height, width in ((80, 112), (10, 33), (64, 96)):
+        image = np.random.default_rng(5).random((1, 3, height, width), np.float32)
+        rows, columns = segmenter.fitting_size(height, width)
+        noise = seeded_noise((1, segmenter.config.model.latent_channels, rows // 8, columns // 8), 3)
+        got = session.run(None, {"image": image, "noise": noise.numpy()})[0]
+        wanted = segmenter.probabilities(torch.from_numpy(image), steps=1, seed=3).numpy()
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_a_header_of_any_size_from_anywhere_is_checked(any_size, tmp_path):
+    notes = json.loads(read_notes(any_size["onnx"][0].read_bytes())["iccld"])
+    assert notes["export"] == {"size": "dynamic", "multiple": 32, "strides": [8], "steps": 1, "seed": 3}
+    for change, words in (
+        ({"multiple": 0}, "multiple is no possible number"),
+        ({"strides": [8] * 40}, "strides that cannot be"),
+        ({"strides": [5]}, "strides that cannot be"),
+        ({"strides": []}, "cannot be run"),
+        ({"size": "any"}, "size is of type str"),
+    ):
+        raw = {**notes, "export": {**notes["export"], **change}}
+
+        def put(model, raw=raw):
+            model.metadata_props[0].value = json.dumps(raw)
+
+        (tmp_path / "m.onnx").write_bytes(damaged(any_size["onnx"][0], put))
+        with pytest.raises(IccldError, match=words):
+            load_model(tmp_path / "m.onnx")

@@ -102,5 +102,5 @@ def test_the_smaller_view_is_three_quarters_of_the_one_that_answers(model, datas
 
 def test_an_exported_file_is_refused_with_its_reason(model, dataset):
     exported = SimpleNamespace(header=replace(model.header, export=object()), settle=model.settle)
-    with pytest.raises(IccldError, match="an exported file has one size"):
+    with pytest.raises(IccldError, match="an exported file of one size"):
         look(exported, dataset, dataset.frames("val"))
