@@ -55,8 +55,7 @@ def note(found: dict[str, Any]) -> str:
         several = any(len(row["seeds"]) > 1 for row in found["rows"])
         drawn = "frames and seeds" if several else "frames"
         told += (
-            f" In brackets beside a difference to {title_of(found, found['base'])}: its paired 95 % interval, {drawn} "
-            "drawn anew."
+            f" The interval of a difference to {title_of(found, found['base'])} is paired, 95 %, {drawn} drawn anew."
         )
     for column in found["columns"]:
         if column["absent"] and column["classes"]:
