@@ -81,8 +81,8 @@ def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
     With labels of `val`, the one with the best score, the start where nothing is above it. Without, the adapted model,
     unless its score without labels is far lower than the start's; then the average, under the same condition; else the
     start. That tells a model that has broken from one that works, and not which of two good ones is better
-    (`benchmarks/RESULTS.md`). A model that was taught labels of this road may lose more of its score: it may have learnt
-    to be less sure.
+    (`benchmarks/RESULTS.md`). A model that was taught labels of this road may lose more of its score: it may have
+    learnt to be less sure.
 
     Args:
         judged: The candidates.
