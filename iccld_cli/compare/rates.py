@@ -40,7 +40,8 @@ class Rate:
     Attributes:
         seconds: A step, or an image.
         memory: Most memory, GiB; None where it is not known.
-        how: `done` where it is the rate of cells that are done, else `measured`.
+        how: `done` where it is the rate of cells that are done, `begun` where it is that of one that was stopped, else
+            `measured`.
     """
 
     seconds: float
@@ -56,7 +57,8 @@ class Estimate:
         seconds: One after the other; None where some of it is not known.
         longest: Of the longest chain of cells that need each other, so that more jobs do not shorten it.
         memory: Most memory of one command, GiB; None where it is not known.
-        unknown: What no rate is known of.
+        unknown: Rows whose training has no known rate.
+        unscored: Rows whose scores have none, which `seconds` leaves out.
         trainings: Number of trainings.
         scores: Number of scores.
         steps: Steps of training.
@@ -66,6 +68,7 @@ class Estimate:
     longest: float
     memory: float | None
     unknown: tuple[str, ...]
+    unscored: tuple[str, ...]
     trainings: int
     scores: int
     steps: int
@@ -106,10 +109,12 @@ class Rates:
         """The rate of a training, None where it is not known."""
         key, name = self.key(cell, stage), {"seg": "stage1", "adv": "stage2"}[stage]
         seconds, steps, memory = 0.0, 0, None
+        begun: Rate | None = None
         for other in self.plan.cells:
             if stage not in self.plan.comparison.stages(other.row) or self.key(other, stage) != key:
                 continue
             if not (other.folder / FILE_NAMES[name]).is_file():
+                begun = _of_log(other.folder, stage) or begun
                 continue
             for part in other.parts:
                 if part.get("stage") == stage and part.get("status") == 0:
@@ -117,7 +122,7 @@ class Rates:
             memory = _most(memory, peak_memory(other.folder))
         if steps:
             return Rate(seconds / steps, memory, "done")
-        return self._stored(key)
+        return self._stored(key) or begun
 
     def scoring(self, cell: Cell, evaluation: EvaluationSpec) -> Rate | None:
         """Seconds an image of an evaluation, None where it is not known."""
@@ -258,6 +263,7 @@ class Rates:
     def estimate(self) -> Estimate:
         """What is still to be done, as far as it is known."""
         plan, total, unknown = self.plan, 0.0, dict[str, None]()
+        unscored: dict[str, None] = {}
         memory: float | None = None
         trainings = scores = steps = 0
         until: dict[int, float] = {}
@@ -276,7 +282,7 @@ class Rates:
                     continue
                 own += left * rate.seconds
                 memory = _most(memory, rate.memory)
-                if rate.how == "measured":  # the seconds of cells that are done hold both
+                if rate.how != "done":  # the seconds of cells that are done hold both
                     own += start + self._validations(cell, stage, left)
             missing = plan.unscored(cell)
             own += start if missing else 0.0
@@ -284,13 +290,15 @@ class Rates:
                 scores += 1
                 rate = self.scoring(cell, evaluation)
                 if rate is None:
-                    unknown[cell.row.name] = None
+                    unscored[cell.row.name] = None
                 else:
                     own += rate.seconds * plan.images(evaluation)
             total += own
             until[id(cell)] = own + (until.get(id(cell.needs), 0.0) if cell.needs is not None else 0.0)
         seconds = None if unknown else total
-        return Estimate(seconds, max(until.values(), default=0.0), memory, tuple(unknown), trainings, scores, steps)
+        return Estimate(
+            seconds, max(until.values(), default=0.0), memory, tuple(unknown), tuple(unscored), trainings, scores, steps
+        )
 
     def _steps_left(self, cell: Cell, stage: str) -> int:
         from iccld_cli.train.state import list_states
@@ -333,15 +341,31 @@ def _seconds_a_step(seconds: Sequence[float], config: Config, stage: str) -> flo
 
 def peak_memory(folder: Path) -> float | None:
     """Most memory that a training's log tells, GiB; None without a log."""
-    try:
-        lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+    return max((row["memory_gib"] for row in _log(folder)), default=None)
+
+
+def _of_log(folder: Path, stage: str) -> Rate | None:
+    """The rate of a training that was stopped, from the second half of its log; None where that is too short."""
+    rows = [row for row in _log(folder) if (row["stage"] == "stage2") == (stage == "adv")]
+    if len(rows) < 2:
         return None
-    found = None
+    seconds = statistics.median(row["step_seconds"] for row in rows[len(rows) // 2 :])
+    return Rate(seconds, max(row["memory_gib"] for row in rows), "begun")
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    """Whole lines of a training's log that tell time and memory."""
+    try:
+        lines = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
     for line in lines:
         try:
-            found = _most(found, float(json.loads(line)["memory_gib"]))
-        except (ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            numbers = {key: float(row[key]) for key in ("step_seconds", "memory_gib")}
+            found.append({"stage": row["stage"], **numbers})
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
 

@@ -235,6 +235,8 @@ def plan_lines(estimate: Estimate, options: CompareOptions) -> list[str]:
         lines.append(f"how long that takes is not known: no rate of {', '.join(map(shown, estimate.unknown))}")
     else:
         told = f"about {_hours(estimate.seconds)} one after the other"
+        if estimate.unscored:
+            told += f", without the scores of {', '.join(map(shown, estimate.unscored))}"
         if options.jobs > 1:
             shortest = max(estimate.seconds / options.jobs, estimate.longest)
             told += f"; {options.jobs} side by side at best {_hours(shortest)}, where they do not slow each other down"

@@ -171,10 +171,17 @@ def test_time_comes_from_what_is_done_else_from_what_was_measured(options, stage
     plan = plan_of(replace(options, seeds=[0, 1], jobs=2))
     rates = Rates(plan, ["cpu"])
     assert rates.estimate().seconds is None and "source-only" in rates.estimate().unknown
+    assert "shipped" in rates.estimate().unscored
     finish(plan, cell_of(plan, "stage1"), stage1)
     done = rates.training(cell_of(plan, "stage1", 1), "seg")
     assert (done.seconds, done.how) == (2.0, "done")
     assert rates.training(cell_of(plan, "source-only", 1), "seg") is None  # the source alone takes other steps
+    log = cell_of(plan, "source-only").folder / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    rows = [{"stage": "source_only", "step_seconds": s, "memory_gib": 0.25} for s in (9.0, 1.25, 1.25)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in rows) + '{"stage": "sour')
+    begun = rates.training(cell_of(plan, "source-only", 1), "seg")
+    assert (begun.seconds, begun.memory, begun.how) == (1.25, 0.25, "begun")  # of one that was stopped
     rates._store(rates.key(cell_of(plan, "source-only"), "seg"), 1.5, 0.25)
     rates._store(rates.key(cell_of(plan, "stage2"), "adv"), 3.0, 0.5)
     rates._store("start", 7.0, None)
