@@ -241,6 +241,8 @@ def test_footage_is_judged_without_labels(iccld, model, tmp_path):
     assert (raw["labels"], raw["split"], raw["images"], len(raw["runs"])) == (False, "train", 3, 2)
     assert "the score is no accuracy" in said
     assert f"{raw['agreement_mirrored']:.2f}" in said
+    flow = raw["flow"]
+    assert (flow["agreement"] is None) == (flow["left_out"] is not None) == ("flow is left out: " in said)
     assert sum(raw["shares"].values()) == pytest.approx(100, abs=0.01)
 
 
