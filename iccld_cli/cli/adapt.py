@@ -67,6 +67,6 @@ def adapt(
     say(f"{summary['chosen']} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")
     say(f"open {out / PAGE_NAME}")
     model = out / MODEL_NAME
-    done: list[str | Path] = ["export", "--ckpt", model, "--format", "openvino", "--out", model.with_suffix(".xml")]
+    done: list[str | Path] = ["export", "--ckpt", model, "--format", "openvino", "--out", f"{out.resolve().name}.xml"]
     frames = [path / "images" if (path / INFO_NAME).is_file() else path for path in footage]
     say_next(done if predict else ["predict", *frames, "--ckpt", model])

@@ -68,7 +68,7 @@ def test_every_option_stands_in_a_group_by_intent():
 
 def test_the_tables_name_options_that_exist():
     found = {option.name for command in commands().values() for option in command.params}
-    planned = {"labelled", "part", "merge"}
+    planned = {"part", "merge"}
     assert set(helptext.PANELS) - planned <= found
     assert set(helptext.METAVARS) <= found
     assert {key.rpartition(" ")[2] for key in (*helptext.VALUES, *helptext.LISTS)} <= found

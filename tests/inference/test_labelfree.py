@@ -10,6 +10,7 @@ from factories import make_dataset, make_model
 
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ExportFacts
 from iccld_cli.inference.labelfree import look, source_pixels
 from iccld_cli.inference.model import Sampling, Segmentation, load_model
 
@@ -101,6 +102,6 @@ def test_the_smaller_view_is_three_quarters_of_the_one_that_answers(model, datas
 
 
 def test_an_exported_file_is_refused_with_its_reason(model, dataset):
-    exported = SimpleNamespace(header=replace(model.header, export=object()), settle=model.settle)
+    exported = SimpleNamespace(header=replace(model.header, export=ExportFacts((64, 48), 0, 0)), settle=model.settle)
     with pytest.raises(IccldError, match="an exported file of one size"):
         look(exported, dataset, dataset.frames("val"))
