@@ -15,7 +15,7 @@ from iccld_cli.cli.terminal import say
 
 def adapt(
     footage: Annotated[
-        list[Path], typer.Argument(metavar="FOOTAGE...", help="Videos, folders of images or prepared data sets.")
+        list[Path], typer.Argument(metavar="FOOTAGE", help="Videos, folders of images or prepared data sets.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the model, the page and everything else.")],
     ckpt: Annotated[

@@ -20,7 +20,7 @@ WIDEST = 100
 
 def config(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="A key such as optim.lr, or a section such as optim.")
+        str | None, typer.Argument(metavar="KEY", help="A key such as optim.lr, or a section such as optim.")
     ] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Preset whose values are shown (default: tiny).")

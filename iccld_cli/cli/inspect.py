@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def inspect(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared data set, or the source of a pair.")],
-    target: Annotated[Path | None, typer.Argument(metavar="[TARGET]", help="The target of a pair.")] = None,
+    target: Annotated[Path | None, typer.Argument(metavar="TARGET", help="The target of a pair.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report as JSON.")] = None,
 ) -> None:
     """Show class shares, sizes and warnings; with a target also the classes that will be scored."""

@@ -35,7 +35,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Images, videos, folders, quoted globs, .txt lists, - for a list on standard input, http(s):// files, "
             "rtsp:// streams, or the number of a camera.",
         ),
