@@ -309,7 +309,8 @@ def test_a_damaged_list_is_one_line(iccld, start, tmp_path):
     raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
     command = ("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1", "--to-label", "2")
     assert iccld(*command)[0] == 0
-    for content in ("{", "[]\n", '{"image": 7}\n'):
+    other = '{"image": "to_label/../../raw/000.png", "uncertainty": 0.5}\n'
+    for content in ("{", "[]\n", '{"image": 7}\n', other):
         (out / "to_label.jsonl").write_text(content)
         status, _, err = iccld(*command)
         assert status == 1 and "to_label.jsonl" in err and "remove it" in err

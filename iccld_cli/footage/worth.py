@@ -39,7 +39,7 @@ LOOKED_AT = 200
 """Frames that are looked at, over all of the footage."""
 
 _ROW = 5
-_LONGEST_NAME = 60
+_LONGEST_NAME = 40  # letters, which may be four bytes each
 _LONGEST_LIST = 16 << 20
 
 
@@ -137,10 +137,17 @@ def _read(path: Path) -> list[dict[str, Any]]:
         rows = [parse_json(line) for line in read_text(path, _LONGEST_LIST).splitlines()]
     except ReadError as error:
         raise IccldError(f"{path} {error.message}", hint) from None
-    whole = (isinstance(row, dict) and isinstance(row.get("image"), str) for row in rows)
-    if not all(whole) or not all(isinstance(row.get("uncertainty"), int | float) for row in rows):
+    if not all(_is_row(row) for row in rows):
         raise IccldError(f"{path} is damaged", hint)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+        return False
+    folder, _, name = row["image"].partition("/")  # a picture of another place is none of this list
+    inside = folder == FOLDER and name not in ("", "..") and "/" not in name and "\\" not in name
+    return inside and isinstance(row.get("uncertainty"), int | float)
 
 
 def section(options: FootageOptions, rows: Sequence[Mapping[str, Any]]) -> page.Section:
