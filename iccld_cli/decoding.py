@@ -104,6 +104,7 @@ class Pictures:
         self._held: deque[tuple[Any, int, int]] = deque()  # frame, number of its packet, index
         self._next = 0  # index of the next frame
         self._shown: int | None = None  # time of the last frame
+        self._given_up: set[int] = set()  # times of frames that were missed, and counted
 
     def __iter__(self) -> Iterator[Picture]:
         """Decode.
@@ -131,6 +132,8 @@ class Pictures:
                 if packet is None or packet.pts not in self._waiting:  # else it will be missed when its time has passed
                     self._hurt_by(self._count)
             for frame in frames:
+                if frame.pts in self._given_up:  # after frames that are shown later; damage does that
+                    continue
                 number = self._number(frame)
                 self._held.append((frame, number, self._next))
                 self._next += 1
@@ -166,6 +169,7 @@ class Pictures:
                 if not first:  # a recording may begin between two key frames
                     self._hurt_by(lost)
                     self._next += 1
+                    self._given_up.add(time)
         self._shown = frame.pts if self._shown is None or frame.pts is None else max(self._shown, frame.pts)
         if frame.is_corrupt:
             self._hurt_by(number)
