@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from iccld_cli.cli.helptext import dress, epilog
 from iccld_cli.errors import IccldError
+from iccld_cli.parts import Part
 from iccld_cli.reading import kind_problem
 
 MAX_SIDE = 16384
@@ -88,6 +89,29 @@ Flip = Annotated[bool, typer.Option("--flip", help="Ask the mirrored image as we
 Average = Annotated[
     bool, typer.Option("--average", help="Answer with the mean of all scales, the mirrored image and samples.")
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part", metavar="I/N", help="Do only part I of N, for --merge to join: one command for each of N machines."
+    ),
+]
+Merge = Annotated[bool, typer.Option("--merge", help="Join the parts, and say which are missing.")]
+
+
+def parse_part(text: str | None, merge: bool) -> Part | None:
+    """Read `--part I/N`.
+
+    Raises:
+        typer.BadParameter: It is no part, or `--merge` is given as well.
+    """
+    if text is None:
+        return None
+    if merge:
+        raise typer.BadParameter("--merge joins parts that are done; leave --part out", param_hint="--part")
+    try:
+        return Part.parse(text)
+    except IccldError as error:
+        raise typer.BadParameter(str(error), param_hint="--part") from None
 
 
 def refuse_idle(ctx: typer.Context, names: Sequence[str], why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,29 +18,34 @@ from iccld_cli.cli.options import (
     Flip,
     Height,
     IgnoreMask,
+    Merge,
+    PartOption,
     Scales,
     parse_height,
+    parse_part,
     parse_scales,
     parse_time,
 )
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
+from iccld_cli.parts import FOLDER
 
 if TYPE_CHECKING:
     from iccld_cli.inference.predict_options import Summary
+    from iccld_cli.parts import Part
 
 _SHOWN_PROBLEMS = 20
 
 
 def predict(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT",
             help="Images, videos, folders, quoted globs, .txt lists, - for a list on standard input, http(s):// files, "
             "rtsp:// streams, or the number of a camera.",
         ),
-    ],
+    ] = None,
     ckpt: Annotated[
         Path | None,
         typer.Option(
@@ -95,6 +101,8 @@ def predict(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose results exist.")
     ] = False,
+    part: PartOption = None,
+    merge: Merge = False,
 ) -> None:
     """Segment images and videos. Results go to DIR/<kind>/<name>, with the folders of the inputs kept."""
     from iccld_cli.inference.outputs import KINDS
@@ -105,6 +113,14 @@ def predict(
         raise typer.BadParameter("--average answers without it", param_hint="--smooth")
     if finish is not None and finish <= (begin or 0):
         raise typer.BadParameter(f"{end!r} does not lie after the start", param_hint="--end")
+    share = parse_part(part, merge)
+    if merge:
+        _merge(inputs or [], out, limit, overwrite, skip_existing)
+        return
+    if not inputs:
+        raise typer.BadParameter("name at least one image, video or folder", param_hint="INPUT")
+    if share is not None and "-" in inputs:
+        raise typer.BadParameter("a list on standard input cannot be cut; write it to a .txt file", param_hint="--part")
     kinds = tuple(dict.fromkeys(word.strip() for word in save.split(",") if word.strip()))
     if not kinds or not set(kinds) <= set(KINDS):
         raise typer.BadParameter(f"{save!r}: choose one of {', '.join(KINDS)}", param_hint="--save")
@@ -154,7 +170,7 @@ def predict(
     by = f"{model.backend} {model.precision} on {model.device}"
     try:
         with progress_bar("predict", "frames") as progress:
-            done = run(model, items, options, progress, _note)
+            done = run(model, items, options, progress, _note, share)
     except Stopped as stop:
         try:
             _tell(stop.summary, out, time.perf_counter() - started, len(items), by)
@@ -170,6 +186,9 @@ def predict(
             stderr=True,
         )
         raise
+    if share is not None:
+        _tell_part(share, done, out)
+        return
     _tell(done, out, time.perf_counter() - started, len(items), by)
     if once and backend == "auto":
         from iccld_cli.inference.backends import convert_for_next_time
@@ -179,19 +198,61 @@ def predict(
         say_next(["inspect", done.dataset.root] if done.dataset is not None else after_predict(inputs, ckpt, file))
 
 
+def _merge(inputs: list[str], out: Path, limit: int | None, overwrite: bool, skip_existing: bool) -> None:
+    """Join the parts in the folders that are given, or in `--out`; other inputs must be those of the parts."""
+    from iccld_cli.inference.inputs import collect
+    from iccld_cli.inference.merge import merge
+    from iccld_cli.inference.parts import part_folders
+
+    folders = [Path(given) for given in inputs if part_folders(Path(given))]
+    others = [given for given in inputs if not part_folders(Path(given))]
+    expected = {item.name.as_posix() for item in collect(others, out)} if others and limit is None else None
+    started = time.perf_counter()
+    with progress_bar("join", "inputs") as progress:
+        done, count = merge(
+            out, folders, expected=expected, overwrite=overwrite, skip_existing=skip_existing, progress=progress
+        )
+    total = done.images + done.frames + done.skipped + len(done.problems)
+    say(f"{count} parts joined in {time.perf_counter() - started:.1f} s: {_units(done)} -> {out}")
+    _tell(replace(done, images=0, frames=0), out, 0, total, "")
+
+
+def _tell_part(part: Part, done: Summary, out: Path) -> None:
+    """What one part did. Inputs with a problem are told; that they are wrong is the joined result's to say."""
+    for _, problem in done.problems[:_SHOWN_PROBLEMS]:
+        say(f"not read in full: {problem}", stderr=True)
+    if len(done.problems) > _SHOWN_PROBLEMS:
+        say(f"... and {len(done.problems) - _SHOWN_PROBLEMS} more inputs not read in full", stderr=True)
+    where = out / FOLDER / part.name
+    if not (done.images or done.frames or done.resumed or done.skipped or done.problems):
+        say(f"part {part} has nothing to do: there are fewer pieces of input than parts -> {where}")
+        return
+    words = [_units(done)] if done.images or done.frames else []
+    if done.resumed:
+        words.append(f"{done.resumed} inputs that an earlier run had finished")
+    if done.skipped:
+        words.append(f"{done.skipped} inputs left out, their results exist")
+    say(f"part {part} is done: {', '.join(words) or 'nothing that could be read'} -> {where}")
+    say("when all parts are done, the same command with --merge instead of --part joins them")
+
+
 def _note(line: str) -> None:
     say(line, stderr=True)
 
 
-def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> None:
+def _units(done: Summary) -> str:
     parts = [
         f"{number} {one if number == 1 else many}"
         for number, one, many in ((done.images, "image", "images"), (done.frames, "video frame", "video frames"))
         if number
     ]
+    return " and ".join(parts) or "nothing that could be read"
+
+
+def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> None:
     units = done.images + done.frames
     if units:
-        say(f"{' and '.join(parts)} in {seconds:.1f} s ({units / seconds:.2f} a second, {by}) -> {out}")
+        say(f"{_units(done)} in {seconds:.1f} s ({units / seconds:.2f} a second, {by}) -> {out}")
     if done.dataset is not None:
         pixels = done.dataset.info.extra["pixels"]
         share = 1 - pixels.get("ignore", 0) / max(1, sum(pixels.values()))

@@ -71,18 +71,25 @@ class Result:
 class Journal:
     """The journal of one output folder; a context that holds its lock."""
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], name: str = "predict") -> None:
+    def __init__(
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        name: str = "predict",
+        lines: Callable[[Input], Path] | None = None,
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
             out: Output folder.
             settings: What results depend on, JSON-ready: options, model, version.
             name: Of the hidden folder; runs under other names may share the output folder.
+            lines: Where the shares of inputs are kept, below `out`, instead of in the hidden folder; there they stay.
         """
         self.out, self.settings = out, json.loads(json.dumps(settings))
         self._folder = out / f".{name}"
         self._file, self._work = self._folder / "journal.jsonl", self._folder / "work"
-        self._parts = self._folder / "parts"
+        self._parts, self._lines = self._folder / "parts", lines
         self._lock = FileLock(self._folder / "lock", timeout=0)
         self._entries: dict[str, _Entry] = {}
         self._mine: set[str] = set()
@@ -148,7 +155,7 @@ class Journal:
 
     def part(self, item: Input) -> Path:
         """Where the lines that an input adds to the files about all inputs are kept until all are done."""
-        return self._part(_key(item))
+        return self._part(_key(item)) if self._lines is None else self._lines(item)
 
     def publish(self, done: Sequence[tuple[Input, Sequence[Result], IccldError | None]]) -> None:
         """Give results their names; inputs that shared a pass go together, so that they share it again after a crash.

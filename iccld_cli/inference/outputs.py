@@ -25,9 +25,11 @@ from iccld_cli.imagefiles import DATA_QUALITY, JPEG_SUFFIXES, RESULT_QUALITY
 from iccld_cli.inference.collected import DATASET, DatasetFiles, part_line
 from iccld_cli.inference.facts import FrameFacts
 from iccld_cli.inference.inputs import Input
+from iccld_cli.inference.joining import BASE
 from iccld_cli.inference.journal import Journal, Result, staged_file, sync
 from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.naming import label_ids_name
+from iccld_cli.inference.smooth import GRID
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
 from iccld_cli.labels import CITYSCAPES_LABEL_IDS, LabelSpace
 from iccld_cli.report.overlay import colorize, draw_overlay
@@ -281,6 +283,11 @@ class VideoOutputs:
 
     As a context it finishes them, for `publish`; an interrupt leaves what there is as `NAME.partial.mp4` and, of
     kinds with a file a frame, as the folder `NAME.partial`, but nothing of the data set; an error leaves nothing.
+
+    Attributes:
+        first: Time of the first frame of the result, with which its videos begin; None before the first frame. A
+            stretch of a video has that of the whole video's result.
+        ticks: When the first frame written comes after it, in units of `joining.BASE`.
     """
 
     def __init__(
@@ -303,7 +310,8 @@ class VideoOutputs:
         self.item, self.reader, self.options, self.header, self.journal = item, reader, options, header, journal
         self._writers: dict[str, VideoWriter] = {}
         self._staged: dict[str, Path] = {}
-        self._first: Fraction | None = None
+        self.first: Fraction | None = None
+        self.ticks: int | None = None
 
     def __enter__(self) -> VideoOutputs:
         return self
@@ -331,7 +339,11 @@ class VideoOutputs:
         Raises:
             IccldError: The disk is full or the folder cannot be written.
         """
-        self._first = frame.time if self._first is None else self._first
+        self.first = frame.time if self.first is None else self.first
+        ticks = round((frame.time - self.first) / BASE)
+        self.ticks = ticks if self.ticks is None else self.ticks
+        # The encoder begins anew where the running mean of steady video does: stretches of a video fit together.
+        piece = None if isinstance(self.reader, LiveReader) else frame.index // self.options.every // GRID
         dataset = {}
         for kind in self.options.kinds():
             try:
@@ -341,7 +353,7 @@ class VideoOutputs:
                         dataset[kind] = written
                 else:
                     picture = maps.picture(kind, frame.image, self.options, self.header)
-                    self._writer(kind, picture).write(picture, frame.time - self._first)
+                    self._writer(kind, picture).write(picture, (ticks - self.ticks) * BASE, piece)
             except OSError as error:
                 raise explain_os_error(error, self._final(kind)) from error
         if self.options.collects():
@@ -352,11 +364,11 @@ class VideoOutputs:
             except OSError as error:
                 raise explain_os_error(error, self._final(_PART)) from error
 
-    def publish(self, problem: IccldError | None) -> None:
-        """Give the results their names, with what was wrong with the video."""
+    def publish(self, problem: IccldError | None, *more: Result) -> None:
+        """Give the results their names, with what was wrong with the video, and more results with them."""
         if _PART in self._staged:
             sync(self._staged[_PART])
-        results = [Result(path, self._final(name)) for name, path in self._staged.items()]
+        results = [Result(path, self._final(name)) for name, path in self._staged.items()] + [*more]
         self.journal.publish([(self.item, results, problem)])
 
     def described(self) -> str:

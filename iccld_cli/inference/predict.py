@@ -21,22 +21,24 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from iccld_cli import __version__
 from iccld_cli.data.fixed import fitted_region
+from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.header import ModelHeader
 from iccld_cli.inference import collected
 from iccld_cli.inference.fullsize import Logits, segment_frame
 from iccld_cli.inference.images import read_image
 from iccld_cli.inference.inputs import Input
-from iccld_cli.inference.journal import Journal
+from iccld_cli.inference.journal import Journal, Result
 from iccld_cli.inference.live import LiveReader
 from iccld_cli.inference.maps import maps_of
 from iccld_cli.inference.model import Model
@@ -48,12 +50,15 @@ from iccld_cli.inference.outputs import (
     label_ids,
     stage_image_outputs,
 )
+from iccld_cli.inference.parts import BLOCK, IMAGES, PartRun, VideoFacts, plan
 from iccld_cli.inference.predict_options import LiveFacts, PredictOptions, Summary
 from iccld_cli.inference.regions import Regions
 from iccld_cli.inference.remote import fetch
 from iccld_cli.inference.smooth import Smoother, first_needed
+from iccld_cli.inference.spans import Inexact, Span, SpanReader
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader, frames_before
+from iccld_cli.parts import Part
 from iccld_cli.reading import MAX_FILE
 
 _LATENCIES = 100_000
@@ -66,6 +71,7 @@ def predict(
     options: PredictOptions,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    part: Part | None = None,
 ) -> Summary:
     """Predict a list of inputs.
 
@@ -82,6 +88,7 @@ def predict(
         options: What to do.
         progress: Called with (units done, units in all); a unit is an image or a video frame.
         tell: Called with a line when a stream begins, breaks off or is begun anew.
+        part: Predict this part of the inputs alone, for `merge.merge` to join, see `inference.parts`.
 
     Raises:
         IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
@@ -115,15 +122,27 @@ def predict(
         "device": model.device.partition(":")[0],
         **options.settings(),
     }
-    with Journal(options.out, settings) as journal:
-        chosen = [*images, *videos]
+    chosen = [*images, *videos]
+    share = None
+    if part is not None:
+        if any(item.live for item in items):
+            raise IccldError("--part cannot go with streams and cameras", "record them first, or run them whole")
+        share = PartRun(part, plan(chosen, options, part), options)
+        if (before := share.finished(settings)) is not None:
+            return before
+        chosen, options = share.items, replace(options, out=share.folder)
+    places = {item: place for place, item in enumerate(chosen if share is None else share.plan.inputs)}
+    with Journal(options.out, settings, lines=None if share is None else share.lines_path) as journal:
         left = [item for item in chosen if not journal.finished(item)]
-        todo = _without_existing(left, chosen, options, journal)
+        todo = without_existing(left, chosen, options, journal)
+        if share is not None:  # told before the work, not when it is joined
+            todo = without_existing(todo, chosen, share.final)
+            share.begin(model.header)
         journal.claim(chosen)
-        run = _Run(model, options, progress or (lambda done, total: None), journal, tell)
+        run = _Run(model, options, progress or (lambda done, total: None), journal, tell, places, share)
         again = set(left)
-        before = [(item.where, journal.problem(item)) for item in chosen if item not in again]
-        run.problems += [(where, problem) for where, problem in before if problem is not None]
+        known = [(item.where, journal.problem(item)) for item in chosen if item not in again]
+        run.problems += [(where, problem) for where, problem in known if problem is not None]
         run.regions.images = images
         run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
@@ -132,13 +151,11 @@ def predict(
         while waiting and not run.stopped:
             run.video(waiting.popleft())
         listed: list[str] = []
-        if "frames" in options.save:
-            collected.write_frames(options.out, chosen, journal)
-        if options.to_label:
-            listed = collected.write_to_label(options.out, chosen, journal, model.header, options.to_label)
         dataset = None
-        if "dataset" in options.save:
-            dataset = collected.write_dataset(options.out, chosen, journal, model.header, source)
+        if share is not None:
+            share.end(run.problems, len(left) - len(todo))
+        else:
+            listed, dataset = write_collected(options, chosen, journal, model.header, source)
         summary = Summary(
             run.done_images,
             run.done_frames,
@@ -154,6 +171,25 @@ def predict(
     if run.stopped:
         raise Stopped(summary)
     return summary
+
+
+def write_collected(
+    options: PredictOptions, items: Sequence[Input], journal: Journal, header: ModelHeader, source: dict[str, Any]
+) -> tuple[list[str], PreparedDataset | None]:
+    """Write the files about all frames that are asked for, see `inference.collected`.
+
+    Returns:
+        The frames most worth labelling, and the data set.
+    """
+    listed: list[str] = []
+    dataset = None
+    if "frames" in options.save:
+        collected.write_frames(options.out, items, journal)
+    if options.to_label:
+        listed = collected.write_to_label(options.out, items, journal, header, options.to_label)
+    if "dataset" in options.save:
+        dataset = collected.write_dataset(options.out, items, journal, header, source)
+    return listed, dataset
 
 
 class Stopped(KeyboardInterrupt):
@@ -177,6 +213,21 @@ class _Unreadable(Exception):
         self.problem = problem
 
 
+@dataclass
+class _Heard:
+    """What reading a video told.
+
+    Attributes:
+        decoded: Frames that could be decoded, of those that are asked for.
+        stopped: Whether it ended with the stretch that is asked for.
+        ended: Whether it ended with `PredictOptions.end`.
+    """
+
+    decoded: int = 0
+    stopped: bool = False
+    ended: bool = False
+
+
 @contextlib.contextmanager
 def _named(path: Path, item: Input) -> Iterator[None]:
     """Turn an error that names a fetched file into one that names where it came from."""
@@ -196,7 +247,10 @@ class _Run:
         progress: Callable[[int, int], None],
         journal: Journal,
         tell: Callable[[str], None],
+        places: Mapping[Input, int],
+        share: PartRun | None,
     ) -> None:
+        self.places, self.share = places, share
         self.model, self.options, self.progress, self.journal, self.tell = model, options, progress, journal, tell
         self.total = self.done_images = self.done_frames = 0
         self.problems: list[tuple[str, IccldError]] = []
@@ -214,23 +268,30 @@ class _Run:
             return 0
         try:
             with VideoReader(item.path) as reader:
-                return self._frames_of(reader)
+                return self._frames_of(reader, self._span(item))
         except IccldError:
             return 0
 
-    def _frames_of(self, reader: VideoReader) -> int:
+    def _span(self, item: Input) -> Span:
+        """The frames of a video that are asked for."""
+        return (None if self.share is None else self.share.span(item)) or Span()
+
+    def _frames_of(self, reader: VideoReader, span: Span) -> int:
         """About how many of a video's frames are to be segmented."""
         first = 0 if self.options.start is None else min(int(self.options.start * reader.fps), reader.announced)
         last = reader.announced
         if self.options.end is not None:
             last = min(max(int(self.options.end * reader.fps), first), last)
+        first = max(first, span.first or 0)
+        last = max(first, last if span.last is None else min(last, span.last))
         number = -(-(last - first) // self.options.every)
         return min(number, self.options.limit or number)
 
     def images(self, items: list[Input]) -> None:
         """Predict single images; neighbours of equal size share a pass."""
         with WriteBehind() as writer, contextlib.closing(prefetch(self._read(items), 4)) as images:
-            batches = group(images, lambda item: item[1].shape, self._batch_size)
+            # Batches end where parts may, so that no answer depends on how many parts there are.
+            batches = group(images, lambda item: (item[1].shape, self.places[item[0]] // IMAGES), self._batch_size)
             found = in_order(self._of_images, batches, self.model.parallel)
             with contextlib.closing(found):
                 for batch, maps in found:
@@ -267,22 +328,29 @@ class _Run:
                     else:
                         self._live(item, stream)
                 elif item.source is None:
-                    with _named(item.path, item):
-                        reader = VideoReader(item.path)
-                    self._video(item, reader)
+                    self._video(item, item.path)
                 else:
                     path = held.enter_context(self._fetched(item))
-                    with _named(path, item):
-                        reader = VideoReader(path)
-                    self.total += self._frames_of(reader)
-                    self._video(item, reader)
+                    with _named(path, item), VideoReader(path) as opened:
+                        self.total += self._frames_of(opened, Span())
+                    self._video(item, path)
         except _Unreadable as error:
             problem = error.problem
             if item.where not in problem.message:
                 problem = IccldError(f"{item.where}: {problem.message}", problem.hint)
             self.problems.append((item.where, problem))
 
-    def _video(self, item: Input, reader: VideoReader) -> None:
+    def _video(self, item: Input, path: Path) -> None:
+        before = self.done_frames
+        try:
+            self._from_file(item, path, seek=True)
+        except Inexact:  # its key frames do not say where decoding can begin
+            self.done_frames = before
+            self._from_file(item, path, seek=False)
+
+    def _from_file(self, item: Input, path: Path, seek: bool) -> None:
+        with _named(path, item):
+            reader = SpanReader(path, seek)
         with reader:
             before = self.done_frames
             try:
@@ -290,40 +358,64 @@ class _Run:
             except IccldError as error:
                 raise _Unreadable(IccldError(error.message.replace(str(reader.path), item.where), error.hint)) from None
             with VideoOutputs(item, reader, self.options, self.model.header, self.journal) as outputs:
-                self._video_frames(reader, outputs)
-            found = self.done_frames - before
-            complete = reader.stopped or (self.options.limit is not None and found >= self.options.limit)
-            problem = self._lost(item, reader, outputs) if not complete and reader.missing() else None
-            if problem is None and not found:
-                problem = self._nothing(item)
+                heard = self._video_frames(reader, outputs, self._span(item))
+            found, limit = self.done_frames - before, self.options.limit
+            facts = VideoFacts(
+                found,
+                heard.decoded,
+                reader.announced,
+                reader.damaged if heard.stopped else bool(reader.missing()),
+                heard.ended or (limit is not None and found >= limit),
+                outputs.ticks or 0,
+            )
+            if self.share is not None:  # the whole video's problem is known when its stretches are joined
+                path = self.journal.stage(".json")
+                path.write_text(facts.to_json(), encoding="utf-8")
+                outputs.publish(None, Result(path, self.share.facts_path(item)))
+                if self._span(item) != Span():
+                    return
+            problem = facts.problem(item.where, outputs.described(), self.options.narrowed())
             if problem is not None:
                 self.problems.append((item.where, problem))
-            if found:
+            if found and self.share is None:
                 outputs.publish(problem)
 
-    def _video_frames(self, reader: VideoReader, outputs: VideoOutputs) -> None:
-        options = self.options
-        warm = self._warm_up(reader)
+    def _video_frames(self, reader: SpanReader, outputs: VideoOutputs, span: Span) -> _Heard:
+        options, heard = self.options, _Heard()
+        warm = reader.needed = self._warm_up(reader, span)
 
         def choose(index: int, time: Fraction) -> Literal["take", "skip", "end"]:
             choice = options.choose(index, time)
-            early = choice == "skip" and not index % options.every
-            return "take" if early and warm is not None and index >= warm else choice
+            if choice == "end":
+                heard.ended = True
+                return "end"
+            if choice == "take" and outputs.first is None:
+                outputs.first = time
+            if span.last is not None and index >= span.last:
+                heard.stopped = True
+                return "end"
+            heard.decoded += index in span
+            if index not in span:
+                choice = "skip"
+            unseen_yet = options.smooth and choice == "skip" and not index % options.every
+            return "take" if unseen_yet and index >= warm else choice
 
         def unseen(frame: VideoFrame) -> bool:
-            return options.start is not None and frame.time < options.start
+            return frame.index not in span or (options.start is not None and frame.time < options.start)
 
         frames = prefetch(_limited(reader.frames(choose), options.limit, unseen), 4)
         smoother = Smoother(self.model.header.label_space.names) if options.smooth else None
         with WriteBehind() as writer, contextlib.closing(frames):
-            batches = group(frames, lambda frame: frame.image.shape, self._batch_size)
+            batches = group(
+                frames, lambda frame: (frame.image.shape, frame.index // options.every // BLOCK), self._batch_size
+            )
             if smoother is None:
                 with contextlib.closing(in_order(self._of_frames, batches, self.model.parallel)) as found:
                     for batch, maps in found:
                         for frame, result in zip(batch, maps, strict=True):
                             writer.submit(outputs.write, frame, result)
                         self._did(len(batch))
-                return
+                return heard
             # Means follow one another; what is made of them at full size need not, and is not made in this thread.
             workers = max(2, self.model.parallel)
             with contextlib.closing(in_order(self._logits, batches, self.model.parallel)) as views:
@@ -332,6 +424,7 @@ class _Run:
                     for frame, result in finished:
                         writer.submit(outputs.write, frame, result)
                         self._did(1)
+        return heard
 
     def _steadied(
         self,
@@ -362,14 +455,15 @@ class _Run:
         images = np.stack([frame.image for frame in batch])
         return batch, self.model.logits(images, self.options.wants(), self.options.sampling)
 
-    def _warm_up(self, reader: VideoReader) -> int | None:
-        """The frame at which smoothing begins, before the first one that counts; None where that is the first."""
+    def _warm_up(self, reader: VideoReader, span: Span) -> int:
+        """The frame that has to be decoded first: where smoothing begins, before the first one that counts."""
         start, every = self.options.start, self.options.every
-        if start is None or not self.options.smooth:
-            return None
-        before = frames_before(reader.path, start)
-        before = int(start * reader.fps) if before is None else before
-        return first_needed(-(-before // every)) * every
+        number = -(-(span.first or 0) // every)
+        if start is not None and (self.options.smooth or number):
+            before = frames_before(reader.path, start)
+            before = int(start * reader.fps) if before is None else before
+            number = max(number, -(-before // every))
+        return first_needed(number) * every if self.options.smooth else number * every
 
     def _did(self, frames: int) -> None:
         self.done_frames += frames
@@ -403,7 +497,11 @@ class _Run:
             except KeyboardInterrupt:
                 self.stopped = True
         found = self.done_frames - before
-        problem = reader.problem or (None if found or self.stopped else self._nothing(item))
+        problem = reader.problem or (
+            None
+            if found or self.stopped
+            else VideoFacts(0, 0, 0, False, True).problem(item.where, "", self.options.narrowed())
+        )
         if problem is not None:
             self.problems.append((item.where, problem))
         if latencies:
@@ -435,20 +533,6 @@ class _Run:
     def _of_frames(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[Maps]]:
         images = [frame.image for frame in batch]
         return batch, self._maps(images, self._video_region((images[0].shape[0], images[0].shape[1])))
-
-    def _lost(self, item: Input, reader: VideoReader, outputs: VideoOutputs) -> IccldError:
-        of = f" of {reader.announced}" if reader.announced > reader.decoded else ""
-        if not reader.decoded:
-            return IccldError(f"no frame{of} in {item.where} could be decoded", "the file is damaged")
-        return IccldError(
-            f"{item.where} is damaged or cut off, {reader.decoded}{of} frames could be decoded",
-            f"{outputs.described()} holds those",
-        )
-
-    def _nothing(self, item: Input) -> IccldError:
-        if self.options.start is not None or self.options.end is not None or self.options.every > 1:
-            return IccldError(f"{item.where} has no frame between --start and --end", "give other times")
-        return IccldError(f"{item.where} holds no frame", "play it to check")
 
     def _read(self, items: list[Input]) -> Iterator[tuple[Input, np.ndarray]]:
         for item in items:
@@ -492,10 +576,20 @@ def _limited(
                 return
 
 
-def _without_existing(
-    items: list[Input], all_items: list[Input], options: PredictOptions, journal: Journal
+def without_existing(
+    items: list[Input], all_items: list[Input], options: PredictOptions, journal: Journal | None = None
 ) -> list[Input]:
-    """The inputs to do; checked before the work starts, not after it."""
+    """The inputs to do; checked before the work starts, not after it.
+
+    Args:
+        items: Inputs that are left.
+        all_items: All inputs, none of which may be replaced.
+        options: What is kept of them, and what happens to results that exist.
+        journal: Knows which results are the run's own.
+
+    Raises:
+        IccldError: A result exists, and nothing is said about those; or it cannot be written.
+    """
     inputs = {item.path.resolve() for item in all_items if item.source is None}
     for folder in {path.parent for path in inputs}:
         inputs.update((folder, *folder.parents))
@@ -507,7 +601,7 @@ def _without_existing(
         if told is not None and item.name.as_posix() in told:
             names.append(f"a line of {item.name.as_posix()} in {options.out / collected.FRAMES_NAME}")
         whole = not missing and (told is None or item.name.as_posix() in told)
-        own = journal.owns(item)
+        own = journal is not None and journal.owns(item)
         if names and options.skip_existing and whole and not own:
             continue
         if names and not options.overwrite and not options.skip_existing and not own:

@@ -100,6 +100,10 @@ class PredictOptions:
         wanted = {*self.kinds(), *(("confidence", "uncertainty") if self.collects() else ())}
         return tuple(name for name in every if name in wanted)
 
+    def narrowed(self) -> bool:
+        """Whether a part of a video's frames alone is asked for."""
+        return self.start is not None or self.end is not None or self.every > 1
+
     def _ignored(self) -> str | None:
         if self.ignore is None or self.ignore == "auto":
             return None if self.ignore is None else "auto"

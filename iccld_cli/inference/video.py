@@ -21,6 +21,7 @@ from iccld_cli.containers import cut_off, holes
 from iccld_cli.decoding import MOST_HELD, Pictures, hidden, stated_end
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import MAX_PIXELS
+from iccld_cli.inference.joining import BASE, DecodingTimes
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}
@@ -28,7 +29,6 @@ VIDEO_SUFFIXES = frozenset(
 MAX_SIDE = 16384  # libx264's limit
 DEFAULT_FPS = Fraction(25)
 BT709 = 1  # the number of this standard in H.264's colour fields
-BASE = Fraction(1, 90000)  # of the written time stamps: frames of every usual rate fall on whole ticks
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class VideoReader:
         if not self.path.is_file():
             raise IccldError(f"no video at {self.path}")
         try:
-            self._container = av.open(_openable(self.path))
+            self._container = av.open(openable(self.path))
         except (av.error.FFmpegError, ValueError) as error:
             raise IccldError(
                 f"{self.path} is not a video that can be read ({_reason(error)})",
@@ -196,7 +196,7 @@ def frames_before(path: Path, seconds: Fraction) -> int | None:
     times: list[int] = []
     first = late = 0  # the least time, and the packets in a row that are late enough
     try:
-        with av.open(_openable(path)) as container:
+        with av.open(openable(path)) as container:
             stream = container.streams.video[0]
             base = Fraction(stream.time_base or 1)
             for packet in container.demux(stream):
@@ -254,18 +254,12 @@ class VideoWriter:
         try:
             if max(width, height) > MAX_SIDE:
                 raise ValueError(f"no side may exceed {MAX_SIDE} pixels")
-            stream: Any = self._container.add_stream(
-                "libx264",
-                # The nominal rate only; some files state a nonsensical one, which x264 would refuse.
-                rate=fps.limit_denominator(1001) if 0 < fps <= 1000 else DEFAULT_FPS,
-                options={"crf": str(crf), "preset": preset, **_EQUAL_EACH_TIME},
-            )
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            context = stream.codec_context
-            context.time_base = BASE
-            context.sample_aspect_ratio = sample_aspect_ratio
-            context.color_primaries = context.color_trc = context.colorspace = BT709
-            context.open()
+            # The nominal rate only; some files state a nonsensical one, which x264 would refuse.
+            self._rate = fps.limit_denominator(1001) if 0 < fps <= 1000 else DEFAULT_FPS
+            self._options = {"crf": str(crf), "preset": preset, **_EQUAL_EACH_TIME}
+            stream: Any = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+            self._aspect = sample_aspect_ratio
+            self._encoder = self._opened(stream.codec_context, width, height)
         except (av.error.FFmpegError, ValueError) as error:
             self._container.close()
             raise IccldError(
@@ -273,16 +267,29 @@ class VideoWriter:
                 "`iccld doctor` shows whether this machine has an encoder",
             ) from None
         self._stream = stream
+        self._piece: int | None = None
+        self._held: list[Any] = []  # packets of the piece
+        self._times = DecodingTimes(round(1 / self._rate / BASE))
 
-    def write(self, image: np.ndarray, time: Fraction) -> None:
+    def write(self, image: np.ndarray, time: Fraction, piece: int | None = None) -> None:
         """Append a frame.
 
         Args:
             image: uint8 (H, W, 3) RGB or (H, W) grey.
             time: Seconds since the start, later than that of the frame before.
+            piece: The encoder begins anew where this changes, so that each piece is encoded the same whatever comes
+                before it; None for all frames where that is not wanted.
         """
         import av
 
+        if piece is not None and self._piece is not None and piece != self._piece:
+            self._end_piece()
+            context = av.CodecContext.create("libx264", "w")
+            context.framerate, context.options = self._rate, self._options
+            context.flags |= av.codec.context.Flags.global_header
+            width, height = self._stream.width, self._stream.height
+            self._encoder = self._opened(context, width, height)
+        self._piece = piece
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
         down, right = image.shape[0] % 2, image.shape[1] % 2
@@ -291,11 +298,11 @@ class VideoWriter:
         frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base = round(time / BASE), BASE
-        self._mux(self._stream.encode(frame))
+        self._take(self._encoder.encode(frame))
 
     def close(self) -> None:
         """Finish the file."""
-        self._mux(self._stream.encode())
+        self._end_piece()
         self._container.close()
 
     def abandon(self) -> None:
@@ -305,10 +312,32 @@ class VideoWriter:
         with contextlib.suppress(av.error.FFmpegError, OSError):
             self._container.close()
 
+    def _opened(self, context: Any, width: int, height: int) -> Any:
+        """An encoder, ready to use."""
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base = BASE
+        context.sample_aspect_ratio = self._aspect
+        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.open()
+        return context
+
+    def _take(self, packets: list) -> None:
+        if self._piece is None:
+            self._mux(packets)
+        else:
+            self._held += packets
+
+    def _end_piece(self) -> None:
+        self._take(self._encoder.encode())
+        held, self._held = self._held, []
+        self._times.settle(held)
+        self._mux(held)
+
     def _mux(self, packets: list) -> None:
         import av
 
         for packet in packets:
+            packet.stream = self._stream
             if not packet.duration:  # without it the last frame would not last, and the video end one frame early
                 packet.duration = round(1 / self._fps / packet.time_base)
             try:
@@ -319,7 +348,7 @@ class VideoWriter:
                 raise OSError(errno.EIO, _reason(error)) from None
 
 
-def _openable(path: Path) -> Any:
+def openable(path: Path) -> Any:
     """What FFmpeg opens: the name, or the file itself where the name is not UTF-8, which FFmpeg insists on."""
     try:
         str(path).encode("utf-8")

@@ -1,0 +1,353 @@
+"""Joining the parts that `iccld predict --part I/N` made into what a single run writes.
+
+Nothing is predicted and no model is opened. Everything is checked first: which parts are there, whether they are done
+and belong together, and whether a result would replace another. Results then take their names through a journal, as
+those of a run do: a join that was killed goes on with the same command, and no name ever holds a piece. Files are
+linked where parts and results share a disk, else copied; videos are joined by `joining.join_videos`, without encoding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from iccld_cli import __version__
+from iccld_cli.errors import IccldError
+from iccld_cli.files import explain_os_error, write_json
+from iccld_cli.header import ModelHeader
+from iccld_cli.inference import collected
+from iccld_cli.inference.inputs import Input
+from iccld_cli.inference.joining import Stretch, join_videos
+from iccld_cli.inference.journal import Journal, Result, sync
+from iccld_cli.inference.outputs import FRAME_FILES, KINDS, output_path
+from iccld_cli.inference.parts import (
+    INPUTS,
+    VideoFacts,
+    compare,
+    facts_path,
+    lines_path,
+    part_folders,
+    read_head,
+    read_problems,
+)
+from iccld_cli.inference.predict import without_existing, write_collected
+from iccld_cli.inference.predict_options import DEFAULT_THRESHOLD, PredictOptions, Summary
+from iccld_cli.names import shown
+from iccld_cli.parts import FOLDER, Part, listed
+
+_MERGED = "merged.json"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of `inputs.jsonl`: an input, what to call it, and the parts that have to do with it."""
+
+    item: Input
+    where: str
+    parts: range
+
+
+class Parts:
+    """The parts of one work.
+
+    Attributes:
+        folders: Number of the part -> its folder, of those that are done.
+        of: How many there are to be.
+        rows: All inputs.
+        head: What the parts say about themselves.
+    """
+
+    def __init__(self, given: Sequence[Path]) -> None:
+        """Find them.
+
+        Args:
+            given: Output folders of the parts.
+
+        Raises:
+            IccldError: There are none, they do not belong together, or one cannot be read.
+        """
+        self.folders: dict[int, Path] = {}
+        unfinished: dict[int, Path] = {}
+        first: dict[str, Any] | None = None
+        for folder in (found for out in given for found in part_folders(out)):
+            head = read_head(folder)
+            if first is not None:
+                compare(head, first, folder)
+            first = first or head
+            number = head["part"][0]
+            if head["done"]:
+                self.folders.setdefault(number, folder)
+            else:
+                unfinished.setdefault(number, folder)
+        if first is None:
+            places = " and ".join(str(path) for path in given[:_SHOWN])
+            raise IccldError(f"no part lies in {places}", "make parts with --part 1/N to --part N/N")
+        self.head, self.of = first, int(first["part"][1])
+        self.unfinished = [number for number in unfinished if number not in self.folders]
+        self.rows = _read_rows(next(out / FOLDER / INPUTS for out in given if part_folders(out)), self.of)
+
+    def refuse_missing(self) -> None:
+        """Say which parts are missing.
+
+        Raises:
+            IccldError: Some are, or are not done.
+        """
+        wanted = {number for row in self.rows for number in row.parts}
+        missing = [n for n in range(1, self.of + 1) if n not in self.folders and n not in self.unfinished]
+        if not wanted - self.folders.keys():
+            return  # parts that have nothing to do need not have run
+        words = []
+        if missing := [number for number in missing if number in wanted]:
+            words.append(f"{_parts(missing)} of {self.of} {'is' if len(missing) == 1 else 'are'} missing")
+        if unfinished := [number for number in sorted(self.unfinished) if number in wanted]:
+            words.append(f"{_parts(unfinished)} of {self.of} {'is' if len(unfinished) == 1 else 'are'} not finished")
+        lacking = {*missing, *unfinished}
+        rows = [row for row in self.rows if lacking & {*row.parts}]
+        names = ", ".join(row.where for row in rows[:_SHOWN])
+        more = f" and {len(rows) - _SHOWN} more inputs" if len(rows) > _SHOWN else ""
+        again = min(lacking)
+        raise IccldError(
+            f"{' and '.join(words)} ({names}{more})",
+            f"run them, with --part {again}/{self.of}{' and so on' if len(lacking) > 1 else ''}; nothing was joined",
+        )
+
+    def refuse_others(self, expected: Collection[str]) -> None:
+        """Say which inputs the parts do not know, and the other way round.
+
+        Raises:
+            IccldError: There are some.
+        """
+        known = {row.item.name.as_posix() for row in self.rows}
+        for names, words in ((set(expected) - known, "in no part"), (known - set(expected), "in the parts alone")):
+            if names:
+                first = ", ".join(sorted(names)[:_SHOWN])
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                raise IccldError(
+                    f"{first}{more} {'is' if len(names) == 1 else 'are'} {words}",
+                    "name the inputs that the parts were made of, or none; nothing was joined",
+                )
+
+
+def merge(
+    out: Path,
+    folders: Sequence[Path],
+    *,
+    expected: Collection[str] | None = None,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Summary, int]:
+    """Join parts.
+
+    Args:
+        out: Folder for the results. Parts that lie in it are removed when they are joined, others stay.
+        folders: Output folders of the parts; `out` where there are none.
+        expected: Names of the inputs that the parts should have had; None where that is not known.
+        overwrite: Replace results that exist.
+        skip_existing: Leave out inputs whose results exist.
+        progress: Called with (inputs done, inputs in all).
+
+    Returns:
+        What a single run would have returned, and the number of parts.
+
+    Raises:
+        IccldError: Parts are missing, unfinished, damaged, or do not belong together; or a result exists already or
+            cannot be written.
+    """
+    given = list(folders) or [out]
+    parts = Parts(given)
+    told = out / FOLDER / _MERGED
+    if told.exists():  # killed while it removed them
+        done = Summary(0, 0, 0, (), len(parts.rows))
+        with Journal(out, _settings(parts)) as journal:
+            journal.claim([row.item for row in parts.rows])
+        _remove(out / FOLDER)
+        return done, parts.of
+    parts.refuse_missing()
+    if expected is not None:
+        parts.refuse_others(expected)
+    try:
+        header = ModelHeader.from_json(parts.head["header"])
+        options = _options(parts.head["settings"], out, overwrite, skip_existing)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IccldError(f"{parts.folders[min(parts.folders)]} is damaged", "run that part again") from error
+    source = collected.dataset_source(header, str(parts.head["settings"]["model"]), options.threshold)
+    if "dataset" in options.save:
+        collected.refuse_other_dataset(out, source)
+    with Journal(out, _settings(parts)) as journal:
+        summary = _Join(parts, options, header, journal).run(progress, source)
+        if out in given or not folders:
+            write_json(told, {"parts": parts.of})
+    if told.exists():
+        _remove(out / FOLDER)
+    return summary, parts.of
+
+
+def _settings(parts: Parts) -> dict[str, Any]:
+    """Of the journal: a join and a run are not taken for each other."""
+    return {"version": __version__, "joined parts": parts.of, "inputs": parts.head["inputs"], **parts.head["settings"]}
+
+
+class _Join:
+    def __init__(self, parts: Parts, options: PredictOptions, header: ModelHeader, journal: Journal) -> None:
+        self.parts, self.options, self.header, self.journal = parts, options, header, journal
+        self.problems: dict[int, list[tuple[int, IccldError]]] = {}
+        for number, folder in parts.folders.items():
+            for position, _, problem in read_problems(folder):
+                self.problems.setdefault(position, []).append((number, problem))
+
+    def run(self, progress: Callable[[int, int], None], source: dict[str, Any]) -> Summary:
+        rows = self.parts.rows
+        chosen = [row.item for row in rows]
+        left = [item for item in chosen if not self.journal.finished(item)]
+        todo = set(without_existing(left, chosen, self.options, self.journal))
+        self.journal.claim(chosen)
+        images = frames = 0
+        problems: list[tuple[str, IccldError]] = []
+        progress(0, len(rows))
+        for position, row in enumerate(rows):
+            found, problem = self._input(position, row, row.item in todo)
+            images += found if not row.item.is_video else 0
+            frames += found if row.item.is_video else 0
+            if problem is not None:
+                problems.append((row.where, problem))
+            progress(position + 1, len(rows))
+        listed, dataset = write_collected(self.options, chosen, self.journal, self.header, source)
+        return Summary(images, frames, len(left) - len(todo), tuple(problems), 0, tuple(listed), dataset)
+
+    def _input(self, position: int, row: _Row, wanted: bool) -> tuple[int, IccldError | None]:
+        """Join one input's results: how many images or frames there are, and what was wrong with it."""
+        folders = [self.parts.folders[number] for number in row.parts]
+        name = row.item.name.as_posix()
+        broken = self.problems.get(position, [])
+        if not row.item.is_video:
+            if broken:
+                return 0, broken[0][1]
+            if wanted:
+                self._publish(row, [(folder, 0) for folder in folders], None)
+            return 1, None
+        known = [path for folder in folders if (path := facts_path(folder, name)).exists()]
+        if len(known) < len(folders):
+            if broken:
+                return 0, broken[0][1]
+            if not wanted:  # the parts left it out as well
+                return 0, None
+            raise IccldError(f"{folders[0]} lacks what it had of {row.where}", "run that part again")
+        facts = [VideoFacts.read(path) for path in known]
+        whole = VideoFacts.joined(facts)
+        kinds = self.options.kinds()
+        described = output_path(row.item, kinds[0], self.options.out) if kinds else self.options.out
+        problem = whole.problem(row.where, str(described), self.options.narrowed())
+        if wanted and whole.found:
+            stretches = [(folder, one.ticks) for folder, one in zip(folders, facts, strict=True) if one.found]
+            self._publish(row, stretches, problem)
+        return whole.found, problem
+
+    def _publish(self, row: _Row, stretches: list[tuple[Path, int]], problem: IccldError | None) -> None:
+        """Give an input's results, of which each folder has a stretch, their names."""
+        results = []
+        try:
+            for kind in self.options.kinds():
+                final = output_path(row.item, kind, self.options.out)
+                pieces = [(output_path(row.item, kind, folder), ticks) for folder, ticks in stretches]
+                staged = self.journal.stage(final.suffix if final.suffix in (".mp4", ".png", ".jpg") else "")
+                if row.item.is_video and kind in FRAME_FILES:
+                    staged.mkdir()
+                    for piece, _ in pieces:
+                        for file in sorted(os.listdir(piece)):
+                            _take(piece / file, staged / file)
+                elif len(pieces) == 1:
+                    _take(pieces[0][0], staged)
+                else:
+                    join_videos([Stretch(path, ticks) for path, ticks in pieces], staged, _unlike)
+                    sync(staged)
+                results.append(Result(staged, final))
+            if self.options.collects():
+                staged = self.journal.stage(".jsonl")
+                with open(staged, "wb") as whole:
+                    for folder, _ in stretches:
+                        whole.write(lines_path(folder, row.item.name.as_posix()).read_bytes())
+                sync(staged)
+                results.append(Result(staged, self.journal.part(row.item)))
+        except FileNotFoundError as error:
+            raise IccldError(f"{error.filename} is missing", "run that part again") from None
+        except OSError as error:
+            raise explain_os_error(error, self.options.out) from error
+        self.journal.publish([(row.item, results, problem)])
+
+
+def _unlike(reason: str) -> IccldError:
+    return IccldError(f"the parts do not fit together: {reason}", "make all parts on machines of one kind")
+
+
+def _take(file: Path, to: Path) -> None:
+    """The same file under another name; a copy where it lies on another disk."""
+    try:
+        os.link(file, to)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(file, to)
+        sync(to)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the parts, the mark that they are joined last."""
+    for path in folder.iterdir():
+        if Part.named(path) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    for name in (INPUTS, _MERGED):
+        (folder / name).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # something else lies there
+
+
+def _options(settings: dict[str, Any], out: Path, overwrite: bool, skip_existing: bool) -> PredictOptions:
+    save = tuple(str(kind) for kind in settings["save"])
+    if not set(save) <= set(KINDS):
+        raise ValueError("kinds")
+    start, end = (None if settings[name] is None else Fraction(settings[name]) for name in ("start", "end"))
+    threshold = DEFAULT_THRESHOLD if settings["threshold"] is None else float(settings["threshold"])
+    return PredictOptions(
+        out,
+        save,
+        every=int(settings["every"]),
+        start=start,
+        end=end,
+        threshold=threshold,
+        to_label=int(settings["to label"]),
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+    )
+
+
+def _read_rows(path: Path, of: int) -> list[_Row]:
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                raw = json.loads(line)
+                name = PurePosixPath(raw["name"])
+                first, last = raw["parts"]
+                if name.is_absolute() or ".." in name.parts or not 1 <= first <= last <= of:
+                    raise ValueError
+                item = Input(Path(raw["path"]), name, raw["video"] is True)
+                rows.append(_Row(item, shown(raw["where"]), range(first, last + 1)))
+    except FileNotFoundError:
+        raise IccldError(f"{path} is missing", "run one of the parts again") from None
+    except (OSError, KeyError, TypeError, ValueError):
+        raise IccldError(f"{path} is damaged", "remove it and run one of the parts again") from None
+    return rows
+
+
+def _parts(numbers: Sequence[int]) -> str:
+    return f"part{'s' * (len(numbers) > 1)} {listed(numbers)}"
