@@ -16,8 +16,11 @@ from iccld_cli.cli.options import (
     Backend,
     Flip,
     Height,
+    Merge,
+    PartOption,
     Scales,
     parse_height,
+    parse_part,
     parse_scales,
     refuse_inputs,
 )
@@ -27,7 +30,9 @@ from iccld_cli.errors import IccldError
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.inference.evaluate import Scope
     from iccld_cli.inference.runs import Contest
+    from iccld_cli.parts import Part
 
 _MOST_STEPS = 1000
 
@@ -99,12 +104,19 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the scores as JSON.")
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page with pictures.")] = None,
+    part: PartOption = None,
+    merge: Merge = False,
 ) -> None:
     """Score models: mean IoU over all pixels of a split, per class, with intervals, and how well calibrated it is."""
     if rule not in ("known", "official"):
         raise typer.BadParameter(f"{rule!r}: write known or official", param_hint="--rule")
     if source is not None and not no_labels:
         raise typer.BadParameter("goes with --no-labels", param_hint="--source")
+    share = parse_part(part, merge)
+    if no_labels and (share is not None or merge):
+        raise typer.BadParameter("cannot go with --no-labels", param_hint="--merge" if merge else "--part")
+    if json_path is None and (share is not None or merge):
+        raise typer.BadParameter("name the file of the joined scores with --json FILE; parts lie in FILE.parts")
     refused = {"--by": by, "--classes": classes, "--report": report, "--rule": None if rule == "known" else rule}
     if no_labels and (given_names := [name for name, value in refused.items() if value is not None]):
         raise typer.BadParameter(f"{', '.join(given_names)} cannot go with --no-labels")
@@ -144,6 +156,21 @@ def evaluate(
     if not ckpt:
         say(f"scoring the model that comes with iccld, {files[0].name}; --ckpt takes another", stderr=True)
     scope = Scope(split, contest.classes(classes), limit, batch_size, rule)  # type: ignore[arg-type]
+    if share is not None:
+        assert json_path is not None
+        _part(contest, scope, share, json_path)
+        return
+    if merge:
+        from iccld_cli.inference.scoreparts import JoinedParts
+
+        assert json_path is not None
+        joined = JoinedParts(json_path, contest.head(scope), len(contest.names), len(frames))
+        contest.join(scope, joined)
+        raw = contest.to_json(by, groups)
+        _write(contest, raw, json_path, report)
+        print_scores(contest, raw)
+        joined.remove()
+        return
     try:
         for number, name in enumerate(contest.names):
             with progress_bar(f"evaluate {dataset.info.name}/{split} {name}".rstrip(), "images") as progress:
@@ -162,6 +189,21 @@ def evaluate(
 def _hint(dataset: PreparedDataset, ckpt: list[Path] | None, best: Path) -> None:
     words: list[str | Path] = ["predict", dataset.root / "images"]
     say_next([*words, "--ckpt", ckpt[0] if len(ckpt) == 1 else best] if ckpt else words)
+
+
+def _part(contest: Contest, scope: Scope, share: Part, json_path: Path) -> None:
+    from iccld_cli.inference.scoreparts import PartFile
+
+    total = 0
+    with PartFile(json_path, share, contest.head(scope)) as file:
+        for number, name in enumerate(contest.names):
+            with progress_bar(f"part {share} {name}".rstrip(), "images") as progress:
+                total = contest.run_part(number, scope, file, progress)
+    if not total:
+        say(f"part {share} has nothing to do: the split has fewer pieces of frames than parts -> {file.path}")
+        return
+    say(f"part {share} is done: {total} frames -> {file.path}")
+    say("when all parts are done, the same command with --merge instead of --part joins them")
 
 
 def _without_labels(

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from iccld_cli import __version__
 from iccld_cli.data.prepared import PreparedDataset
-from iccld_cli.inference.evaluate import Scope, check_label_space, chosen_classes, evaluate, scored_classes
+from iccld_cli.errors import IccldError
+from iccld_cli.inference.evaluate import Scope, Scoring, check_label_space, chosen_classes, evaluate, scored_classes
 from iccld_cli.inference.evaluation import Evaluation, difference, grouped
 from iccld_cli.inference.model import Model, Sampling, load_model
+from iccld_cli.inference.scoreparts import PIECE, JoinedParts, PartFile, share_of
 
 
 class Contest:
@@ -97,6 +100,71 @@ class Contest:
         assert number == len(self.results)
         sampling = self._samplings[number]
         self.results.append(evaluate(self.model(number), self.dataset, scope, sampling, progress))
+
+    def head(self, scope: Scope) -> dict[str, Any]:
+        """What all parts of the scores must agree on, JSON-ready."""
+        runs = []
+        for number in range(len(self.names)):
+            model, sampling = self.model(number), self.sampling(number)
+            settings = [sampling.steps, sampling.samples, sampling.seed, list(sampling.scales), sampling.flip]
+            runs.append([model.header.sha256, *settings, sampling.average, sampling.height, model.precision])
+        return {
+            "version": __version__,
+            "data": self.dataset.digest,
+            "split": scope.split,
+            "classes": None if scope.classes is None else list(scope.classes),
+            "rule": scope.rule,
+            "limit": scope.limit,
+            "batch size": scope.batch_size,
+            "backend": [self.model(number).backend for number in range(len(self.names))],
+            "device": [self.model(number).device.partition(":")[0] for number in range(len(self.names))],
+            "runs": runs,
+        }
+
+    def run_part(
+        self, number: int, scope: Scope, file: PartFile, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Score a part's share of a run, and keep it.
+
+        Args:
+            number: Place of the run in `names`.
+            scope: What is scored.
+            file: The part's.
+            progress: See `evaluate`.
+
+        Returns:
+            How many frames the part has of the run.
+
+        Raises:
+            IccldError: See `evaluate`.
+        """
+        work = Scoring(self.model(number), self.dataset, scope, self._samplings[number])
+        mine = share_of(file.part, len(work.frames))
+        todo = [piece for piece in mine if not file.has(number, piece)]
+        work.run(todo, progress, lambda piece, state: file.add(number, piece, state))
+        return sum(min(len(work.frames), (piece + 1) * PIECE) - piece * PIECE for piece in mine)
+
+    def join(self, scope: Scope, parts: JoinedParts) -> None:
+        """Take in all runs from parts.
+
+        Args:
+            scope: What is scored.
+            parts: All of them.
+
+        Raises:
+            IccldError: One is damaged.
+        """
+        for number in range(len(self.names)):
+            work = Scoring(self.model(number), self.dataset, scope, self._samplings[number])
+            for piece, state in parts.states(number):
+                try:
+                    work.restore(piece, state)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise IccldError(
+                        f"piece {piece} in {parts.folder} is damaged ({error})",
+                        "remove its file and run that part again",
+                    ) from None
+            self.results.append(work.result())
 
     def to_json(self, by: str | None = None, groups: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
         """What `--json` writes: the first run, and all of them under `runs`.

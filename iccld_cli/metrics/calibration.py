@@ -39,6 +39,12 @@ class CalibrationError:
         self.right += np.bincount(index[correct], minlength=self.bins)
         self.confidence += np.bincount(index, weights=confidence, minlength=self.bins)
 
+    def add(self, other: CalibrationError) -> None:
+        """Add the pixels of another one."""
+        self.count += other.count
+        self.right += other.right
+        self.confidence += other.confidence
+
     def value(self) -> float:
         """The error in [0, 1]: |accuracy - confidence| averaged over the pixels; NaN without any."""
         total = int(self.count.sum())
@@ -84,6 +90,11 @@ class ErrorDetection:
         index = np.minimum((root * self.bins).astype(np.int64), self.bins - 1)
         self.right += np.bincount(index[correct], minlength=self.bins)
         self.wrong += np.bincount(index[~correct], minlength=self.bins)
+
+    def add(self, other: ErrorDetection) -> None:
+        """Add the pixels of another one."""
+        self.right += other.right
+        self.wrong += other.wrong
 
     def value(self) -> float:
         """The area in [0, 1], 0.5 = no better than chance; NaN when all pixels are right or all are wrong."""
