@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -13,13 +14,14 @@ import typer
 
 from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.hints import after_prepare, say_next
-from iccld_cli.cli.options import MAX_WORKERS, IgnoreMask, parse_size
+from iccld_cli.cli.options import MAX_WORKERS, IgnoreMask, Merge, PartOption, parse_part, parse_size
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
+    from iccld_cli.parts import Part
     from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
     from iccld_cli.town import Mix
 
@@ -116,12 +118,18 @@ def _prepare(
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the virtual town.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes (default: all cores).")] = None,
+    part: PartOption = None,
+    merge: Merge = False,
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
     from iccld_cli.prepare.prepare import PrepareOptions
 
-    wanted = parse_size(size)
+    wanted, share = parse_size(size), parse_part(part, merge)
+    if check and (share is not None or merge):
+        raise typer.BadParameter("--check looks at all frames; leave --part and --merge out", param_hint="--check")
+    # Parts may share a folder, and each removes its own uncompressed copies of archives.
+    copies = out if share is None else out / f".copies-{share.name}"
     options = PrepareOptions(
         size=wanted, hold_out=hold_out, skip_bad=skip_bad, force=force, workers=workers, ignore=ignore_mask
     )
@@ -129,7 +137,7 @@ def _prepare(
     sources: list[tuple[str, Source]] = []
     stopped: list[str] = []
     try:
-        for key, opened in _raw_sets(folders, settings, not unlabeled, out, check):
+        for key, opened in _raw_sets(folders, settings, not unlabeled, copies, check):
             sources += _opened(key, opened, stopped if check else None)
         sources += _own(images or [], masks or [], label_map, out)
         sources += _videos(video or [], fps)
@@ -145,12 +153,23 @@ def _prepare(
 
             print_check(_named(sources, name) if sources else [], out, options, stopped)
             return
-        done = [(out / name, _prepare_one(source, out, name, options)) for name, source in _named(sources, name)]
+        named = _named(sources, name)
+        done = []
+        if share is None:
+            make = _merge if merge else _prepare_one
+            done = [(out / set_name, make(source, out, set_name, options)) for set_name, source in named]
+        else:
+            for set_name, source in named:
+                _prepare_part(source, out, set_name, options, share)
     finally:
         _remove_copies(sources)
-    if virtual_drive is not None:
+        if share is not None:
+            with contextlib.suppress(OSError):
+                copies.rmdir()
+    if virtual_drive is not None and not merge and (share is None or share.number == 1):
         _drive(out, look or [], virtual_drive, wanted or VIRTUAL_SIZE, seed)
-    say_next(after_prepare(*zip(*done, strict=True)))
+    if done:
+        say_next(after_prepare(*zip(*done, strict=True)))
 
 
 def _settings(pairs: list[str]) -> dict[str, dict[str, str]]:
@@ -284,6 +303,39 @@ def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) 
     if (out / name / PAGE_NAME).is_file():
         say(f"open {out / name / PAGE_NAME}")
     return info
+
+
+def _prepare_part(source: Source, out: Path, name: str, options: PrepareOptions, share: Part) -> None:
+    from iccld_cli.prepare.parts import prepare_part
+    from iccld_cli.prepare.prepare import BadFilesError
+
+    try:
+        with progress_bar(f"{name}, part {share}", "frames") as progress:
+            folder, frames, fresh = prepare_part(source, out, name, options, share, progress)
+    except BadFilesError as error:
+        _print_bad(error)
+        raise
+    except KeyboardInterrupt:
+        say(f"interrupted; what is done of part {share} of {name} is kept, the same command continues", stderr=True)
+        raise
+    if not frames:
+        say(f"part {share} of {name} has nothing to do: there are fewer frames than parts -> {folder}")
+        return
+    how = "is done" if fresh else "was done already"
+    say(f"part {share} of {name} {how}: {frames} frames -> {folder}")
+    say("when all parts are done, the same command with --merge instead of --part joins them")
+
+
+def _merge(source: Source, out: Path, name: str, options: PrepareOptions) -> DatasetInfo:
+    from iccld_cli.prepare.parts import merge_parts
+
+    with progress_bar(f"join {name}", "frames") as progress:
+        data, count = merge_parts(source, out, name, options, progress)
+    splits = ", ".join(f"{split} {number}" for split, number in data.info.splits.items())
+    skipped = f"; {len(data.info.skipped)} skipped" if data.info.skipped else ""
+    say(f"{out / name}: {count} parts joined, {splits}{skipped}")
+    _print_classes(data.info)
+    return data.info
 
 
 def _print_classes(info: DatasetInfo) -> None:

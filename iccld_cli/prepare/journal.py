@@ -18,7 +18,9 @@ from iccld_cli.errors import IccldError
 from iccld_cli.names import shown
 from iccld_cli.prepare.adapters.base import RawFrame
 
-TODO, DONE, BAD = 0, 1, 2
+TODO, DONE, BAD, ELSEWHERE = 0, 1, 2, 3
+"""States of a frame; the last one is that of frames which another part has to do."""
+
 _COMMIT_SECONDS = 1.0
 _PAGE = 1000
 _UNUSABLE = "unusable name"
@@ -150,6 +152,32 @@ class Journal:
             "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (TODO, BAD, _UNUSABLE)
         )
 
+    def restrict(self, first: int, last: int) -> None:
+        """Leave all frames but those at positions first <= i < last, sorted by split and key, to other parts."""
+        total = self._one("SELECT COUNT(*) FROM frame")
+
+        def at(position: int) -> tuple[str, str] | None:
+            if position >= total:
+                return None
+            query = "SELECT split, key FROM frame ORDER BY split, key LIMIT 1 OFFSET ?"
+            return self._db.execute(query, (position,)).fetchone()
+
+        begin, end = at(first), at(last)
+        if begin is None or first >= last:
+            self._db.execute("UPDATE frame SET state = ?", (ELSEWHERE,))
+            return
+        mine, borders = "(split, key) >= (?, ?)", [*begin]
+        if end is not None:
+            mine, borders = f"{mine} AND (split, key) < (?, ?)", [*begin, *end]
+        self._db.execute(f"UPDATE frame SET state = ? WHERE NOT ({mine})", (ELSEWHERE, *borders))
+        self._db.execute(f"UPDATE frame SET state = ? WHERE state = ? AND {mine}", (TODO, ELSEWHERE, *borders))
+
+    def finished(self) -> Iterator[tuple[str, str, dict]]:
+        """Split, key and record of every frame that is done or bad."""
+        for state in (DONE, BAD):
+            for split, key, record in self._pages(state, "record"):
+                yield split, key, json.loads(record)
+
     def is_todo(self, split: str, key: str) -> bool:
         """Whether the run wants a frame and has not made it."""
         row = self._db.execute("SELECT state FROM frame WHERE split = ? AND key = ?", (split, key)).fetchone()
@@ -185,9 +213,9 @@ class Journal:
             yield json.loads(record)
 
     def count(self, state: int | None = None) -> int:
-        """Number of frames in a state, or of all."""
+        """Number of frames in a state, or of all that are not elsewhere."""
         if state is None:
-            return self._one("SELECT COUNT(*) FROM frame")
+            return self._one("SELECT COUNT(*) FROM frame WHERE state <> ?", ELSEWHERE)
         return self._one("SELECT COUNT(*) FROM frame WHERE state = ?", state)
 
     def finish(self, split: str, key: str, record: dict) -> None:

@@ -132,7 +132,7 @@ def prepare(
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _locked(out / f".{name}.lock"):
+        with locked(out / f".{name}.lock"):
             return _prepare(source, out / name, options, progress)
     except (OSError, sqlite3.Error) as error:
         explained = explain_failure(error, out / name)
@@ -146,7 +146,12 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file.
+
+    Raises:
+        IccldError: Another run has it.
+    """
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -179,27 +184,27 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
             journal.hold_out(options.hold_out)
         origin["digest"] = journal.digest()
         larger = final.exists() and growth.is_larger(source, PreparedDataset(final).info, origin)
-        if final.exists() and not larger and _same(final, origin, options):
+        if final.exists() and not larger and same_set(final, origin, options):
             return PreparedDataset(final), False
         keep_work = True
         if larger:
             growth.adopt(final, journal, work / "data")
-        region = _region(source, journal, work, final, options)
-        _process(source, journal, work / "data", options, region, progress)
-        _refuse_bad(source, journal, final.name, options)
-        _write_set(source, journal, work / "data", final.name, origin, options, region)
+        region = region_of(source, journal, work, final, options)
+        process_frames(source, journal, work / "data", options, region, progress)
+        refuse_bad(source, journal, final.name, options)
+        write_set(source, journal, work / "data", final.name, origin, options, region)
         if larger:
             growth.copy_further_files(final, work / "data")
         keep_work = False
-        _move_into_place(work / "data", final)
+        move_into_place(work / "data", final)
     finally:
-        _close(journal)
+        close_journal(journal)
         if not keep_work:
             shutil.rmtree(work, ignore_errors=True)
     return PreparedDataset(final), True
 
 
-def _close(journal: Journal) -> None:
+def close_journal(journal: Journal) -> None:
     """Close the journal; an error inside the block is raised, not one of closing that follows from it."""
     if sys.exc_info()[0] is None:
         journal.close()
@@ -222,7 +227,7 @@ def origin_of(source: Source, options: PrepareOptions) -> dict[str, Any]:
     return origin
 
 
-def _region(source: Source, journal: Journal, work: Path, final: Path, options: PrepareOptions) -> np.ndarray | None:
+def region_of(source: Source, journal: Journal, work: Path, final: Path, options: PrepareOptions) -> np.ndarray | None:
     """Where frames are not the scene: bool (h, w), or None.
 
     What was found once stays, for a run that goes on and for a set that grows.
@@ -287,7 +292,7 @@ def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
         write_text(marker, text)
 
 
-def _same(final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
+def same_set(final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
     """Whether the finished data set is what this run would make.
 
     Raises:
@@ -332,7 +337,7 @@ def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _process(
+def process_frames(
     source: Source,
     journal: Journal,
     root: Path,
@@ -340,6 +345,7 @@ def _process(
     region: np.ndarray | None,
     progress: Progress,
 ) -> None:
+    """Process the frames that are not done; stops early where most of them are bad."""
     root.mkdir(exist_ok=True)
     journal.forget_incomplete(root)
     total, todo = journal.count(), journal.count(TODO)
@@ -355,7 +361,20 @@ def _process(
             return
 
 
-def _refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOptions) -> None:
+def refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOptions, some: bool = False) -> None:
+    """Refuse bad files, and a set of nothing else.
+
+    Args:
+        source: What is prepared.
+        journal: Its frames.
+        name: Of the set.
+        options: How it is prepared.
+        some: Whether these are a part of its frames, which may all be bad.
+
+    Raises:
+        BadFilesError: There are some, and they are not to be skipped.
+        IccldError: There is nothing else.
+    """
     count, total = journal.count(BAD), journal.count()
     if count and not options.skip_bad:
         files = list(itertools.islice(journal.bad(), 1000))
@@ -366,12 +385,12 @@ def _refuse_bad(source: Source, journal: Journal, name: str, options: PrepareOpt
             files,
             source.findings().get("notices", []),
         )
-    if count == total:
+    if count == total and not some:
         first_bad = next(journal.bad())
         raise IccldError(f"no frame of {name} can be used ({first_bad['file']} {first_bad['reason']})")
 
 
-def _write_set(
+def write_set(
     source: Source,
     journal: Journal,
     root: Path,
@@ -380,6 +399,7 @@ def _write_set(
     options: PrepareOptions,
     region: np.ndarray | None,
 ) -> None:
+    """Write everything but the frames: the index, `dataset.json`, the preview and the page."""
     for written in (INDEX_NAME, preview.PREVIEW_NAME, preview.PAGE_NAME, INFO_NAME):
         remove_leftovers(root / written)  # of a run that was killed while it wrote them
     totals = Totals()
@@ -430,7 +450,8 @@ def _frames_at(index: Path, positions: set[int]) -> dict[int, Frame]:
         return {number: Frame.from_json(line) for number, line in enumerate(file) if number in positions}
 
 
-def _move_into_place(new: Path, final: Path) -> None:
+def move_into_place(new: Path, final: Path) -> None:
+    """Give a finished set its name; one that has it goes."""
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

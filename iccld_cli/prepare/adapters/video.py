@@ -16,6 +16,7 @@ from iccld_cli.prepare.adapters.base import RawFrame
 if TYPE_CHECKING:
     import numpy as np
 
+_SOUGHT = frozenset({"mov", "matroska"})  # containers with an index of their frames
 _HINT = "play it to check, or re-encode it with ffmpeg"
 
 
@@ -39,6 +40,7 @@ class Video:
         self.path, self.fps = path.absolute(), fps
         self._numbers: dict[int, int] = {}  # time stamp -> number of the frame
         self._holes: list[int] = []  # where packets of a transport stream are missing
+        self._keys: list[tuple[int, int]] = []  # number and time stamp of key frames, where decoding may begin at them
         if not self.path.is_file():
             raise IccldError(f"no video at {self.path}", "check the path")
 
@@ -71,7 +73,7 @@ class Video:
 
         self._holes = holes(self.path)
         container, stream = self._open()
-        times, cut, end = [], 0, Fraction(0)
+        times, keys, cut, end = [], [], 0, Fraction(0)
         with container:
             base, rate = Fraction(stream.time_base or 1), Fraction(stream.average_rate or 25)
             distinct = timed(container)
@@ -82,6 +84,8 @@ class Video:
                         cut += 1  # what an edit list cuts away is in the file but never decoded
                     elif packet.size and time is not None and not hidden(packet, stream):
                         times.append(time)
+                        if packet.is_keyframe:
+                            keys.append(time)
                         distinct &= packet.pts is not None
                         end = max(end, time * base + (packet.duration * base if packet.duration else 1 / rate))
             except av.error.FFmpegError as error:
@@ -91,6 +95,8 @@ class Video:
             self._numbers = (
                 {time: i for i, time in enumerate(times)} if distinct and len(set(times)) == len(times) else {}
             )
+            if not self._holes and not cut and not _SOUGHT.isdisjoint(container.format.name.split(",")):
+                self._keys = sorted((self._numbers[time], time) for time in keys if time in self._numbers)
             short = Fraction(0) if stream.frames or not times else stated_end(container, stream)(times[0] * base, end)
             announced = stream.frames - cut if stream.frames else len(times) + round(short * rate)
             if announced <= len(times) and not stream.frames and cut_off(self.path):
@@ -109,27 +115,39 @@ class Video:
         return str(stat.st_size), f"{stat.st_size},{stat.st_mtime_ns}"
 
     def stream(self, pending: Iterator[RawFrame]) -> Iterator[tuple[RawFrame, Any]]:
-        """Decode the video once and hand out the frames that are wanted."""
+        """Decode the video and hand out the frames that are wanted.
+
+        A run that begins late in the video, as a part does, begins at a key frame; should a frame not come as it
+        should from there, at the video's beginning.
+        """
         wanted = next(pending, None)
-        if wanted is None:
-            return
-        reached = -1
-        container, stream = self._open()
-        with container:
-            for picture in Pictures(container, stream, self._holes):
-                number = self._numbers.get(picture.frame.pts, reached + 1)
-                while number > _number(wanted):
-                    yield wanted, "cannot be decoded"
-                    wanted = next(pending, None)
-                    if wanted is None:
-                        return
-                if number == _number(wanted):
-                    spoilt = "is damaged, or follows a frame that is"
-                    yield wanted, (spoilt if picture.spoilt else _upright(picture.frame))
-                    wanted = next(pending, None)
-                    if wanted is None:
-                        return
-                reached = number
+        seek = wanted is not None and len([1 for number, _ in self._keys if number <= _number(wanted)]) > 1
+        while wanted is not None:
+            reached = -1
+            container, stream = self._open()
+            with container:
+                if seek:  # not at the last key frame: what comes right behind one may look back behind it
+                    before = [time for number, time in self._keys if number <= _number(wanted)]
+                    container.seek(before[-2], stream=stream)
+                for picture in Pictures(container, stream, self._holes):
+                    number = self._numbers.get(picture.frame.pts, reached + 1)
+                    if seek and (number > _number(wanted) or (number == _number(wanted) and picture.spoilt)):
+                        break
+                    while number > _number(wanted):
+                        yield wanted, "cannot be decoded"
+                        wanted = next(pending, None)
+                        if wanted is None:
+                            return
+                    if number == _number(wanted):
+                        spoilt = "is damaged, or follows a frame that is"
+                        yield wanted, (spoilt if picture.spoilt else _upright(picture.frame))
+                        wanted = next(pending, None)
+                        if wanted is None:
+                            return
+                    reached = number
+            if not seek:
+                break
+            seek = False
         while wanted is not None:
             known = self._numbers and _number(wanted) < len(self._numbers)
             yield wanted, "cannot be decoded" if known else "is missing, the video ends before it"

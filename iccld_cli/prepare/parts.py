@@ -1,0 +1,323 @@
+"""A data set prepared in parts: `iccld prepare --part I/N`.
+
+    DATA/NAME.parts/I-of-N/part.json         what the part is made of, and whether it is done
+    DATA/NAME.parts/I-of-N/journal.sqlite    its frames, see `prepare.journal`
+    DATA/NAME.parts/I-of-N/data/             their files
+
+Every part lists all frames, in the order of the index, and makes its share of them. Joining lists them once more, takes
+in the records of the parts and writes the rest as a single run does, so that the result has the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from iccld_cli import __version__
+from iccld_cli.data.prepared import IGNORED_NAME, INFO_NAME, PreparedDataset
+from iccld_cli.errors import IccldError
+from iccld_cli.files import explain_failure, write_json
+from iccld_cli.parts import Part, listed
+from iccld_cli.plainjson import parse_json
+from iccld_cli.prepare import growth
+from iccld_cli.prepare.journal import DONE, TODO, Journal
+from iccld_cli.prepare.prepare import (
+    PrepareOptions,
+    Progress,
+    Source,
+    close_journal,
+    differences,
+    locked,
+    move_into_place,
+    origin_of,
+    process_frames,
+    refuse_bad,
+    region_of,
+    same_set,
+    write_set,
+)
+
+FORMAT = 1
+_HEAD, _JOURNAL, _DATA = "part.json", "journal.sqlite", "data"
+
+
+def prepare_part(
+    source: Source,
+    out: Path,
+    name: str,
+    options: PrepareOptions,
+    part: Part,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Path, int, bool]:
+    """Make one part of a data set.
+
+    Args:
+        source: What to read.
+        out: Folder that receives the folder `name` when the parts are joined.
+        name: Name of the prepared data set.
+        options: How.
+        part: Which part.
+        progress: Called after every frame.
+
+    Returns:
+        The part's folder, how many frames it has, and whether anything had to be done.
+
+    Raises:
+        BadFilesError: Some files cannot be used.
+        IccldError: No frame is found, the part is being made, or parts with other options lie there.
+    """
+    folder = folder_of(out, name) / part.name
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / f".{part.name}.lock"):
+            return _part(source, folder, out / name, options, part, progress)
+
+
+def _part(
+    source: Source, folder: Path, final: Path, options: PrepareOptions, part: Part, progress: Progress
+) -> tuple[Path, int, bool]:
+    origin = origin_of(source, options)
+    head = {"format": FORMAT, "version": __version__, "part": [part.number, part.of], "origin": origin}
+    head = json.loads(json.dumps(head))
+    for other in part_folders(final.parent, final.name):
+        _compare(_read_head(other), head, other)
+    journal = Journal(folder / _JOURNAL)
+    try:
+        total = _list(source, journal, origin, options)
+        if _exists(source, final, origin, options):
+            return final, total, False
+        head["origin"] = json.loads(json.dumps(origin))
+        for other in part_folders(final.parent, final.name):
+            _compare(_read_head(other), head, other)
+        found = _read_head(folder) if (folder / _HEAD).exists() else None
+        region = region_of(source, journal, folder, final, options)  # of all frames, while all are listed
+        journal.restrict(total * (part.number - 1) // part.of, total * part.number // part.of)
+        if found is not None and found["done"] and not journal.count(TODO):
+            return folder, journal.count(), False
+        write_json(folder / _HEAD, {**head, "done": False})
+        process_frames(source, journal, folder / _DATA, options, region, progress)
+        refuse_bad(source, journal, final.name, options, some=True)
+        write_json(folder / _HEAD, {**head, "done": True})
+        return folder, journal.count(), True
+    finally:
+        close_journal(journal)
+        if not (folder / _HEAD).exists():  # nothing was begun
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+
+
+def merge_parts(
+    source: Source, out: Path, name: str, options: PrepareOptions, progress: Progress = lambda done, total: None
+) -> tuple[PreparedDataset, int]:
+    """Join the parts of a data set.
+
+    Args:
+        source: What they were made of; it is listed, its files are not read.
+        out: Folder that receives the folder `name`.
+        name: Name of the prepared data set.
+        options: How they were made.
+        progress: Called after every frame.
+
+    Returns:
+        The prepared data set, and the number of parts.
+
+    Raises:
+        IccldError: Parts are missing, not finished, damaged, or made with other options; nothing is left then.
+    """
+    with _explained(out / name), contextlib.ExitStack() as held:
+        if out.is_dir():
+            held.enter_context(locked(out / f".{name}.lock"))
+        return _merge(source, out, name, options, progress)
+
+
+def _merge(
+    source: Source, out: Path, name: str, options: PrepareOptions, progress: Progress
+) -> tuple[PreparedDataset, int]:
+    final = out / name
+    if final.exists() and not (final / INFO_NAME).is_file():
+        raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
+    folders = part_folders(out, name)
+    if not folders:
+        raise IccldError(f"no part lies in {folder_of(out, name)}", "make parts with --part 1/N to --part N/N")
+    heads = {folder: _read_head(folder) for folder in folders}
+    count = int(heads[folders[0]]["part"][1])
+    work = out / f".{name}.joining"
+    shutil.rmtree(work, ignore_errors=True)
+    origin = origin_of(source, options)
+    journal = Journal(work / _JOURNAL)
+    try:
+        total = _list(source, journal, origin, options)
+        wanted = {
+            "format": FORMAT,
+            "version": __version__,
+            "part": [0, count],
+            "origin": json.loads(json.dumps(origin)),
+        }
+        for folder, head in heads.items():
+            _compare(head, wanted, folder)
+        if _exists(source, final, origin, options):  # killed while it removed the parts
+            shutil.rmtree(folder_of(out, name), ignore_errors=True)
+            return PreparedDataset(final), count
+        _refuse_missing(heads, count, total)
+        (work / _DATA).mkdir()
+        if (folders[0] / IGNORED_NAME).is_file():
+            shutil.copyfile(folders[0] / IGNORED_NAME, work / IGNORED_NAME)
+        region = region_of(source, journal, work, final, options)
+        done = 0
+        for folder in folders:
+            for split, key, record in _records(folder):
+                for path in record.get("files", {}):
+                    _take(folder / _DATA / path, work / _DATA / path)
+                journal.finish(split, key, record)
+                done += 1
+                progress(done, total)
+        _refuse_lost(journal, work / _DATA, folder_of(out, name))
+        refuse_bad(source, journal, name, options)
+        write_set(source, journal, work / _DATA, name, origin, options, region)
+        move_into_place(work / _DATA, final)
+    finally:
+        close_journal(journal)
+        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(folder_of(out, name), ignore_errors=True)
+    return PreparedDataset(final), count
+
+
+def folder_of(out: Path, name: str) -> Path:
+    """Where the parts of a data set lie."""
+    return out / f"{name}.parts"
+
+
+def part_folders(out: Path, name: str) -> list[Path]:
+    """Folders of the parts that have begun, by number."""
+    try:
+        found = [path for path in folder_of(out, name).iterdir() if Part.named(path) and (path / _HEAD).is_file()]
+    except OSError:
+        return []
+    return sorted(found, key=lambda path: (Part.named(path).number, path.name))  # type: ignore[union-attr]
+
+
+def _list(source: Source, journal: Journal, origin: dict[str, Any], options: PrepareOptions) -> int:
+    """Take in all frames: how many there are; their digest goes into `origin`."""
+    total = journal.add((frame, *source.stamp(frame)) for frame in source.scan())
+    if total == 0:
+        raise IccldError(f"no images found in {origin['path']}", "check the path and the data set's layout")
+    if options.hold_out:
+        journal.hold_out(options.hold_out)
+    origin["digest"] = journal.digest()
+    return total
+
+
+def _exists(source: Source, final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
+    """Whether the set is prepared already; one that was prepared otherwise is refused, unless it is to be replaced."""
+    if not (final / INFO_NAME).is_file():
+        return False
+    if growth.is_larger(source, PreparedDataset(final).info, origin):
+        raise IccldError(f"{final} exists and would grow, which parts cannot do", "leave --part out")
+    return same_set(final, origin, options)
+
+
+def _records(folder: Path) -> Iterator[tuple[str, str, dict]]:
+    journal = Journal(folder / _JOURNAL)
+    try:
+        yield from journal.finished()
+    finally:
+        close_journal(journal)
+
+
+def _take(file: Path, to: Path) -> None:
+    """The same file under another name; a copy where it lies on another disk."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, to)
+    except FileNotFoundError:
+        return  # `_refuse_lost` says so
+    except OSError:
+        shutil.copyfile(file, to)
+
+
+def _refuse_missing(heads: Mapping[Path, Mapping[str, Any]], count: int, total: int) -> None:
+    done = {int(head["part"][0]) for head in heads.values() if head["done"]}
+    begun = {int(head["part"][0]) for head in heads.values()}
+    wanted = [n for n in range(1, count + 1) if total * (n - 1) // count < total * n // count and n not in done]
+    if not wanted:
+        return
+    words = []
+    for numbers, how in (
+        ([n for n in wanted if n not in begun], "missing"),
+        ([n for n in wanted if n in begun], "not finished"),
+    ):
+        if numbers:
+            are, name = ("is", "part") if len(numbers) == 1 else ("are", "parts")
+            words.append(f"{name} {listed(numbers)} of {count} {are} {how}")
+    frames = sum(total * n // count - total * (n - 1) // count for n in wanted)
+    raise IccldError(
+        f"{' and '.join(words)}, {frames} of {total} frames",
+        f"run them, with --part {wanted[0]}/{count}{' and so on' if len(wanted) > 1 else ''}; nothing was joined",
+    )
+
+
+def _refuse_lost(journal: Journal, root: Path, folder: Path) -> None:
+    """Refuse parts that lack files or frames."""
+    bad = {(split, key) for split, key, record in journal.finished() if "reason" in record}
+    for split, key, record in journal.finished():
+        if (split, key) in bad:
+            continue
+        for path, size in record["files"].items():
+            if not (root / path).is_file() or (root / path).stat().st_size != size:
+                raise IccldError(f"a part in {folder} lacks {path}, or has a damaged one", "run the parts again")
+    lost = next(journal.pending(), None)
+    if lost is not None:
+        raise IccldError(
+            f"no part in {folder} has {lost.image} and {journal.count(TODO) - 1} more", "run the parts again"
+        )
+    assert journal.count(DONE) or bad
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    path = folder / _HEAD
+    try:
+        raw = parse_json(path.read_bytes())
+        number, of = raw["part"]
+        if raw["format"] != FORMAT or Part(number, of) != Part.named(folder):
+            raise ValueError
+        if not isinstance(raw["origin"], dict) or not isinstance(raw["done"], bool):
+            raise ValueError
+        return raw
+    except (OSError, ValueError, KeyError, TypeError):
+        raise IccldError(f"{path} is damaged or of another version", f"remove {folder} and run it again") from None
+
+
+def _compare(one: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> None:
+    """Refuse parts that do not belong together; a digest counts where both have one."""
+    differs = []
+    if one["version"] != other["version"]:
+        differs.append(f"version {one['version']}, not {other['version']}")
+    if one["part"][1] != other["part"][1]:
+        differs.append(f"one of {one['part'][1]} parts, not of {other['part'][1]}")
+    differs += differences(one["origin"], other["origin"])
+    digests = [side["origin"].get("digest") for side in (one, other)]
+    if not differs and None not in digests and digests[0] != digests[1]:
+        differs.append("the source's files are others")
+    if differs:
+        raise IccldError(
+            f"{folder} is a part of another set ({'; '.join(differs)})",
+            "give the same options and version for all parts, another --out, or remove that folder",
+        )
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        explained = explain_failure(error, path)
+        if explained is error:
+            raise
+        raise explained from error
