@@ -16,7 +16,7 @@ from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
-from iccld_cli.config import Config
+from iccld_cli.config import Config, load_config
 from iccld_cli.data.annotated import AnnotatedCrops
 from iccld_cli.data.batches import FramePool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
@@ -180,6 +180,7 @@ def _run(
     for warning in data.warnings():
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     config = _with_batch_size(make, config, data, options, accelerator)
+    config, split = _with_recorded_split(config, options, accelerator, stage_name)
     stage = make(config)
     if config.run.checkpointing:
         checkpoint_activations(stage.student)
@@ -191,6 +192,10 @@ def _run(
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
+    if split is not None:  # another one of the same whole batch
+        resume_key["processes"] = split.processes
+        resume_key["config"]["data"]["batch_size"] = split.size
+        resume_key["config"]["run"]["accumulate"] = split.accumulate
     batches = _batches(config, data, accelerator, with_target=stage.name != "source_only")
     hooks = LoopHooks(log=options.on_log, step=options.on_step)
     trainer = Trainer(stage, config, batches, run, accelerator, resume_key, hooks, console)
@@ -287,6 +292,65 @@ def _batch_size_of(state: SavedState) -> int:
         return DataConfig(batch_size=size).batch_size
     except (KeyError, TypeError, ValueError):
         raise IccldError(f"training state {state.path} names no batch size", "give it with --batch-size") from None
+
+
+@dataclass(frozen=True)
+class _Split:
+    """How the whole batch of a step is split."""
+
+    processes: int
+    size: int
+    accumulate: int
+
+    @property
+    def whole(self) -> int:
+        return self.processes * self.size * self.accumulate
+
+    def __str__(self) -> str:
+        return f"{self.processes} x {self.size} x {self.accumulate}"
+
+
+def _with_recorded_split(
+    config: Config, options: RunOptions, accelerator: Accelerator, stage: str
+) -> tuple[Config, _Split | None]:
+    """A configuration that keeps the whole batch of the state to resume, where the number of processes has changed.
+
+    Returns:
+        The configuration, and the state's own split where it is another one of the same whole batch.
+
+    Raises:
+        IccldError: No number of micro-batches keeps the whole batch.
+    """
+    states = [s for s in list_states(options.out) if s.stage == stage] if options.resume else []
+    if not states:
+        return config, None
+    facts = read_record(states[-1])["facts"]
+    try:
+        counts = facts["processes"], facts["config"]["data"]["batch_size"], facts["config"]["run"]["accumulate"]
+    except (KeyError, TypeError):
+        counts = (0, 0, 0)
+    before = _Split(*counts)
+    possible = all(type(count) is int and count > 0 for count in counts)
+    now = _Split(accelerator.num_processes, config.data.batch_size, config.run.accumulate)
+    if not possible or before == now:
+        return config, None  # what is damaged differs from this run, and is reported as such
+    if before.whole != now.whole:
+        if before.processes == now.processes or (before.size, before.accumulate) != (now.size, now.accumulate):
+            return config, None  # asked for, and refused with what else differs
+        if before.whole % (now.processes * now.size):
+            raise IccldError(
+                f"the state in {options.out} is of batches of {before.whole} ({before}, processes x batch size x "
+                f"accumulate), which {now.processes} processes x {now.size} do not divide",
+                f"give a --batch-size that does, or {before.processes} processes",
+            )
+        config = load_config(base=config, assignments=[f"run.accumulate={before.whole // now.processes // now.size}"])
+        now = _Split(now.processes, now.size, config.run.accumulate)
+    options.console.print(
+        f"note: batches of {now.whole} are now {now} (processes x batch size x accumulate), they were {before}: the "
+        "numbers are the same within rounding, but batch norm and gates see the micro-batches in turn",
+        soft_wrap=True,
+    )
+    return config, before
 
 
 def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_target: bool) -> TrainingBatches:
