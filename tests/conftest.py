@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands that tests start share the cores with one another
 
 import atexit
 import tempfile
