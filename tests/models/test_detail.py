@@ -91,7 +91,7 @@ def test_training_pass(small_segmenter):
     crops = torch.rand(2, 3, 64, 128)
     view = model.view(crops, [np.random.default_rng(i) for i in range(2)])
     assert len(view) == 4 and view.images.shape == (4, 3, 32, 64)
-    logits, features = model(view.images, view.rows(torch.tensor([True, False])))
+    logits, _, features = model(view.images, view.rows(torch.tensor([True, False])))
     assert logits.shape == (4, 6, 8, 16) and features.shape[2:] == (1, 2)  # one output more, the attention
     fused, detail = view.scored(logits, torch.zeros(2, 64, 128, dtype=torch.int64), None)
     assert fused.logits.shape == (2, 5, 16, 32) and fused.labels.shape == (2, 64, 128)

@@ -113,8 +113,9 @@ def test_another_size_is_resampled_from_the_logits(model, images):
 
 
 def test_forward_is_the_stage_1_path(model, images):
-    logits, deepest = model(images)
+    logits, latent, deepest = model(images)
     assert logits.shape == (3, 5, 16, 24)
+    torch.testing.assert_close(latent, model.encoder(images)[0])
     assert deepest.shape == (3, 16, 2, 3)
     upsampled = torch.nn.functional.interpolate(logits, size=(64, 96), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model.probabilities(images, steps=0), upsampled.softmax(dim=1).detach())
