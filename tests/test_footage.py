@@ -150,8 +150,8 @@ def test_minutes_become_steps_once(iccld, start, tmp_path):
     ("judged", "chosen"),
     [
         ({"start": (0.9, None), "adapted": (0.88, None), "average": (0.95, None)}, "adapted"),
-        ({"start": (0.9, None), "adapted": (0.86, None), "average": (0.88, None)}, "average"),
-        ({"start": (0.9, None), "adapted": (0.86, None), "average": (0.8, None)}, "start"),
+        ({"start": (0.9, None), "adapted": (0.85, None), "average": (0.88, None)}, "average"),
+        ({"start": (0.9, None), "adapted": (0.85, None), "average": (0.8, None)}, "start"),
         ({"start": (0.9, 50.0), "adapted": (0.1, 52.0), "average": (0.9, 51.0)}, "adapted"),
         ({"start": (0.9, 50.0), "adapted": (0.9, 49.0), "average": (0.9, 50.0)}, "start"),
     ],
