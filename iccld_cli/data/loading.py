@@ -13,6 +13,7 @@ pipe the worker.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -182,6 +183,9 @@ def _explain(error: Exception) -> _Problem:
 def _work(make: Make, items: range, end: Connection, others: list[Connection]) -> None:
     import cv2
 
+    # What a forked worker inherits may belong to threads that it does not have: collecting a video decoder waits for
+    # them for ever.
+    gc.freeze()
     for other in others:
         other.close()
     cv2.setNumThreads(0)

@@ -1,5 +1,6 @@
 """Running commands in processes that are killed, and comparing what they leave."""
 
+import gc
 import os
 import random
 import signal
@@ -40,6 +41,7 @@ def forked(arguments, kill_at=None, folder=None, sent=signal.SIGKILL):
     sys.stderr.flush()
     process = os.fork()
     if not process:
+        gc.freeze()  # a decoder of the parent must not be collected here: its threads are not
         try:
             if kill_at is not None:
                 _signal_at(kill_at, str(folder), sent)
@@ -70,6 +72,7 @@ def count_operations(arguments, folder, expected=0):
     reading, writing = os.pipe()
     process = os.fork()
     if not process:
+        gc.freeze()  # a decoder of the parent must not be collected here: its threads are not
         seen = 0
 
         def watch(event, given):

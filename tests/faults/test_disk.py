@@ -1,6 +1,7 @@
 """Full disks, few file handles and absurd sizes are one line each, and nothing that was whole is lost."""
 
 import errno
+import gc
 import os
 import sqlite3
 import subprocess
@@ -52,6 +53,7 @@ def limited_call(words, what, value, said):
     """The command in a forked process with a limit: its exit status and what it says to the error stream."""
     process = os.fork()
     if not process:
+        gc.freeze()  # a decoder of the parent must not be collected here: its threads are not
         limit(what, value)()
         with open(said, "w") as sys.stderr:
             status = call(words)

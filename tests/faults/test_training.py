@@ -14,6 +14,9 @@ import pytest
 import torch
 import training_runs as runs
 
+sys.path.append(str(Path(__file__).parents[1] / "inference"))
+from factories import make_video
+
 from iccld_cli.data.batches import FramePool, TrainingBatches, read_steps
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import PreparedDataset
@@ -304,3 +307,30 @@ def test_nothing_is_scored_on_a_split_without_a_labelled_pixel(world):
     with pytest.raises(IccldError, match="has no labelled pixel in split 'val'"):
         labelled_frames(PreparedDataset(world / "target"), "val")
     assert open_data([world / "source"], [world / "target"]).held_back() is None
+
+
+COLLECTING = """
+import gc, sys
+import av
+from iccld_cli.data.loading import load_ahead
+
+gc.disable()
+container = av.open(sys.argv[1])
+stream = container.streams.video[0]
+stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", 2
+next(container.decode(stream))
+knot = [stream, stream.codec_context, container]
+knot.append(knot)
+del container, stream, knot
+with load_ahead(lambda item: {"item": item, "found": gc.collect()}, 0, 4, 2, False) as items:
+    print([item["item"] for item in items])
+"""
+
+
+def test_a_loading_process_leaves_decoders_of_its_parent_alone(tmp_path):
+    """Collecting one waits for its threads, which a forked process does not have."""
+    video = make_video(tmp_path / "v.mp4", frames=8, size=(64, 48))
+    found = subprocess.run(
+        [sys.executable, "-c", COLLECTING, video], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.stdout.strip() == "[0, 1, 2, 3]", found.stderr
