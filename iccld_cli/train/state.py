@@ -313,7 +313,9 @@ def _brought_up_to_date(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[s
         return saved
     config, defaults = with_present_names(saved["config"]), Config().model_dump(mode="json")
     for section, keys in wanted.get("config", {}).items():
-        if isinstance(keys, dict) and isinstance(config.get(section), dict):
+        if not isinstance(keys, dict) and section in defaults:
+            config.setdefault(section, defaults[section])
+        elif isinstance(keys, dict) and isinstance(config.get(section), dict):
             missing = keys.keys() - config[section].keys()
             config[section] |= {key: defaults[section][key] for key in missing if key in defaults.get(section, {})}
     return {**saved, "config": config}

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from iccld_cli.config import load_config
 from iccld_cli.errors import IccldError
 from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, save_state
@@ -94,6 +95,17 @@ def test_a_state_from_before_a_key_was_renamed_goes_on(tmp_path):
     now["config"]["pseudo"]["gate"] = "balanced"
     with pytest.raises(IccldError, match=r"differs from the run is config\.pseudo\.gate"):
         load_state(saved, contents(resume_key=now))
+
+
+def test_a_state_from_before_there_was_a_key_goes_on(tmp_path):
+    now = load_config("tiny").model_dump(mode="json")
+    old = {name: dict(part) if isinstance(part, dict) else part for name, part in now.items()}
+    del old["recipe"], old["seg"]["boundary_weight"]
+    save_state(tmp_path, "stage1", 3, contents(resume_key={"config": old}), keep=1)
+    saved = list_states(tmp_path)[0]
+    assert load_state(saved, contents(resume_key={"config": now}))[0] == 3
+    with pytest.raises(IccldError, match=r"differs from the run is config\.recipe"):
+        load_state(saved, contents(resume_key={"config": now | {"recipe": "dacs"}}))
 
 
 def test_a_damaged_state_is_named_and_the_older_one_still_loads(tmp_path):
