@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from iccld_cli.errors import IccldError
 
@@ -82,6 +83,20 @@ def shares(weights: Sequence[int], count: int) -> list[range]:
             borders[share] = min(borders[share], borders[share + 1] - 1)
     borders[count] = pieces
     return [range(a, b) for a, b in itertools.pairwise(borders)]
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what two parts of a work differ, by what they say of themselves: `steps 1, not 4`."""
+    return [
+        f"{name} {_brief(one.get(name))}, not {_brief(other.get(name))}"
+        for name in (*other, *(key for key in one if key not in other))
+        if one.get(name) != other.get(name)
+    ]
+
+
+def _brief(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:24]}..."
 
 
 def listed(numbers: Sequence[int], most: int = 10) -> str:

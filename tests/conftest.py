@@ -1,6 +1,7 @@
 """What all tests share: quiet, single-threaded, offline, and small models."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a bug
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands that tests start share the cores with one another
@@ -39,6 +40,23 @@ hypothesis.settings.load_profile("same")
 
 # Thread teams cost more than they give at these sizes, and a process that was forked beside one waits for it for ever.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def iccld(monkeypatch, capsys):
+    """A function: arguments -> (exit status, standard output, error output)."""
+    from iccld_cli.__main__ import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -233,12 +233,13 @@ class Rates:
             self._store(self.key(cell, stage), seconds, memory)
             self._store("start", max(0.0, wall - sum(row["step_seconds"] for row in rows)), None)
         models[id(cell)] = model
-        jobs = [plan.scoring_job(cell, e, PROBE_FRAMES) for e in plan.unscored(cell)]
+        evaluations = plan.unscored(cell)
+        jobs = [plan.scoring_job(cell, e, PROBE_FRAMES) for e in evaluations]
         if jobs:
             log = folder / "score.log"
             self._run(cell, Task("score", plan.scoring(cell, jobs, model)[1:], log))
             told = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
-            for evaluation, found in zip(plan.unscored(cell), told, strict=False):
+            for evaluation, found in zip(evaluations, told[-len(jobs) :], strict=True):
                 self._store(self._scoring_key(cell, evaluation), found["wall"], None)
 
     def _run(self, cell: Cell, task: Task) -> None:

@@ -295,7 +295,7 @@ def onnx_session(model: bytes | str) -> Run:
     options.intra_op_num_threads = threads()  # a number also keeps it from pinning threads to cores
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [INPUT, *NOISES]
-    return lambda *given: session.run([OUTPUT], dict(zip(names, given, strict=False)))[0]
+    return lambda *given: session.run([OUTPUT], dict(zip(names[: len(given)], given, strict=True)))[0]
 
 
 def openvino_graph(model: Any) -> Run:

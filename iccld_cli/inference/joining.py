@@ -37,7 +37,7 @@ class DecodingTimes:
         if shown and not self._before:
             self._before = [shown[0] - self._frame * number for number in range(_DELAY, 0, -1)]
         order = [*self._before, *shown]
-        for packet, time in zip(packets, order, strict=False):
+        for packet, time in zip(packets, order[: len(packets)], strict=True):
             packet.dts = time
         self._before = order[-_DELAY:]
 

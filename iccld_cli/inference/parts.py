@@ -33,7 +33,7 @@ from iccld_cli.inference.smooth import GRID, WARM_UP
 from iccld_cli.inference.spans import Span
 from iccld_cli.inference.video import VideoReader
 from iccld_cli.names import shown
-from iccld_cli.parts import FOLDER, Part, shares
+from iccld_cli.parts import FOLDER, Part, differences, shares
 from iccld_cli.plainjson import parse_json
 
 FORMAT = 1
@@ -380,10 +380,7 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> N
     differs = []
     if one["part"][1] != other["part"][1]:
         differs.append(f"one of {one['part'][1]} parts, not of {other['part'][1]}")
-    was, now = one["settings"], other["settings"]
-    for name in (*now, *(key for key in was if key not in now)):
-        if was.get(name) != now.get(name):
-            differs.append(f"{name} {_brief(was.get(name))}, not {_brief(now.get(name))}")
+    differs += differences(one["settings"], other["settings"])
     if not differs and one["inputs"] != other["inputs"]:
         differs.append("of other inputs")
     if differs:
@@ -391,11 +388,6 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> N
             f"{folder} is another run's part ({'; '.join(differs)})",
             "make all parts with the same command and version, give another --out, or remove that folder",
         )
-
-
-def _brief(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 20 else f"{text[:20]}..."
 
 
 def read_problems(folder: Path) -> list[tuple[int, str, IccldError]]:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error, write_text
-from iccld_cli.parts import Part, listed, shares
+from iccld_cli.parts import Part, differences, listed, shares
 
 FORMAT = 1
 PIECE = 16
@@ -240,21 +240,12 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> Non
     Raises:
         IccldError: They are.
     """
-    differs = [
-        f"{name} {_brief(one.get(name))}, not {_brief(other.get(name))}"
-        for name in (*other, *(key for key in one if key not in other))
-        if one.get(name) != other.get(name)
-    ]
+    differs = differences(one, other)
     if differs:
         raise IccldError(
             f"{path} is a part of other scores ({'; '.join(differs)})",
             "give the same options, data, models and version for all parts, another --json, or remove that file",
         )
-
-
-def _brief(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:24]}..."
 
 
 def _number(path: Path) -> int | None:

@@ -1,30 +1,12 @@
 """The command line, called in this process."""
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 import typer.main
 
-from iccld_cli.__main__ import main
 from iccld_cli.cli.app import app
-
-
-@pytest.fixture
-def iccld(monkeypatch, capsys):
-    """A function: arguments -> (exit status, standard output, error output)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

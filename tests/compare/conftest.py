@@ -1,11 +1,7 @@
 """Small comparisons: a TOML file on prepared sets, and the command called in this process."""
 
-import sys
-
 import pytest
 import training_runs
-
-from iccld_cli.__main__ import main
 
 FILE = """
 title = "Small"
@@ -85,18 +81,7 @@ def file(world):
     return text.replace('"target"\n', f'"{world / "target"}"\n', 1)
 
 
-@pytest.fixture
-def iccld(monkeypatch, capsys):
-    """A function: arguments -> (exit status, standard output, error output)."""
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Lines that no message has to be broken for."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iccld", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return run
