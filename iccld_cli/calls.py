@@ -184,7 +184,7 @@ def adapt_seg(
         KeyboardInterrupt: Interrupted; the state is saved.
     """
     from iccld_cli.config import load_config
-    from iccld_cli.recipe import load_recipe
+    from iccld_cli.recipe import chosen_recipe
     from iccld_cli.train.data import open_data
     from iccld_cli.train.run import adapt_seg as run
     from iccld_cli.train.start import open_start
@@ -192,7 +192,7 @@ def adapt_seg(
     start = open_start(_file(ckpt))
     header = start.header
     given = {"model.encoder": encoder, "seg.iterations": iterations}
-    method = None if recipe is None else load_recipe(recipe)
+    method = chosen_recipe(recipe)
     source_only = source_only or (method is not None and method.source_only)
     resolved = load_config(
         preset,
@@ -223,6 +223,7 @@ def adapt_adv(
     labelled: Sequence[DataSet] | DataSet = (),
     val: DataSet | None = None,
     classes: Sequence[str] | None = None,
+    recipe: str | None = None,
     config: Path | str | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
@@ -253,6 +254,7 @@ def adapt_adv(
         KeyboardInterrupt: Interrupted; the state is saved.
     """
     from iccld_cli.config import load_config
+    from iccld_cli.recipe import chosen_recipe
     from iccld_cli.train.data import open_data
     from iccld_cli.train.run import adapt_adv as run
     from iccld_cli.train.start import open_start
@@ -266,6 +268,7 @@ def adapt_adv(
     resolved = load_config(
         file=config,
         base=start.header.config,
+        recipe=chosen_recipe(recipe, stage2=True),
         overrides={"adv.iterations": iterations, **_common(batch_size, crop, seed, device), **(settings or {})},
     )
     start.check(resolved)

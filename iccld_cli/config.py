@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.reading import ReadError, parse_toml, read_toml
-from iccld_cli.recipe import Recipe
+from iccld_cli.recipe import Recipe, load_recipe, recipe_names
 from iccld_cli.sections import (
     AdvConfig,
     AugmentConfig,
@@ -132,6 +132,7 @@ def load_config(
     if sizes is not None:
         tree["model"] = sizes.model_dump(mode="json")
     if recipe is not None:
+        _merge(tree, _without_methods(tree, recipe, sizes is not None or (base is not None and not preset)))
         _merge(tree, {**recipe.settings, "recipe": recipe.name})
     if file is not None:
         given = _read_toml(Path(file))
@@ -190,6 +191,25 @@ def _dotted(tree: dict[str, Any]) -> Iterator[str]:
         yield section
         if isinstance(part, dict):
             yield from (f"{section}.{key}" for key in part)
+
+
+def _without_methods(tree: dict[str, Any], recipe: Recipe, started: bool) -> dict[str, Any]:
+    """Values for every key that some recipe sets, so that nothing of another method stays: the preset's own for this
+    program's method, else those of a configuration without a preset.
+
+    Args:
+        tree: What the recipe is laid over.
+        recipe: The recipe.
+        started: Whether a start file fixes the networks, which then stay.
+    """
+    name = tree.get("preset")
+    own = recipe.name == recipe_names()[0] and name in preset_names()
+    plain = config_from_dict(_preset_tree(str(name)) if own else {}).model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for section, key in sorted(set().union(*(load_recipe(each).keys() for each in recipe_names()))):
+        if section != "model" or not started:
+            found.setdefault(section, {})[key] = plain[section][key]
+    return found
 
 
 def _preset_tree(name: str) -> dict[str, Any]:

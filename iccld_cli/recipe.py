@@ -44,6 +44,11 @@ class Recipe:
     differs: str = ""
     published: dict[str, float] = field(default_factory=dict)
 
+    def keys(self) -> set[tuple[str, str]]:
+        """(section, key) of everything that it sets."""
+        plain = {(section, key) for section, keys in self.settings.items() for key in keys}
+        return plain | {(section, key) for section, _, key in (dotted.partition(".") for dotted in self.per_crop)}
+
     def sized(self, crop: tuple[int, int]) -> Recipe:
         """The same recipe with the settings that depend on the crop (width, height)."""
         settings = {section: dict(keys) for section, keys in self.settings.items()}
@@ -70,3 +75,21 @@ def load_recipe(name: str) -> Recipe:
         raise IccldError(f"unknown recipe {name!r}", did_you_mean(name, recipe_names()))
     text = (resources.files("iccld_cli") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     return Recipe(name, **parse_toml(text))
+
+
+def chosen_recipe(name: str | None, stage2: bool = False) -> Recipe | None:
+    """A recipe by name, or None without one.
+
+    Args:
+        name: What was asked for.
+        stage2: Whether it is for stage 2.
+
+    Raises:
+        IccldError: There is none of that name, or it has no part in stage 2.
+    """
+    if name is None:
+        return None
+    found = load_recipe(name)
+    if stage2 and not found.stage2:
+        raise IccldError(f"the recipe {name} has no second stage", "its model is what adapt-seg writes")
+    return found

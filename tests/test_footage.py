@@ -303,6 +303,7 @@ def test_labels_that_teach_nothing_are_refused_before_anything_is_done(iccld, st
     for given, says in ((unlabelled.root, "has no labels of the model's classes"), (raw, "no dataset.json")):
         status, _, err = iccld("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1", "--labelled", given)
         assert status == 1 and says in err and len(err.splitlines()) == 1
+        assert not out.exists()  # so that the same folder can be used without it
 
 
 def test_a_damaged_list_is_one_line(iccld, start, tmp_path):

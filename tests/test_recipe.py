@@ -46,6 +46,19 @@ def test_the_own_method_is_the_preset():
     assert load_config("small", recipe=load_recipe("iccld")).model_dump() == plain
 
 
+@pytest.mark.parametrize("preset", ["small", "base", "paper-gta5"])
+def test_nothing_of_another_method_stays(preset):
+    """DAFormer's distance of the larger presets is none of DACS, whatever the run starts from."""
+    dacs = load_config(preset, recipe=load_recipe("dacs"))
+    assert (dacs.seg.feature_distance_weight, dacs.data.ignore_rows_bottom) == (0, 0)
+    after = load_config(base=load_config(preset, recipe=load_recipe("mic")), recipe=load_recipe("dacs"))
+    assert after.seg.masked_weight == after.seg.feature_distance_weight == 0
+    assert after.model.detail  # the start file's network
+    adversarial = load_config(preset, recipe=load_recipe("advent"))
+    own = load_config(base=adversarial, recipe=load_recipe("iccld"))
+    assert own.model_dump() == load_config(preset).model_dump() | {"recipe": "iccld"}
+
+
 def test_an_unknown_name_is_one_line():
     with pytest.raises(IccldError, match="unknown recipe 'dax'"):
         load_recipe("dax")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from iccld_cli.adapt.augment import Jitter, draw_jitter, jitter_images, style_align
-from iccld_cli.adapt.boundaries import edge_nearness
 from iccld_cli.adapt.classmix import classmix
 from iccld_cli.config import Config
 from iccld_cli.data.batches import Batch
@@ -30,7 +29,6 @@ class DeviceBatch:
         surroundings: float32 (B, 3, H, W), the larger boxes around the target crops that the teacher sees, or None.
         places: int64 (B, 2), top and left of the target crops in `surroundings`, or None.
         ignored: bool (B, h, w), True where a target crop is not the scene, or None.
-        nearness: float32 (B, h, w), how near a pixel is to an edge of what is pasted, or None.
         jitter_source: Augmentation of the source images.
         jitter_mixed: Augmentation of the mixed images.
         rngs: One generator a sample for whatever else a stage draws.
@@ -58,7 +56,6 @@ class DeviceBatch:
     names: list[list[str]] = field(default_factory=list)
     micro: tuple[int, int] = (0, 1)
     ignored: Tensor | None = None
-    nearness: Tensor | None = None
     annotated: Tensor | None = None
     annotation: Tensor | None = None
     groups: tuple[tuple[int, ...], ...] = ()
@@ -112,7 +109,6 @@ def to_device(
         names=batch.names,
         micro=batch.micro,
         ignored=_moved(batch.ignored, device),
-        nearness=_moved(edge_nearness(batch.paste) if config.seg.boundary_weight > 0 else None, device),
         annotated=annotated,
         annotation=None if batch.annotation is None else batch.annotation.to(device, non_blocking=True).long(),
         groups=batch.groups,

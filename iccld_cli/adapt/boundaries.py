@@ -20,16 +20,16 @@ MARGIN = 3
 
 
 def edge_nearness(paste: Tensor) -> Tensor:
-    """How near each pixel is to an edge of what is pasted.
+    """How near each pixel is to an edge of what is pasted; computed on the CPU, for which a GPU's host waits.
 
     Args:
-        paste: bool (B, H, W), on the CPU.
+        paste: bool (B, H, W).
 
     Returns:
         float32 (B, H, W): 1 beside an edge, falling with the distance to 0 at the farthest pixel on either side; 0
         where an image has one side only.
     """
-    return torch.from_numpy(np.stack([_nearness(image) for image in paste.numpy()]))
+    return torch.from_numpy(np.stack([_nearness(image) for image in paste.cpu().numpy()])).to(paste.device)
 
 
 def _nearness(paste: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from iccld_cli.adapt.augment import jitter_images, mask_blocks
 from iccld_cli.adapt.batch import Crops, DeviceBatch, annotated_crops, draw_keep_skip, mix, source_crops
-from iccld_cli.adapt.boundaries import edge_factor, without_edges
+from iccld_cli.adapt.boundaries import edge_factor, edge_nearness, without_edges
 from iccld_cli.adapt.optim import apply_gradients, optimizer_of, set_learning_rate
 from iccld_cli.adapt.pseudo import ConfidenceGate, PseudoLabels, pseudo_label
 from iccld_cli.adapt.teacher import Teacher, ema_decay
@@ -109,8 +109,9 @@ class Stage1:
                 pseudo = pseudo_label(self.teacher.model, self.gate, batch)
             # 2. x^{s+t}, y^{s+t}
             mixed = mix(batch, pseudo.labels, pseudo.weights)
-            if batch.nearness is not None:
-                mixed = replace(mixed, weights=mixed.weights * edge_factor(batch.nearness, seg.boundary_weight))
+            if seg.boundary_weight > 0:
+                factor = edge_factor(edge_nearness(batch.paste), seg.boundary_weight)
+                mixed = replace(mixed, weights=mixed.weights * factor)
             crops.append(mixed)
             if seg.masked_weight > 0:
                 crops.append(Crops(self._masked(batch), pseudo.labels, pseudo.weights))
@@ -162,7 +163,10 @@ class Stage1:
     ) -> Reduced:
         """Distance of the classes' mean latents in the source and in what mixed images show of the target."""
         source, mixed = split_rows(latents, views)[:2]
-        certain = pseudo.labels.masked_fill((pseudo.weights == 0) | batch.paste, IGNORE)
+        unsure = pseudo.weights == 0
+        if self.config.pseudo.gate == "threshold":  # it weighs a whole image by its share of confident pixels
+            unsure = unsure | (pseudo.confidence < self.config.pseudo.threshold)
+        certain = pseudo.labels.masked_fill(unsure | batch.paste, IGNORE)
         labels = without_edges(batch.label), without_edges(certain, batch.paste)
         return prototype_distance(source, views[0].maps(labels[0]), mixed, views[1].maps(labels[1]), len(self.things))
 

@@ -39,6 +39,7 @@ def adapt_adv(
 ) -> None:
     """Stage 2: adversarial learning on the denoising UNet, from a model file alone."""
     from iccld_cli.config import load_config
+    from iccld_cli.recipe import chosen_recipe
     from iccld_cli.train.data import open_data
     from iccld_cli.train.run import RunOptions, adapt_adv
     from iccld_cli.train.start import open_start
@@ -55,7 +56,7 @@ def adapt_adv(
     resolved = load_config(
         file=config,
         base=start.header.config,
-        recipe=training.recipe_named(recipe, stage2=True),
+        recipe=chosen_recipe(recipe, stage2=True),
         overrides=training.overrides("adv", **given),
         assignments=assignments,
     )

@@ -41,6 +41,7 @@ def adapt_seg(
 ) -> None:
     """Stage 1: adapt encoder and decoder from labelled source frames to unlabelled target frames."""
     from iccld_cli.config import load_config
+    from iccld_cli.recipe import chosen_recipe
     from iccld_cli.train.data import open_data
     from iccld_cli.train.run import RunOptions, adapt_seg
     from iccld_cli.train.start import open_start
@@ -51,7 +52,7 @@ def adapt_seg(
         encoder=encoder, iterations=iterations, batch_size=batch_size, crop=crop, seed=seed, device=device,
         precision=precision, save_every=save_every, select=select, compile=compile,
     )  # fmt: skip
-    method = training.recipe_named(recipe)
+    method = chosen_recipe(recipe)
     resolved = load_config(
         preset, file=config, recipe=method, base=header.config if header else None,
         sizes=header.config.model if header else None,

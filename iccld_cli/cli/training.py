@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from iccld_cli.cli.options import parse_size
 from iccld_cli.cli.terminal import say
-from iccld_cli.errors import IccldError
-
-if TYPE_CHECKING:
-    from iccld_cli import recipe
 
 SHIPPED = "shipped"
 MAX_BATCH = 4096
@@ -74,22 +70,6 @@ Assignments = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and the model's size and memory, and stop.")
 ]
-
-
-def recipe_named(name: str | None, stage2: bool = False) -> recipe.Recipe | None:
-    """A recipe by its name.
-
-    Raises:
-        IccldError: There is none of that name, or it has no part in stage 2.
-    """
-    from iccld_cli.recipe import load_recipe
-
-    if name is None:
-        return None
-    found = load_recipe(name)
-    if stage2 and not found.stage2:
-        raise IccldError(f"the recipe {name} has no second stage", "its model is what adapt-seg writes")
-    return found
 
 
 def overrides(section: str, **given: Any) -> dict[str, Any]:

@@ -61,11 +61,11 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
     if start.suffix != ".safetensors":
         raise IccldError(f"{start} is an exported file, which cannot be trained", "give the .safetensors file")
     header = read_header(start)
-    record = Record(options, header)
     if options.val is not None:
         _check_val(options.val, header)
     for path in options.labelled:
         _check_labelled(path, header)
+    record = Record(options, header)
     began = time.perf_counter()
     try:
         console.rule("Footage")

@@ -166,6 +166,7 @@ def section(options: FootageOptions, rows: Sequence[Mapping[str, Any]]) -> page.
     folder, data = options.out / FOLDER, options.out / "labels"
     more: list[Path | str] = [] if options.ckpt is None else ["--ckpt", options.ckpt]
     more += [] if options.val is None else ["--val", options.val]
+    more += [] if options.ignore is None else ["--ignore-mask", options.ignore]
     more += [part for path in (*options.labelled, data / "few") for part in ("--labelled", path)]
     commands: list[list[Path | str]] = [
         ["labelme", folder, "--labels", folder / LABELS_NAME, "--nodata"],

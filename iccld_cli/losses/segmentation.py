@@ -24,7 +24,7 @@ def pixel_cross_entropy(
     Args:
         logits: (B, K, h, w), upsampled bilinearly where smaller than the labels.
         labels: (B, H, W) int64 trainIds, 255 ignored.
-        weights: (B, H, W) in [0, 1], or None for 1 everywhere.
+        weights: (B, H, W), at least 0, or None for 1 everywhere.
         groups: TrainIds that label K + g may stand for: the loss there is -log of the sum of their probabilities
             (partial labels, Cour et al. 2011), so that a label that does not tell them apart takes no side.
 

@@ -1,7 +1,5 @@
 """Edges of what is pasted: distances from scipy, weights, and classes drawn together."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -76,18 +74,19 @@ def test_stage_1_weighs_edges_and_draws_classes_together(small_config):
     from iccld_cli.adapt.stage1 import Stage1
     from iccld_cli.models.build import build_segmenter
 
-    def stats(*assignments, weighed=False):
+    def stats(*assignments):
         config = small_config("seg.burn_in=0", "seg.iterations=4", *assignments)
         student = build_segmenter(config, len(SPACE), denoiser=False, seed=0)
-        batch = make_batch()
-        if weighed:
-            batch = replace(batch, nearness=edge_nearness(batch.paste))
-        return Stage1(config, SPACE, student, Accelerator(cpu=True)).step(0, batch)
+        return Stage1(config, SPACE, student, Accelerator(cpu=True)).step(0, make_batch())
 
     plain = stats()
-    near = stats("seg.boundary_weight=4", weighed=True)
+    near = stats("seg.boundary_weight=4")
     assert float(near["loss_mixed"]) != float(plain["loss_mixed"])
     drawn = stats("seg.prototype_weight=0.5", "pseudo.limits=[0,0.01]")
     assert float(drawn["loss_prototype"]) > 0
     expected = drawn["loss_source"] + drawn["loss_mixed"] + 0.5 * drawn["loss_prototype"]
     torch.testing.assert_close(drawn["loss"], expected)
+    # Where a whole image has one weight, its unsure pixels still belong to no class.
+    gate = ("seg.prototype_weight=0.5", "pseudo.gate=threshold")
+    assert float(stats(*gate, "pseudo.threshold=0.01")["loss_prototype"]) > 0
+    assert float(stats(*gate, "pseudo.threshold=1")["loss_prototype"]) == 0
