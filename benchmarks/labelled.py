@@ -39,14 +39,14 @@ import numpy as np
 
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.spread import evenly
+from iccld_cli.footage.training import QUANTILE, RATE
 from iccld_cli.labels import IGNORE
 
 POINTS = 20
 """Labelled pixels a frame in the rows of points."""
 
-SETTINGS = ("seg.burn_in=0", "pseudo.quantile=0.7", "seg.feature_distance_weight=0")
-RATE = 0.3
-"""Factor on the start's learning rate; with `SETTINGS` what `iccld adapt` trains with."""
+SETTINGS = ("seg.burn_in=0", f"pseudo.quantile={QUANTILE}", "seg.feature_distance_weight=0")
+"""With the rates of `iccld adapt` what it trains with."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ def main() -> None:
             print(f"{row.name}: {row.title}")
         return
     options.out.mkdir(parents=True, exist_ok=True)
+    before = options.out / "settings.json"
+    if before.exists() and json.loads(before.read_text(encoding="utf-8")) != settings_of(options):
+        sys.exit(f"{options.out} was begun with other settings, see {before}; name another --out")
+    _replace(before, json.dumps(settings_of(options), indent=1) + "\n")
     failed = []
     for row in rows:
         try:
@@ -245,8 +249,14 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
                 "classes": {name: one["iou"] for name, one in found["classes"].items()},
                 "seconds": json.loads(seconds.read_text()) if seconds.exists() else None,
             }
+    return {"settings": settings_of(options), "rows": rows}
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What all rows of a folder have in common."""
     given = {key: getattr(options, key) for key in ("ckpt", "iterations", "batch_size", "seed", "precision", "split")}
-    return {"settings": {**given, "set": options.set, "points_a_frame": POINTS}, "rows": rows}
+    given |= {"limit": options.limit, "classes": options.classes, "set": options.set, "points_a_frame": POINTS}
+    return {**given, "source": [path.name for path in options.source], "target": options.target.name}
 
 
 def _labelled_pixels(row: Row, options: argparse.Namespace) -> int:

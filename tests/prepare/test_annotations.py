@@ -237,6 +237,18 @@ def test_a_folder_of_images_is_no_folder_of_labels(tmp_path):
         prepared(tmp_path)
 
 
+def test_a_file_of_another_name_lets_no_missing_mask_pass(tmp_path):
+    for name in "abc":
+        photo(tmp_path / f"shots/{name}.jpg", shape=(HEIGHT, WIDTH))
+    (tmp_path / "masks").mkdir()
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"masks/{name}.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    (tmp_path / "masks/classes.json").write_text("[]")
+    source = own_images(str(tmp_path / "shots"), str(tmp_path / "masks"), None, tmp_path / "out")[1]
+    with pytest.raises(IccldError, match=r"c\.png is missing"):
+        prepare(source, tmp_path / "out", "few", PrepareOptions(workers=0))
+
+
 def test_shapes_without_a_meaning_can_be_left_out(shot):
     table = {"unknown": "ignore", "names": {"road": "road"}}
     data = shot(shape("road", "point", (5, 5)), shape("cow", "point", (20, 20)), table=table)

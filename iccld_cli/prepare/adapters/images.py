@@ -79,26 +79,38 @@ class Images(Adapter):
         if self.by_template:
             yield from self._scan_template()
             return
-        annotated = self.masks is not None and not self.coco and self._annotated(self.masks)
+        files = set() if self.masks is None or self.coco else self._annotations(self.masks)
+        # A file of another name says nothing about the images: it must not make missing masks pass for unlabelled ones.
+        annotated = bool(files) and any(
+            join(self.masks or "", f"{self._key(image)}{JSON}") in files for image in self._images()
+        )
         if self.masks == self.template and not annotated:
             raise IccldError(
                 f"{join(self.tree.describe(), self.template)} holds no annotation files (.json) beside its images",
                 "give the folder that the masks or annotations lie in",
             )
-        for image in self.tree.walk(self.template):
-            if suffix(image) in IMAGE_SUFFIXES:
-                key = image[len(self.template) :].lstrip("/").rsplit(".", 1)[0]
-                yield RawFrame("train", key, image, self._label(image, key, annotated))
+        for image in self._images():
+            key = self._key(image)
+            yield RawFrame("train", key, image, self._label(image, key, annotated))
 
-    def _annotated(self, folder: str) -> bool:
-        return any(suffix(path) == JSON for path in self.tree.walk(folder))
+    def _images(self) -> Iterator[str]:
+        return (path for path in self.tree.walk(self.template) if suffix(path) in IMAGE_SUFFIXES)
+
+    def _key(self, image: str) -> str:
+        return image[len(self.template) :].lstrip("/").rsplit(".", 1)[0]
+
+    def _annotations(self, folder: str) -> set[str]:
+        return {path for path in self.tree.walk(folder) if suffix(path) == JSON}
 
     def _label(self, image: str, key: str, annotated: bool) -> str | None:
         """Where an image's label lies: a PNG, else an annotation file; None where only others were annotated."""
         if self.masks is None or self.coco:
             return self._in_coco(image)
         png = join(self.masks, f"{key}.png")
-        if not annotated or (png != image and self.tree.stamp(png) is not None):
+        if not annotated:
+            return png
+        if png != image and self.tree.stamp(png) is not None:
+            self.listed += 1
             return png
         return self._if_annotated(join(self.masks, f"{key}{JSON}"))
 
