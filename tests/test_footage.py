@@ -250,7 +250,11 @@ def test_a_pipe_in_place_of_the_record_is_not_opened(iccld, start, tmp_path):
 
 def test_frames_worth_labelling_come_back_as_labels(iccld, start, tmp_path):
     raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(6)]), tmp_path / "my out"
+    bonnet = np.zeros((64, 96), np.uint8)
+    bonnet[-8:] = 255
+    cv2.imwrite(str(tmp_path / "bonnet.png"), bonnet)
     command = ("adapt", raw, "--out", out, "--ckpt", start, "--iterations", "1", "--to-label", "4")
+    command += ("--ignore-mask", tmp_path / "bonnet.png")
     status, said, err = iccld(*command)
     assert status == 0, said + err
     rows = [json.loads(line) for line in (out / "to_label.jsonl").read_text().splitlines()]
@@ -281,6 +285,9 @@ def test_frames_worth_labelling_come_back_as_labels(iccld, start, tmp_path):
     assert [frame.label is not None for frame in few.frames("train")] == [True, True, False, False]
     again = shlex.split(lines[1])[1:]
     assert again[again.index("--labelled") + 1] == str(few.root)
+    assert again[again.index("--ignore-mask") + 1] == str(
+        tmp_path / "bonnet.png"
+    )
     status, said, err = iccld(*again, "--iterations", "2", "--to-label", "6")
     assert status == 0, said + err
     second = tmp_path / "my out-labelled"

@@ -167,6 +167,11 @@ def section(options: FootageOptions, rows: Sequence[Mapping[str, Any]]) -> page.
     more: list[Path | str] = [] if options.ckpt is None else ["--ckpt", options.ckpt]
     more += [] if options.val is None else ["--val", options.val]
     more += [] if options.ignore is None else ["--ignore-mask", options.ignore]
+    usual = FootageOptions(options.footage, options.out)
+    for name in ("minutes", "iterations", "seed", "device"):
+        value = getattr(options, name)
+        more += [] if value == getattr(usual, name) else [f"--{name}", str(value)]
+    more += ["--predict"] if options.predict else []
     more += [part for path in (*options.labelled, data / "few") for part in ("--labelled", path)]
     commands: list[list[Path | str]] = [
         ["labelme", folder, "--labels", folder / LABELS_NAME, "--nodata"],
