@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iccld_cli.compare.options import CompareOptions
 from iccld_cli.compare.scorefiles import read_score, score_path
 from iccld_cli.compare.sets import Sets
@@ -326,8 +328,20 @@ class Plan:
         return [e for e in self.comparison.evaluation if not self._is_scored(cell, e, sha256)]
 
     def _is_scored(self, cell: Cell, evaluation: EvaluationSpec, sha256: str) -> bool:
+        return self._score(cell, evaluation, sha256) is not None
+
+    def score(self, cell: Cell, evaluation: EvaluationSpec) -> tuple[dict[str, Any], np.ndarray] | None:
+        """JSON and int64 (F, K, K) of a cell's score; None where there is none of the model that it has now."""
+        try:
+            sha256 = identity(self.model(cell))
+        except (OSError, IccldError):  # gone or damaged
+            return None
+        return self._score(cell, evaluation, sha256)
+
+    def _score(self, cell: Cell, evaluation: EvaluationSpec, sha256: str) -> tuple[dict[str, Any], np.ndarray] | None:
         found = read_score(score_path(cell.folder, evaluation))
-        return found is not None and found[0]["facts"] == {**self.score_facts(cell, evaluation), "model": sha256}
+        facts = {**self.score_facts(cell, evaluation), "model": sha256}
+        return found if found is not None and found[0]["facts"] == facts else None
 
     def score_facts(self, cell: Cell, evaluation: EvaluationSpec) -> dict[str, Any]:
         """What a score depends on, besides the model."""
@@ -424,11 +438,27 @@ _FREE = (
     "checkpointing", "shard", "trackers", "seed", "compile",
 )  # fmt: skip
 _CONFIG = ".config."
+_identities: dict[Path, tuple[tuple[int, int, int], str]] = {}
 _OTHER = {"seg": "adv", "adv": "seg"}
 
 
 def identity(model: Path) -> str:
-    """What tells a model file from others: the digest of its tensors, or of the whole of an exported file."""
+    """What tells a model file from others: the digest of its tensors, or of the whole of an exported file.
+
+    What was found is kept while the file stays the same.
+
+    Raises:
+        OSError: It is not there.
+        IccldError: It is damaged.
+    """
+    stat = model.stat()
+    mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    if model not in _identities or _identities[model][0] != mark:
+        _identities[model] = (mark, _identity(model))
+    return _identities[model][1]
+
+
+def _identity(model: Path) -> str:
     if model.suffix == ".safetensors":
         return read_header(model).sha256
     with open(model, "rb") as file:

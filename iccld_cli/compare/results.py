@@ -20,7 +20,6 @@ import numpy as np
 
 from iccld_cli.compare.cells import Cell, Plan
 from iccld_cli.compare.rates import peak_memory
-from iccld_cli.compare.scorefiles import read_score, score_path
 from iccld_cli.compare.spec import EvaluationSpec
 from iccld_cli.metrics.bootstrap import LEVEL, RESAMPLES, SEED, interval, mean_of_classes, resampled_iou
 from iccld_cli.metrics.confusion import ConfusionMatrix, scores_from
@@ -132,11 +131,7 @@ class Results:
 
     def _read(self, cell: Cell, evaluation: EvaluationSpec) -> tuple[dict[str, Any], np.ndarray] | None:
         """JSON and int64 (F, K, K) of a cell's score; None where there is none of what the file says now."""
-        found = read_score(score_path(cell.folder, evaluation))
-        if found is None:
-            return None
-        facts = {**self.plan.score_facts(cell, evaluation), "model": found[0]["facts"].get("model")}
-        return found if found[0]["facts"] == facts else None
+        return self.plan.score(cell, evaluation)
 
     def _score(self, cell: Cell, column: Column) -> Scored | None:
         read = self._read(cell, column.evaluation)

@@ -158,10 +158,25 @@ def test_an_evaluation_of_other_facts_does_not_count(plan):
     for key, value in (("model", "0" * 64), ("data", "0" * 64), ("rule", "known")):
         path.write_text(json.dumps({**raw, "facts": {**raw["facts"], key: value}}), encoding="utf-8")
         assert [evaluation.name for evaluation in plan.unscored(cell)] == ["val"]
-    path.write_text(json.dumps({**raw, "facts": {**raw["facts"], "data": "0" * 64}}), encoding="utf-8")
-    assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
+        assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
     path.write_text(before, encoding="utf-8")
     assert plan.unscored(cell) == []
+
+
+def test_scores_of_a_model_that_is_gone_are_not_shown(plan):
+    cell = next(cell for cell in plan.cells if cell.row.name == "second")
+    model = plan.model(cell)
+    kept = model.with_suffix(".kept")
+    model.rename(kept)
+    try:
+        assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
+        make_model(model, stage="stage1", seed=77)  # trained anew, and not scored yet
+        assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
+        model.write_bytes(kept.read_bytes()[:100])
+        assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [1]
+    finally:
+        kept.replace(model)
+    assert row(Results(plan).to_json(), "second")["columns"]["val 16"]["seeds"] == [0, 1]
 
 
 def test_damaged_scores_are_taken_again(plan):
