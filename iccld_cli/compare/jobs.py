@@ -127,6 +127,10 @@ def _start_next(plan: Plan, cell: Cell, running: list[Running], devices: Sequenc
         cell.failure = f"for {cell.needs.name} did"
         return False
     try:
+        # What a cell starts from may be another model than the one it was begun with, now that it has been made.
+        if cell.needs is not None and (changes := plan.changes(cell)):
+            cell.failure = f"it was begun otherwise: {', '.join(changes[:3])}; --redo {cell.row.name} does it anew"
+            return False
         task = plan.next_task(cell)
         if task is None:
             return False

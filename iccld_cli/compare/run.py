@@ -133,7 +133,7 @@ def _line(arguments: Sequence[str]) -> str:
 
 
 def _to_redo(plan: Plan, names: Sequence[str]) -> list[Cell]:
-    """Cells of the named rows, and those that need them."""
+    """Cells of the named rows, and those of the whole file that start from them, wanted now or not."""
     known = {cell.row.name for cell in plan.cells}
     for name in names:
         if name not in known:
@@ -142,6 +142,24 @@ def _to_redo(plan: Plan, names: Sequence[str]) -> list[Cell]:
     for cell in plan.cells:  # each after the one that it needs
         if cell.row.name in names or (cell.needs is not None and cell.needs in found and cell.row.model_of is None):
             found.append(cell)
+    return found + _begun_from(plan, found)
+
+
+def _begun_from(plan: Plan, parents: Sequence[Cell]) -> list[Cell]:
+    """Cells of rows that are not wanted now, and that were begun from some cells or from each other."""
+    there = {cell.row.name for cell in plan.cells}
+    found: list[Cell] = []
+    waiting = [*parents]
+    while waiting:
+        parent = waiting.pop(0)
+        for row in plan.comparison.row:
+            if row.name in there or row.parent != parent.row.name:
+                continue
+            folders = (plan.options.out / row.name).glob("seed*")
+            seeds = [int(folder.name[4:]) for folder in folders if folder.name[4:].isdecimal()]
+            own = [Cell(row, s, plan.options.out / row.name / f"seed{s}", parent) for s in seeds]
+            waiting += [cell for cell in own if parent.seed in (None, cell.seed)]
+            found += [cell for cell in own if parent.seed in (None, cell.seed)]
     return found
 
 

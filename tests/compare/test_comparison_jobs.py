@@ -47,6 +47,9 @@ class Steps:
         command = (sys.executable, "-c", program, str(log), cell.row.name)
         return Task(kind, command, self.folder / f"{cell.row.name}.log", 5)
 
+    def changes(self, cell):
+        return []
+
     def begin(self, cell):
         self.begun.append(cell.row.name)
 

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from iccld_cli.compare.cells import CELL_NAME, Plan
+from iccld_cli.compare.jobs import _start_next
 from iccld_cli.compare.options import CompareOptions
 from iccld_cli.compare.rates import Rates, _seconds_a_step
-from iccld_cli.compare.run import compare, list_rows, plan_lines
+from iccld_cli.compare.run import _set_aside, _to_redo, compare, list_rows, plan_lines
 from iccld_cli.compare.sets import Sets, used_sets
 from iccld_cli.compare.spec import read_comparison, with_needed
 from iccld_cli.config import load_config
@@ -156,6 +157,39 @@ def test_rows_are_done_anew_with_those_that_need_them_and_the_old_ones_are_kept(
     assert plan.set_aside(cell_of(plan, "stage1")) is None
     with pytest.raises(IccldError, match="there is no row 'stage' to do anew"):
         compare(replace(options, redo=["stage"]), Console(quiet=True))
+
+
+def test_a_row_done_anew_takes_with_it_all_that_was_begun_from_it(options, stage1):
+    more = '[[row]]\nname = "stage3"\nparent = "stage2"\nseg = {}\n'
+    rewrite(options, '[[evaluation]]\nname = "val"', f'{more}[[evaluation]]\nname = "val"')
+    plan = plan_of(replace(options, seeds=[0, 1]))
+    for cell in plan.cells:
+        if cell.row.trained:
+            plan.begin(cell)
+    for chosen in ([], ["stage1"]):  # rows that are not asked for now go aside as well
+        asked = plan_of(replace(options, rows=chosen))
+        redone = {(cell.row.name, cell.seed) for cell in _to_redo(asked, ["stage1"])}
+        assert redone == {("stage1", 0), ("stage2", 0), ("stage3", 0)}
+    asked = plan_of(replace(options, rows=["stage1"]))
+    _set_aside(asked, _to_redo(asked, ["stage1"]), Console(quiet=True))
+    left = {path.parent.relative_to(options.out).as_posix() for path in options.out.glob("*/seed*/cell.json")}
+    assert left == {"source-only/seed0", "source-only/seed1", "stage1/seed1", "stage2/seed1", "stage3/seed1"}
+    assert (options.out / "stage3/old1-seed0/cell.json").is_file()
+
+
+def test_a_finished_row_fails_where_its_parent_has_become_another_model(options, stage1):
+    plan = plan_of(replace(options, rows=["stage2"]))
+    parent, child = plan.cells
+    finish(plan, parent, stage1)
+    plan.begin(child)
+    shutil.copyfile(stage1 / "stage1.safetensors", plan.model(child))
+    record = json.loads((child.folder / CELL_NAME).read_text())
+    (child.folder / CELL_NAME).write_text(json.dumps({**record, "start": "0" * 64}))
+    plan.model(parent).unlink()
+    assert plan.changes(child) == []  # nothing to compare yet: what the command looks at as it begins
+    shutil.copyfile(stage1 / "stage1.safetensors", plan.model(parent))
+    assert not _start_next(plan, child, [], ["cpu"], 1)
+    assert child.failure == "it was begun otherwise: stage1 is another model now; --redo stage2 does it anew"
 
 
 def test_a_damaged_record_is_one_line(options, stage1):
