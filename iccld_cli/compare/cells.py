@@ -239,10 +239,9 @@ class Plan:
             tree[_OTHER[stage]].pop("iterations")  # of the stage that this is not
             roles = {"source": spec.source or [], "target": spec.target or []}
             data = {role: {name: self._digest(name) for name in names} for role, names in roles.items()}
-            classes = self._classes(spec)
+            classes = {"classes": self._classes(spec)} if _takes_classes(cell.row, stage) else {}
             alone = bool(spec.source_only) or (spec.recipe is not None and load_recipe(spec.recipe).source_only)
-            own = {"classes": classes, "source_only": alone}
-            found[stage] = {**data, **own, "config": tree}
+            found[stage] = {**data, **classes, "source_only": alone, "config": tree}
         if cell.row.parent is not None:
             found["parent"] = cell.row.parent
         return found
@@ -254,7 +253,7 @@ class Plan:
         """Names of the classes to learn, or `all`."""
         if spec.classes != "shared":
             return spec.classes or "all"
-        used = [*(spec.source or ()), self.comparison.evaluation[0].set]
+        used = [*(spec.source or ()), self.comparison.shared_set]
         if any(name not in self.sets.opened for name in used):
             return "shared"
         *sources, scored = (self.sets.opened[name].info for name in used)
@@ -271,6 +270,8 @@ class Plan:
         for key in dict.fromkeys([*now, *was]):
             if _CONFIG in key and (key not in was or key not in now):
                 continue  # a configuration key that the version which began the cell did not have
+            if key == "adv.classes" and key not in now and was[key] == self._classes(self.stages(cell.row)["adv"]):
+                continue  # which versions before this one recorded though the command does not take it
             if was.get(key) != now.get(key):
                 found.append(f"{key.replace(_CONFIG, ': ')} was {_short(was.get(key))}, is {_short(now.get(key))}")
         start = self.start(cell)
@@ -377,7 +378,7 @@ class Plan:
         for option, names in (("--source", spec.source), ("--target", spec.target)):
             command += [part for name in names or () for part in (option, str(self._folder(name)))]
         command += [] if spec.val is None else ["--val", str(self._folder(spec.val))]
-        if (classes := self._classes(spec)) != "all" and (stage == "seg" or row.adv is None or row.adv.classes):
+        if _takes_classes(row, stage) and (classes := self._classes(spec)) != "all":
             command += ["--classes", ",".join(classes) if isinstance(classes, list) else classes]
         if stage == "seg":
             command += ["--preset", spec.preset] if spec.preset else []
@@ -440,6 +441,11 @@ _FREE = (
 _CONFIG = ".config."
 _identities: dict[Path, tuple[tuple[int, int, int], str]] = {}
 _OTHER = {"seg": "adv", "adv": "seg"}
+
+
+def _takes_classes(row: RowSpec, stage: str) -> bool:
+    """Whether a stage's command is told classes: stage 2 has its model's unless the row says others."""
+    return stage == "seg" or (row.adv is not None and row.adv.classes is not None)
 
 
 def identity(model: Path) -> str:

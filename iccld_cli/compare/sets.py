@@ -23,6 +23,7 @@ def used_sets(comparison: Comparison, rows: Iterable[RowSpec]) -> list[str]:
     for row in rows:
         for spec in comparison.stages(row).values():
             names |= dict.fromkeys([*(spec.source or ()), *(spec.target or ()), *([spec.val] if spec.val else ())])
+            names |= {comparison.shared_set: None} if spec.classes == "shared" else {}
     names |= dict.fromkeys(evaluation.set for evaluation in comparison.evaluation)
     return list(names)
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from iccld_cli.errors import IccldError, did_you_mean
 from iccld_cli.labels import CITYSCAPES
@@ -81,7 +81,7 @@ class StageSpec(_Table):
         target: Names of unlabelled sets.
         val: Name of the set whose `val` is scored during training.
         classes: Names of the classes to learn; `all` that the sources know; `shared`, those that the sources and the
-            labels of the first evaluation know.
+            labels of the file's first evaluation know.
         source_only: Train the baseline (stage 1 alone).
         preset: Preset (stage 1 alone).
         recipe: Method of the field by name, on top of the preset.
@@ -222,6 +222,12 @@ class Comparison(_Table):
     row: Annotated[list[RowSpec], Field(min_length=1, max_length=MOST_ROWS)]
     evaluation: Annotated[list[EvaluationSpec], Field(min_length=1)]
     published: list[PublishedSpec] = []
+    _shared: str | None = PrivateAttr(None)
+
+    @property
+    def shared_set(self) -> str:
+        """The set whose labels `classes = "shared"` asks: the file's first evaluation's, wanted now or not."""
+        return self._shared or self.evaluation[0].set
 
     def rows(self) -> dict[str, RowSpec]:
         """Rows by name."""
@@ -359,7 +365,9 @@ def with_evaluations(comparison: Comparison, names: Sequence[str]) -> Comparison
         if name not in known:
             raise IccldError(f"there is no evaluation {shown(name)!r}", did_you_mean(name, known))
     chosen = [evaluation for name, evaluation in known.items() if not names or name in names]
-    return comparison.model_copy(update={"evaluation": chosen})
+    found = comparison.model_copy(update={"evaluation": chosen})
+    found._shared = comparison.shared_set
+    return found
 
 
 def _problems(found: Comparison) -> Iterator[tuple[str, str]]:

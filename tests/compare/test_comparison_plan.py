@@ -13,7 +13,7 @@ from iccld_cli.compare.options import CompareOptions
 from iccld_cli.compare.rates import Rates, _seconds_a_step
 from iccld_cli.compare.run import _set_aside, _to_redo, compare, list_rows, plan_lines
 from iccld_cli.compare.sets import Sets, used_sets
-from iccld_cli.compare.spec import read_comparison, with_needed
+from iccld_cli.compare.spec import read_comparison, with_evaluations, with_needed
 from iccld_cli.config import load_config
 from iccld_cli.errors import IccldError
 
@@ -85,6 +85,35 @@ def test_shared_classes_are_those_that_the_labels_know_too(options, world):
     plan = plan_of(options)
     words = plan.training(cell_of(plan, "stage1"), "seg")
     assert words[words.index("--classes") + 1] == "road,building,sky,car"
+
+
+def test_the_evaluations_asked_for_do_not_change_what_is_learnt(options, stage1, world, tmp_path):
+    game = shutil.copytree(world / "source", tmp_path / "game")
+    info = json.loads((game / "dataset.json").read_text())
+    (game / "dataset.json").write_text(json.dumps({**info, "classes_known": ["road", "building", "sky"]}))
+    options = replace(options, data={"game": game})
+    rewrite(options, 'target = ["camera"]\n', 'target = ["camera"]\nclasses = "shared"\n')
+    first = '[[evaluation]]\nname = "before"\nset = "game"\nsplit = "train"\n'
+    rewrite(options, '[[evaluation]]\nname = "val"', f'{first}[[evaluation]]\nname = "val"')
+    rewrite(options, 'source = ["game"]', 'source = ["camera"]')
+    for asked in (["val"], []):
+        narrowed = with_evaluations(read_comparison(options.file), asked)
+        assert "game" in used_sets(narrowed, narrowed.row)
+        plan = Plan(narrowed, narrowed.row, Sets(narrowed, used_sets(narrowed, narrowed.row), options), options)
+        stage1_cell, child = cell_of(plan, "stage1"), cell_of(plan, "stage2")
+        assert plan.facts(stage1_cell)["seg"]["classes"] == ["road", "building", "sky"]  # not car
+        assert plan.changes(stage1_cell) == [] and plan.changes(child) == []
+        if asked:
+            finish(plan, stage1_cell, stage1)
+            plan.begin(child)
+    assert "classes" not in plan.facts(child)["adv"]  # stage 2 has its model's
+    record = json.loads((child.folder / CELL_NAME).read_text())
+    record["facts"]["adv"]["classes"] = ["road", "building", "sky"]  # as it was recorded once
+    (child.folder / CELL_NAME).write_text(json.dumps(record))
+    assert plan.changes(child) == []
+    rewrite(options, "adv = {}", 'adv = { classes = ["road"] }')
+    again = plan_of(options)
+    assert again.changes(cell_of(again, "stage2"))[0].startswith("adv.classes was")
 
 
 @pytest.mark.parametrize(
