@@ -70,8 +70,9 @@ class Sets:
             prepared = path if (path / INFO_NAME).is_file() else options.out / DATA / name
             if (prepared / INFO_NAME).is_file():
                 self.opened[name] = PreparedDataset(prepared)
-                if prepared != path and (name in options.data or path.exists()):
-                    _check_origin(name, self.opened[name], path)
+                if prepared != path:
+                    given = name in options.data or path.exists()
+                    _check_origin(name, self.opened[name], spec, path if given else None)
             elif spec.raw is not None and path.exists():
                 self.waiting[name] = path
             elif spec.raw is not None:
@@ -114,12 +115,28 @@ SHORT = ("gta5", "synthia", "cityscapes")
 """Sets that have an option of their own name."""
 
 
-def _check_origin(name: str, dataset: PreparedDataset, path: Path) -> None:
-    """Refuse what was prepared from another folder than the one that is given now."""
-    origin = dataset.info.source.get("path")
-    if isinstance(origin, str) and Path(origin).resolve() != path.resolve():
+def _check_origin(name: str, dataset: PreparedDataset, spec: SetSpec, path: Path | None) -> None:
+    """Refuse what was prepared otherwise than the file says now, or from another folder than the one that is given."""
+    from iccld_cli.prepare.adapters import ADAPTERS
+    from iccld_cli.prepare.adapters.base import check_options
+    from iccld_cli.prepare.prepare import differences
+
+    old = dataset.info.source
+    origin = old.get("path")
+    if path is not None and isinstance(origin, str) and Path(origin).resolve() != path.resolve():
         raise IccldError(
             f"set {name}: {dataset.root} was prepared from {origin}, not from {path}", "choose another --out"
+        )
+    if spec.raw not in ADAPTERS or "adapter" not in old:
+        return
+    asked = check_options(spec.raw, ADAPTERS[spec.raw].choices, spec.options)
+    # Of "auto", what was found in the data is recorded.
+    wanted = {**(old.get("options") or {}), **{key: value for key, value in asked.items() if value != "auto"}}
+    how = {**old.get("prepared_with", {}), "size": spec.size}
+    if differs := differences(old, {**old, "adapter": spec.raw, "options": wanted, "prepared_with": how}):
+        raise IccldError(
+            f"set {name}: {dataset.root} was prepared with other options ({'; '.join(differs)})",
+            "remove that folder to prepare it anew, or choose another --out",
         )
 
 

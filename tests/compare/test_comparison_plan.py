@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from raw_files import all_ids, palette, photo
 from rich.console import Console
 
 from iccld_cli.compare.cells import CELL_NAME, Plan
@@ -145,6 +146,39 @@ def test_missing_sets_are_named_with_their_option(options, tmp_path):
     assert "--source GTA5 --source OTHER" in listed["stage1: stage 1"][0]  # a list of commands needs no data
     with pytest.raises(IccldError, match="has no set 'camra': did you mean 'camera'"):
         plan_of(replace(options, data={"camra": tmp_path}))
+
+
+def test_a_set_that_was_prepared_otherwise_is_told(options, tmp_path):
+    for number in range(2):
+        photo(tmp_path / f"raw/images/{number:05d}.png", number, (64, 64))
+        palette(tmp_path / f"raw/labels/{number:05d}.png", all_ids([7, 11], (64, 64)))
+    text = options.file.read_text(encoding="utf-8")
+    begin = text.index("game = "), text.index("\n", text.index("game = "))
+
+    def sets(of_game):
+        options.file.write_text(text[: begin[0]] + f"game = {of_game}" + text[begin[1] :], encoding="utf-8")
+        comparison = read_comparison(options.file)
+        return Sets(comparison, ["game"], options)
+
+    raw = "{ path = 'raw', raw = 'gta5'SIZE }"
+    made = sets(raw.replace("SIZE", ", size = [32, 32]"))
+    assert list(made.waiting) == ["game"]
+    made.prepare(Console(quiet=True))
+    assert list(sets(raw.replace("SIZE", ", size = [32, 32]")).opened) == ["game"]
+    with pytest.raises(IccldError, match=r"set game: .*size was \[32, 32\], now \[48, 48\]\): remove that folder"):
+        sets(raw.replace("SIZE", ", size = [48, 48]"))
+    with pytest.raises(IccldError, match=r"size was \[32, 32\], now None"):
+        sets(raw.replace("SIZE", ""))
+    with pytest.raises(IccldError, match=r"data set was 'gta5', now 'camvid'"):
+        sets(raw.replace("SIZE", ", size = [32, 32]").replace("gta5", "camvid"))
+    info = options.out / "data/game/dataset.json"
+    record = json.loads(info.read_text())
+    record["source"] |= {"adapter": "mapillary", "options": {"version": "2.0", "classes": "field"}}
+    info.write_text(json.dumps(record))
+    mapillary = raw.replace("SIZE", ", size = [32, 32], options = { OWN }").replace("gta5", "mapillary")
+    assert list(sets(mapillary.replace("OWN", "classes = 'field'")).opened) == ["game"]  # version was found, not given
+    with pytest.raises(IccldError, match=r"version was '2.0', now '1.2'"):
+        sets(mapillary.replace("OWN", "classes = 'field', version = '1.2'"))
 
 
 def test_a_changed_row_is_told_with_what_has_changed(options, stage1):
