@@ -77,7 +77,7 @@ def run_all(
         told: Called after every command that ended well, with its seconds.
 
     Raises:
-        KeyboardInterrupt: Interrupted; trainings have saved their state.
+        KeyboardInterrupt: Interrupted; trainings have saved their state, as with every other error.
     """
     waiting, running = [*plan.cells], list[Running]()
     settled: set[int] = set()  # cells that are done or have failed, by identity
@@ -104,7 +104,10 @@ def run_all(
                     one.file.close()
                     _close(plan, one, status)
                     if status == 0:
-                        told(one.cell, one.task, time.perf_counter() - one.began)
+                        try:
+                            told(one.cell, one.task, time.perf_counter() - one.began)
+                        except IccldError as error:  # a table that cannot be written now; the last one tells again
+                            console.print(shown(f"warning: {error}"), style="yellow", soft_wrap=True)
                     if status != 0 or not _start_next(plan, one.cell, running, devices, jobs):
                         settled.add(id(one.cell))
                     if one.cell.failure is not None:
@@ -112,7 +115,7 @@ def run_all(
                             shown(f"{one.cell.name}: failed, {one.cell.failure}"), style="red", soft_wrap=True
                         )
                 time.sleep(_PAUSE)
-        except KeyboardInterrupt:
+        except BaseException:  # whatever it is, what was trained so far is saved
             _stop(plan, running, console, stopped)
             raise
         finally:
@@ -200,7 +203,8 @@ def _stop(plan: Plan, running: list[Running], console: Console, stopped: Callabl
     trainings = [one for one in running if one.task.kind != "score"]
     if trainings:
         names = ", ".join(one.cell.name for one in trainings)
-        console.print(shown(f"stopping; {names} save their state, Ctrl-C again stops at once"), soft_wrap=True)
+        with contextlib.suppress(OSError):  # a terminal that is gone must not end them unsaved
+            console.print(shown(f"stopping; {names} save their state, Ctrl-C again stops at once"), soft_wrap=True)
     for one in running:
         with contextlib.suppress(OSError):
             one.process.terminate()  # SIGTERM: a training that has not begun yet has nothing to save
@@ -212,7 +216,8 @@ def _stop(plan: Plan, running: list[Running], console: Console, stopped: Callabl
             if status is not None:
                 running.remove(one)
                 one.file.close()
-                _close(plan, one, status)
+                with contextlib.suppress(IccldError, OSError):  # a full disk must not end the others unsaved
+                    _close(plan, one, status)
                 one.cell.failure = None  # it was stopped, and did not fail
         if hurry is None and stopped() > already:
             hurry = time.monotonic() + _PATIENCE

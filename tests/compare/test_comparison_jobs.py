@@ -13,6 +13,7 @@ from rich.console import Console
 
 from iccld_cli.compare.cells import Cell, Task
 from iccld_cli.compare.jobs import run_all
+from iccld_cli.errors import IccldError
 
 NOTE = "import sys, time; open(sys.argv[1], 'a').write(' '.join(sys.argv[2:]) + '\\n')"
 SAVING = """
@@ -86,6 +87,47 @@ def test_a_failure_is_named_and_the_others_go_on(tmp_path):
     assert failures["child"] == "for bad, seed 0 did" and failures["grandchild"] == "for child, seed 0 did"
     assert failures["killed"].startswith("it was ended by signal 9: last words")
     assert failures["good"] is None and order(tmp_path) == ["good"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("fails", ["told", "note", "log"])
+def test_an_error_while_reporting_lets_trainings_save(tmp_path, fails):
+    programs = {"long": [("seg", SAVING)], "short": [("seg", NOTE), ("seg", NOTE)]}
+    plan, note = Steps(tmp_path, programs), Steps.note
+
+    def ready():
+        while "ready" not in (tmp_path / "long.log").read_text().splitlines():
+            time.sleep(0.05)
+
+    def told(cell, task, seconds):
+        ready()
+        if fails == "told":
+            raise RuntimeError("no such column")
+        if fails == "log":
+            (tmp_path / "short.log").unlink()
+            (tmp_path / "short.log").mkdir()
+
+    def failing(cell, part):
+        ready()
+        if fails == "note":
+            raise IccldError("cannot write cell.json: the disk is full")  # of either, also while it stops
+        note(plan, cell, part)
+
+    plan.note = failing
+    with pytest.raises({"told": RuntimeError, "note": IccldError, "log": IsADirectoryError}[fails]):
+        run_all(plan, ["cpu"], 2, Console(quiet=True), told)
+    assert (tmp_path / "long.saved").read_text() == "saved"
+
+
+def test_a_table_that_cannot_be_written_meanwhile_is_a_warning(tmp_path, capsys):
+    plan = Steps(tmp_path, {"one": [("seg", NOTE)], "two": [("seg", NOTE)]})
+
+    def told(cell, task, seconds):
+        raise IccldError("cannot write table.md", "close it")
+
+    run_all(plan, ["cpu"], 1, Console(), told)
+    assert order(tmp_path) == ["one", "two"] and not any(cell.failure for cell in plan.cells)
+    assert capsys.readouterr().out.count("warning: cannot write table.md: close it") == 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
