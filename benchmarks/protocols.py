@@ -29,7 +29,7 @@ class Protocol:
 
     Attributes:
         title: What it does, for the table.
-        adapt: Drives whose frames of `train` are adapted to; empty where the footage comes from elsewhere.
+        adapt: Drives whose frames of `train` are adapted to.
         judges: Further evaluations beside `val` and `test`: name -> drives of `train` that are scored with their
             labels. No training reads these labels but the oracle's.
     """
@@ -44,7 +44,6 @@ PROTOCOLS = {
     "usual": Protocol("adapted to all training frames", DRIVES["train"], {}),
     "unseen-drive": Protocol("adapted to 0001TP and 0006R0, `val` is an unseen drive", DARKER, {"adapted": DARKER}),
     "unseen-dusk": Protocol("adapted to 0016E5; 0001TP and 0006R0 are unseen drives", BRIGHT, {"unseen": DARKER}),
-    "leave-out": Protocol("adapted to other footage, no frame of CamVid", (), {"unseen": DARKER}),
 }
 
 
@@ -53,35 +52,29 @@ class Prepared:
     """The prepared data sets of a protocol.
 
     Attributes:
-        targets: Adapted to, without labels.
-        scored: Its `val` and `test` are scored.
+        scored: Adapted to without labels; its `val` and `test` are scored.
         judges: Evaluation name -> data set whose `train` split is scored too.
     """
 
-    targets: list[Path]
     scored: Path
     judges: dict[str, Path]
 
 
-def prepare(name: str, camvid: Path, footage: list[Path], out: Path) -> Prepared:
+def prepare(name: str, camvid: Path, out: Path) -> Prepared:
     """Prepare the data sets of a protocol, or find them.
 
     Args:
         name: A key of `PROTOCOLS`.
         camvid: CamVid in the SegNet layout.
-        footage: Prepared target data sets for a protocol that adapts to no frame of CamVid.
         out: Folder for what is prepared.
 
     Raises:
-        SystemExit: CamVid or the footage is not what the protocol needs; one line says what.
+        SystemExit: CamVid is not what the protocol needs; one line says what.
         subprocess.CalledProcessError: `iccld prepare` failed.
     """
     protocol = PROTOCOLS[name]
-    if bool(footage) == bool(protocol.adapt):
-        sys.exit(f"protocol {name}: " + ("takes no --footage" if footage else "name its target with --footage"))
-    scored = _prepare(camvid, protocol.adapt or DRIVES["train"], out)
-    judges = {judge: _prepare(camvid, drives, out) for judge, drives in protocol.judges.items()}
-    return Prepared(footage or [scored], scored, judges)
+    scored = _prepare(camvid, protocol.adapt, out)
+    return Prepared(scored, {judge: _prepare(camvid, drives, out) for judge, drives in protocol.judges.items()})
 
 
 def selection(camvid: Path, drives: tuple[str, ...]) -> list[tuple[str, Path, Path]]:
@@ -122,20 +115,14 @@ def _prepare(camvid: Path, drives: tuple[str, ...], out: Path) -> Path:
             (raw / folder).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, raw / folder / file.name)
     command = [sys.executable, "-m", "iccld_cli", "prepare", "--camvid", str(raw), "--name", name, "--out", str(out)]
-    print(f"preparing {name}: {len(frames)} frames", flush=True)
+    print(f"preparing {name}: {len(frames)} frames", file=sys.stderr, flush=True)  # options alone go to stdout
     with open(out / f"{name}.log", "a", encoding="utf-8") as log:
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
     return out / name
 
 
 def options(found: Prepared, evaluations: tuple[str, ...] = ("val", "test")) -> list[str]:
-    """The options of `iccld compare` that stand for a protocol: its sets, and the evaluations that it has.
-
-    Raises:
-        SystemExit: It adapts to other footage than CamVid; that is a change of [training] in the TOML file.
-    """
-    if found.targets != [found.scored]:
-        sys.exit(f"name {', '.join(map(str, found.targets))} as target in [training], and camvid = {found.scored}")
+    """The options of `iccld compare` that stand for a protocol: its sets, and the evaluations that it has."""
     judge = next(iter(found.judges.values()), None)
     given = ["--data", f"camvid={found.scored}", *(["--data", f"judge={judge}"] if judge else [])]
     return [*given, "--evaluations", ",".join([*evaluations, *(["judge"] if judge else [])])]
@@ -146,11 +133,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid in the SegNet layout.")
-    parser.add_argument("--footage", type=Path, nargs="+", default=[], help="Prepared target of `leave-out`.")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    print(shlex.join(options(prepare(given.protocol, given.camvid, given.footage, given.out))))
+    print(shlex.join(options(prepare(given.protocol, given.camvid, given.out))))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from raw_files import all_ids, grey, photo
 from torchmetrics.functional.regression import spearman_corrcoef
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -115,12 +117,29 @@ def test_judges_read_what_compare_writes(tmp_path):
 
 
 def test_a_protocol_names_its_sets_for_compare(tmp_path):
-    seen = protocols.Prepared([tmp_path / "dark"], tmp_path / "dark", {"unseen": tmp_path / "bright"})
+    seen = protocols.Prepared(tmp_path / "dark", {"unseen": tmp_path / "bright"})
     given = protocols.options(seen)
     assert given == [
         "--data", f"camvid={tmp_path / 'dark'}", "--data", f"judge={tmp_path / 'bright'}",
         "--evaluations", "val,test,judge",
     ]  # fmt: skip
-    assert protocols.options(protocols.Prepared([tmp_path], tmp_path, {}))[-1] == "val,test"
-    with pytest.raises(SystemExit, match="as target in"):
-        protocols.options(protocols.Prepared([tmp_path / "footage"], tmp_path, {}))
+    assert protocols.options(protocols.Prepared(tmp_path, {}))[-1] == "val,test"
+
+
+@pytest.mark.parametrize("name", list(protocols.PROTOCOLS))
+def test_a_protocol_prints_its_options_and_nothing_else(name, tmp_path, monkeypatch, capsys):
+    """With the program's own `prepare`, the first time and the next."""
+    stems = [("train", f"{drive}_{n:05d}") for n, drive in enumerate(protocols.DRIVES["train"])]
+    for number, (split, stem) in enumerate([*stems, ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")]):
+        photo(tmp_path / f"camvid/{split}/{stem}.png", number)
+        grey(tmp_path / f"camvid/{protocols.SPLITS[split]}/{stem}.png", all_ids(list(range(11))))
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["protocols.py", name, "--camvid", f"{tmp_path / 'camvid'}", "--out", f"{out}"])
+    for again in (False, True):
+        protocols.main()
+        said = capsys.readouterr()
+        words = shlex.split(said.out)
+        assert words[:1] + words[-2:-1] == ["--data", "--evaluations"] and said.out.count("\n") == 1
+        sets = [Path(word.partition("=")[2]) for word in words if "=" in word]
+        assert len(sets) == len(words[-1].split(",")) - 1 and all((root / "dataset.json").is_file() for root in sets)
+        assert ("preparing camvid-" in said.err) != again
