@@ -40,6 +40,16 @@ def test_rows_are_kept_and_what_failed_is_tried_again(tmp_path):
     assert "speed | a" in (tmp_path / "gpu.log").read_text()
 
 
+def test_rows_that_nothing_was_made_of_are_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS / "gpu")
+    accuracy, setting = load(BENCHMARKS / "gpu/accuracy.py"), sys.modules["setting"]
+    for name in ("results", "setting"):
+        monkeypatch.delitem(sys.modules, name)
+    where = setting.Setting(BENCHMARKS.parent, tmp_path, None, "cpu", True, (0,), 4)
+    accuracy.run_first(where, results.Results(tmp_path), results.Deadline(0, 0))
+    assert "accuracy-1: time was up; run again with the same --work" in (tmp_path / "gpu.log").read_text()
+
+
 def test_a_command_ends_with_its_time_and_so_does_what_it_started(tmp_path):
     began = time.monotonic()
     status, said = results.call(["sh", "-c", "echo begun; sleep 60 & echo $!; sleep 60"], 1, tmp_path / "log")

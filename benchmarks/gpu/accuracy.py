@@ -159,6 +159,9 @@ def _file(setting: Setting, sources: list[Path]) -> str:
 
 
 def _collected(out: Path) -> dict[str, Any]:
+    """Rows of a comparison; none where it ended before it wrote any."""
+    if not (out / "results.json").is_file():
+        return {}
     sys.path.insert(0, "benchmarks")
     from agreement import by_row
 

@@ -309,7 +309,7 @@ def find_comparison(given: str) -> Path:
         IccldError: There is none.
     """
     path = Path(given)
-    if path.exists():
+    if path.is_file():  # a folder of a shipped one's name may be its OUT
         return path
     shipped = SHIPPED / f"{given.removesuffix('.toml')}.toml"
     if given == Path(given).name and shipped.is_file():
@@ -413,6 +413,8 @@ def _row_problems(found: Comparison, row: RowSpec) -> Iterator[tuple[str, str]]:
                 f"{where}: {key} = {other!r} is no row",
                 did_you_mean(other, [name for name in rows if name != row.name]),
             )
+    if row.parent in rows and rows[row.parent or ""].model_of is not None:
+        yield f"{where}: its parent {row.parent!r} is another row's model", f"name {rows[row.parent or ''].model_of!r}"
     if row.parent is not None and not row.trained:
         yield f"{where} has a parent and is no training", "parent goes with seg or adv"
     if row.adv is not None and row.seg is None and row.parent is None:

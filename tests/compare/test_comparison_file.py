@@ -51,6 +51,11 @@ def test_a_child_takes_over_its_parents_sets(tmp_path, file):
         ("seg = {}", "seg = { iterations = 0 }", "row 'stage1', seg.iterations = 0 is not possible"),
         ("seg = {}", 'seg = {}\nparent = "stage2"', "rows need each other in a circle: stage1 -> stage2 -> stage1"),
         ('parent = "stage1"', 'parent = "stage3"', "row 'stage2': parent = 'stage3' is no row: did you mean 'stage1'?"),
+        (
+            'parent = "stage1"',
+            'parent = "again"',
+            "row 'stage2': its parent 'again' is another row's model: name 'stage1'",
+        ),
         ('parent = "stage1"', "", "row 'stage2': stage 2 starts from a stage-1 file: give the row seg as well"),
         ('model_of = "stage2"', 'model_of = "stage2"\nseg = {}', "row 'stage2-0' is several things"),
         ('model = "free"', "", "row 'shipped' is nothing"),
@@ -73,8 +78,9 @@ def test_a_child_takes_over_its_parents_sets(tmp_path, file):
 )
 def test_mistakes_are_one_clear_line(tmp_path, file, old, new, said):
     assert old in file
+    again = '[[row]]\nname = "again"\nmodel_of = "stage1"\n' if "again" in new else ""
     with pytest.raises(IccldError) as found:
-        read(tmp_path, file.replace(old, new, 1))
+        read(tmp_path, file.replace(old, new, 1) + again)
     assert said in str(found.value) and "\n" not in str(found.value) and "\x1b" not in str(found.value)
 
 
@@ -95,6 +101,8 @@ def test_comparisons_that_come_with_the_program_are_found_by_name(tmp_path, monk
         found = read_comparison(find_comparison(name))
         assert [row.name for row in found.row] == ["source-only", "stage1", "stage2"]
         assert all(quoted.source for quoted in found.published) and len(found.published) >= 7
+    (tmp_path / "gta5-cityscapes").mkdir()  # of `--out gta5-cityscapes`
+    assert find_comparison("gta5-cityscapes").is_file()
     assert find_comparison("gta5-cityscapes.toml") == find_comparison("gta5-cityscapes")
     with pytest.raises(IccldError, match="no comparison at gta5: give a TOML file, or one of gta5-cityscapes"):
         find_comparison("gta5")
