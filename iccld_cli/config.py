@@ -44,6 +44,16 @@ Files that a program wrote (model files, training states) are read with either n
 one, and the error names it.
 """
 
+FREE_SETTINGS = {
+    "run": (
+        "device", "log_every", "save_every", "keep_states", "validate_every", "validate_frames", "overlay_every",
+        "select",
+        "checkpointing", "shard", "trackers",
+    ),
+    "data": ("workers",),
+}  # fmt: skip
+"""Settings of the surroundings by section, which a resumed run may change: they do not touch the numbers."""
+
 
 class Config(Section):
     """The whole configuration of a run; each field is one section of its TOML file."""

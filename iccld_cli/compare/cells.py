@@ -25,7 +25,7 @@ from iccld_cli.compare.options import CompareOptions
 from iccld_cli.compare.scorefiles import read_score, score_path
 from iccld_cli.compare.sets import Sets
 from iccld_cli.compare.spec import Comparison, EvaluationSpec, RowSpec, StageSpec
-from iccld_cli.config import Config, load_config
+from iccld_cli.config import FREE_SETTINGS, Config, load_config
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json
 from iccld_cli.header import FILE_NAMES, read_header
@@ -233,9 +233,11 @@ class Plan:
         found: dict[str, Any] = {}
         for stage, spec in self.stages(cell.row).items():
             tree = self.config(cell.row, stage).model_dump(mode="json")
-            for key in _FREE:
+            for section, keys in FREE_SETTINGS.items():
+                for key in keys:
+                    tree[section].pop(key)
+            for key in ("seed", "compile"):  # the cell's own, and what is faster alone
                 tree["run"].pop(key)
-            tree["data"].pop("workers")
             tree[_OTHER[stage]].pop("iterations")  # of the stage that this is not
             roles = {"source": spec.source or [], "target": spec.target or []}
             data = {role: {name: self._digest(name) for name in names} for role, names in roles.items()}
@@ -299,23 +301,23 @@ class Plan:
         Raises:
             IccldError: A data set or the model cannot be read.
         """
-        from iccld_cli.train.state import list_states
-
-        if cell.row.trained:
-            for stage in self.comparison.stages(cell.row):
-                name = {"seg": "stage1", "adv": "stage2"}[stage]
-                if (cell.folder / FILE_NAMES[name]).is_file():
-                    continue
-                names = ("source_only", "stage1") if stage == "seg" else ("stage2",)
-                states = [state.step for state in list_states(cell.folder) if state.stage in names]
-                command = [*PROGRAM, *self.training(cell, stage), *(["--resume"] if states else [])]
-                steps = getattr(self.config(cell.row, stage), stage).iterations - max(states, default=0)
-                return Task(stage, tuple(command), cell.folder / "train.log", max(steps, 1))
+        for stage in self.comparison.stages(cell.row):
+            if steps := self.steps_left(cell, stage):
+                resume = ["--resume"] if _saved_steps(cell, stage) else []
+                command = [*PROGRAM, *self.training(cell, stage), *resume]
+                return Task(stage, tuple(command), cell.folder / "train.log", steps)
         jobs = [self.scoring_job(cell, evaluation) for evaluation in self.unscored(cell)]
         if not jobs:
             return None
         there = self.model(cell).is_file()  # not yet of a row whose model another one trains
         return Task("score", self.scoring(cell, jobs) if there else (), cell.folder / "score.log")
+
+    def steps_left(self, cell: Cell, stage: str) -> int:
+        """Steps that a stage of a cell still needs; 0 once its model file is there, and at least 1 before."""
+        if (cell.folder / FILE_NAMES[_RESULT[stage]]).is_file():
+            return 0
+        done = max(_saved_steps(cell, stage), default=0)
+        return max(1, getattr(self.config(cell.row, stage), stage).iterations - done)
 
     def unscored(self, cell: Cell) -> list[EvaluationSpec]:
         """The evaluations that a cell lacks."""
@@ -434,13 +436,18 @@ class Plan:
         return self._images[evaluation.name]
 
 
-_FREE = (
-    "device", "log_every", "save_every", "keep_states", "validate_every", "validate_frames", "overlay_every", "select",
-    "checkpointing", "shard", "trackers", "seed", "compile",
-)  # fmt: skip
 _CONFIG = ".config."
+_RESULT = {"seg": "stage1", "adv": "stage2"}
 _identities: dict[Path, tuple[tuple[int, int, int], str]] = {}
 _OTHER = {"seg": "adv", "adv": "seg"}
+
+
+def _saved_steps(cell: Cell, stage: str) -> list[int]:
+    """Steps at which a stage of a cell has saved its state."""
+    from iccld_cli.train.state import list_states
+
+    names = ("source_only", "stage1") if stage == "seg" else ("stage2",)
+    return [state.step for state in list_states(cell.folder) if state.stage in names]
 
 
 def _takes_classes(row: RowSpec, stage: str) -> bool:

@@ -273,7 +273,7 @@ class Rates:
         for cell in plan.cells:
             own = 0.0
             for stage in plan.comparison.stages(cell.row):
-                left = self._steps_left(cell, stage)
+                left = plan.steps_left(cell, stage)
                 if not left:
                     continue
                 trainings, steps = trainings + 1, steps + left
@@ -300,16 +300,6 @@ class Rates:
         return Estimate(
             seconds, max(until.values(), default=0.0), memory, tuple(unknown), tuple(unscored), trainings, scores, steps
         )
-
-    def _steps_left(self, cell: Cell, stage: str) -> int:
-        from iccld_cli.train.state import list_states
-
-        name = {"seg": "stage1", "adv": "stage2"}[stage]
-        if (cell.folder / FILE_NAMES[name]).is_file():
-            return 0
-        names = ("source_only", "stage1") if stage == "seg" else ("stage2",)
-        done = max((s.step for s in list_states(cell.folder) if s.stage in names), default=0)
-        return max(1, getattr(self.plan.config(cell.row, stage), stage).iterations - done)
 
     def _validations(self, cell: Cell, stage: str, steps: int) -> float:
         """Seconds of the validations of a training, from the rate of the first evaluation."""

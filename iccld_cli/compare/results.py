@@ -200,7 +200,7 @@ class Results:
             elif cell.seed is None or None in others:
                 matching = others if cell.seed is None else {cell.seed: others[None]}
                 pairs += [(seed, score, other) for seed, other in matching.items()]
-        if not pairs or len({len(score.resampled) for _, *both in pairs for score in both}) > 1:
+        if not pairs:
             return None
         found = _gaps([s.miou - o.miou for _, s, o in pairs], [_means(s) - _means(o) for _, s, o in pairs])
         found["seeds"] = [seed for seed, *_ in pairs]

@@ -16,7 +16,7 @@ from iccld_cli.adapt.baselines import stage2_class
 from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
-from iccld_cli.config import Config, load_config
+from iccld_cli.config import FREE_SETTINGS, Config, load_config
 from iccld_cli.data.annotated import AnnotatedCrops
 from iccld_cli.data.batches import FramePool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
@@ -40,15 +40,6 @@ from iccld_cli.train.start import Start
 from iccld_cli.train.state import SavedState, list_states, read_record
 
 CONFIG_NAME = "config.toml"
-# Settings of the surroundings, which a resumed run may change: they do not touch the numbers.
-_FREE_SETTINGS = {
-    "run": (
-        "device", "log_every", "save_every", "keep_states", "validate_every", "validate_frames", "overlay_every",
-        "select",
-        "checkpointing", "shard", "trackers",
-    ),
-    "data": ("workers",),
-}  # fmt: skip
 AnyStage = Stage1 | Stage2
 
 LABEL_FREE_FRAMES = 16
@@ -397,7 +388,7 @@ def _labels_free(data: TrainingData, model: Model) -> float:
 
 def _settings_key(config: Config) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
-    for section, keys in _FREE_SETTINGS.items():
+    for section, keys in FREE_SETTINGS.items():
         for key in keys:
             tree[section].pop(key)
     return tree

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from iccld_cli.compare.cells import Plan, identity
 from iccld_cli.compare.options import CompareOptions
-from iccld_cli.compare.results import Results
+from iccld_cli.compare.results import Results, _gaps
 from iccld_cli.compare.run import write_results
 from iccld_cli.compare.scorefiles import score_path
 from iccld_cli.compare.scoring import score
@@ -133,13 +133,22 @@ def test_differences_are_paired_seed_by_seed(plan, found):
     gaps = [np.mean([b.resampled.mean(axis=1) - a.resampled.mean(axis=1) for a, b in (pairs[:2], pairs[2:])], axis=0)]
     low, high = np.quantile(gaps, [0.025, 0.975])
     assert change["over_images"] == pytest.approx([100 * low, 100 * high], abs=1e-3)
-    wide, narrow = change["over_images_and_seeds"], change["over_images"]
-    assert change["interval"] == wide
-    if abs(single[0]["miou"] - single[1]["miou"]) > 1:
-        assert wide[1] - wide[0] > narrow[1] - narrow[0]
+    assert change["interval"] == change["over_images_and_seeds"]
     assert "difference" not in row(found, "first")["columns"]["val three"]
     classes = [one["classes"]["road"]["iou"] for one in single]
     assert change["classes"]["road"]["by_seed"] == pytest.approx(classes, abs=1e-3)
+
+
+def test_the_interval_holds_what_another_training_would_move():
+    rng = np.random.default_rng(0)
+    apart = _gaps([0.0, 0.2], [rng.normal(middle, 0.01, 1000) for middle in (0.0, 0.2)])  # far apart, surely each
+    assert apart["mean"] == 10 and apart["by_seed"] == [0, 20]
+    low, high = apart["over_images"]
+    assert 8 < low < 9 and 11 < high < 12  # 10 -+ 1.96 * 1 / sqrt(2)
+    low, high = apart["interval"]
+    assert -3 < low < 1 and 19 < high < 23  # a quarter of the draws takes the same seed twice
+    alike = _gaps([0.1, 0.1], [draws := rng.normal(0.1, 0.01, 1000), draws])
+    assert alike["interval"] == pytest.approx(alike["over_images"])
 
 
 def test_a_model_file_is_compared_with_every_seed(plan, found):
