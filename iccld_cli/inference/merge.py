@@ -91,7 +91,9 @@ class Parts:
             raise IccldError(f"no part lies in {places}", "make parts with --part 1/N to --part N/N")
         self.head, self.of = first, int(first["part"][1])
         self.unfinished = [number for number in unfinished if number not in self.folders]
-        self.rows = _read_rows(next(out / FOLDER / INPUTS for out in given if part_folders(out)), self.of)
+        lists = [out / FOLDER / INPUTS for out in given if part_folders(out)]
+        inputs = str(first["inputs"])
+        self.rows = _read_rows(next((path for path in lists if _list_of(path, inputs)), lists[0]), self.of, inputs)
 
     def refuse_missing(self) -> None:
         """Say which parts are missing.
@@ -330,18 +332,33 @@ def _options(settings: dict[str, Any], out: Path, overwrite: bool, skip_existing
     )
 
 
-def _read_rows(path: Path, of: int) -> list[_Row]:
+def _list_of(path: Path, inputs: str) -> bool:
+    """Whether a file lists the inputs of this digest."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return bool(json.loads(file.readline())["inputs"] == inputs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _read_rows(path: Path, of: int, inputs: str) -> list[_Row]:
+    """Read `inputs.jsonl`; it must be the list that the parts were made of, whose digest is `inputs`."""
     rows = []
     try:
         with open(path, encoding="utf-8") as file:
+            first = json.loads(file.readline())
+            if first["inputs"] != inputs:
+                raise IccldError(f"{path} lists other inputs than those of the parts", "run one of the parts again")
             for line in file:
                 raw = json.loads(line)
                 name = PurePosixPath(raw["name"])
-                first, last = raw["parts"]
-                if name.is_absolute() or ".." in name.parts or not 1 <= first <= last <= of:
+                begin, end = raw["parts"]
+                if name.is_absolute() or ".." in name.parts or not 1 <= begin <= end <= of:
                     raise ValueError
                 item = Input(Path(raw["path"]), name, raw["video"] is True)
-                rows.append(_Row(item, shown(raw["where"]), range(first, last + 1)))
+                rows.append(_Row(item, shown(raw["where"]), range(begin, end + 1)))
+        if len(rows) != first["count"]:
+            raise ValueError
     except FileNotFoundError:
         raise IccldError(f"{path} is missing", "run one of the parts again") from None
     except (OSError, KeyError, TypeError, ValueError):

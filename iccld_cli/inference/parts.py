@@ -1,6 +1,6 @@
 """One part of the predictions for a list of inputs: `iccld predict --part I/N`.
 
-    OUT/parts/inputs.jsonl               all inputs in order, and which parts have to do with each
+    OUT/parts/inputs.jsonl               a line about the list, then all inputs in order, and which parts each has
     OUT/parts/I-of-N/part.json           what the part was made with, and whether it is done
     OUT/parts/I-of-N/problems.jsonl      what was wrong with its inputs
     OUT/parts/I-of-N/<kind>/<name>       its results, as a run writes them; of a cut video its stretch alone
@@ -144,8 +144,8 @@ class Plan:
     pieces: int
 
     def lines(self) -> str:
-        """`inputs.jsonl`."""
-        rows = []
+        """`inputs.jsonl`: which inputs these are, then a line for each."""
+        rows = [self._first_line()]
         for item, parts in zip(self.inputs, self.parts, strict=True):
             row = {
                 "name": item.name.as_posix(),
@@ -157,6 +157,17 @@ class Plan:
             }
             rows.append(json.dumps(row) + "\n")
         return "".join(rows)
+
+    def told(self, path: Path) -> bool:
+        """Whether a file is `inputs.jsonl` of these inputs."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                return file.readline() == self._first_line()
+        except (OSError, ValueError):
+            return False
+
+    def _first_line(self) -> str:
+        return json.dumps({"inputs": self.digest(), "count": len(self.inputs)}) + "\n"
 
     def digest(self) -> str:
         """sha256 of what makes parts fit together: names and sizes of the inputs in order, and how they are shared."""
@@ -296,15 +307,20 @@ class PartRun:
         found = read_head(self.folder) if (self.folder / HEAD).exists() else None
         if found is None or not found["done"]:
             return None
+        self._tell_inputs()
         problems = tuple((where, problem) for _, where, problem in read_problems(self.folder))
         return Summary(0, 0, found["skipped"], problems, len(self.plan.mine) - found["skipped"])
 
     def begin(self, header: ModelHeader) -> None:
         """Say what the part is made with."""
         self._head["header"] = header.to_json()
-        if not (self.out / FOLDER / INPUTS).exists():
-            write_text(self.out / FOLDER / INPUTS, self.plan.lines())
+        self._tell_inputs()
         write_json(self.folder / HEAD, {**self._head, "done": False})
+
+    def _tell_inputs(self) -> None:
+        """Write which inputs there are; a list of others is left from parts that were removed."""
+        if not self.plan.told(self.out / FOLDER / INPUTS):
+            write_text(self.out / FOLDER / INPUTS, self.plan.lines())
 
     def end(self, problems: Sequence[tuple[str, IccldError]], skipped: int) -> None:
         """Say that the part is done.

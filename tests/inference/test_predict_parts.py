@@ -179,6 +179,27 @@ def test_other_inputs_are_refused_and_named(model, footage, tmp_path):
         merge(tmp_path / "out", [], expected={"0", "1", "short"})
 
 
+@pytest.mark.parametrize("later", [(1, 2, 3), (3, 2, 1)])
+def test_parts_of_another_number_after_others_were_removed(model, footage, whole, tmp_path, later):
+    """The list of inputs says which part has which; one of removed parts would leave results out."""
+    out = tmp_path / "out"
+    run(model, footage, out, (1, 2), to_label=5)
+    shutil.rmtree(out / "parts/1-of-2")
+    stale = (out / "parts/inputs.jsonl").read_text()
+    for number in later:
+        run(model, footage, out, (number, 3), to_label=5)
+    listed = out / "parts/inputs.jsonl"
+    good = listed.read_text()
+    for text, words in ((stale, "lists other inputs"), (good[: good.rindex("{")], "damaged")):
+        listed.write_text(text)
+        with pytest.raises(IccldError, match=words):
+            merge(out, [])
+    listed.unlink()
+    run(model, footage, out, (2, 3), to_label=5)  # the hint's remedy
+    merge(out, [])
+    same(whole[0], out)
+
+
 def test_more_parts_than_pieces(model, footage, tmp_path):
     """What has nothing to do says so, and need not run."""
     found = [run(model, footage / "short.mp4", tmp_path / "out", (n, 4), ("labels",)).frames for n in (1, 2, 3, 4)]
