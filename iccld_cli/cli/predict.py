@@ -201,11 +201,10 @@ def predict(
 def _merge(inputs: list[str], out: Path, limit: int | None, overwrite: bool, skip_existing: bool) -> None:
     """Join the parts in the folders that are given, or in `--out`; other inputs must be those of the parts."""
     from iccld_cli.inference.inputs import collect
-    from iccld_cli.inference.merge import merge
-    from iccld_cli.inference.parts import part_folders
+    from iccld_cli.inference.merge import holds_parts, merge
 
-    folders = [Path(given) for given in inputs if part_folders(Path(given))]
-    others = [given for given in inputs if not part_folders(Path(given))]
+    folders = [Path(given) for given in inputs if holds_parts(Path(given))]
+    others = [given for given in inputs if not holds_parts(Path(given))]
     expected = {item.name.as_posix() for item in collect(others, out)} if others and limit is None else None
     started = time.perf_counter()
     with progress_bar("join", "inputs") as progress:

@@ -40,8 +40,12 @@ from iccld_cli.inference.predict import without_existing, write_collected
 from iccld_cli.inference.predict_options import DEFAULT_THRESHOLD, PredictOptions, Summary
 from iccld_cli.names import shown
 from iccld_cli.parts import FOLDER, Part, listed
+from iccld_cli.plainjson import parse_json
 
 _MERGED = "merged.json"
+_REMOVED = ".parts.joined"
+"""What the folder of the parts is called while it is removed."""
+
 _SHOWN = 3
 
 
@@ -164,14 +168,21 @@ def merge(
             cannot be written.
     """
     given = list(folders) or [out]
-    parts = Parts(given)
+    mine = out in given
     told = out / FOLDER / _MERGED
-    if told.exists():  # killed while it removed them
-        done = Summary(0, 0, 0, (), len(parts.rows))
+    removed = out / _REMOVED
+    if mine and not part_folders(out) and (before := _read_summary(removed / _MERGED)) is not None:
+        _remove(removed)  # a join was killed while it removed its parts
+        return before[1:]
+    parts = Parts(given)
+    _remove(removed)
+    if mine and (before := _read_summary(told)) is not None and before[0] == _work(parts):
         with Journal(out, _settings(parts)) as journal:
             journal.claim([row.item for row in parts.rows])
-        _remove(out / FOLDER)
-        return done, parts.of
+        _remove(out / FOLDER, removed)
+        return before[1:]
+    if mine:
+        told.unlink(missing_ok=True)
     parts.refuse_missing()
     if expected is not None:
         parts.refuse_others(expected)
@@ -185,11 +196,49 @@ def merge(
         collected.refuse_other_dataset(out, source)
     with Journal(out, _settings(parts)) as journal:
         summary = _Join(parts, options, header, journal).run(progress, source)
-        if out in given or not folders:
-            write_json(told, {"parts": parts.of})
-    if told.exists():
-        _remove(out / FOLDER)
+        if mine:
+            _write_summary(told, parts, summary)
+    if mine:
+        _remove(out / FOLDER, removed)
     return summary, parts.of
+
+
+def holds_parts(out: Path) -> bool:
+    """Whether an output folder has parts, or what a join that was killed while it removed them left."""
+    return bool(part_folders(out)) or (out / _REMOVED / _MERGED).is_file()
+
+
+def _work(parts: Parts) -> dict[str, Any]:
+    """What tells a joined work from another one."""
+    return {"parts": parts.of, "inputs": parts.head["inputs"], "settings": parts.head["settings"]}
+
+
+def _write_summary(path: Path, parts: Parts, summary: Summary) -> None:
+    """Say what joining found, for a join that finishes a killed one."""
+    found = {
+        "images": summary.images,
+        "frames": summary.frames,
+        "skipped": summary.skipped,
+        "problems": [[shown(where), shown(p.message), p.hint and shown(p.hint)] for where, p in summary.problems],
+        "to label": list(summary.to_label),
+    }
+    write_json(path, {**_work(parts), "found": found})
+
+
+def _read_summary(path: Path) -> tuple[dict[str, Any], Summary, int] | None:
+    """What was joined, what that found and the number of parts; None where there is no such file or it is damaged."""
+    try:
+        raw = parse_json(path.read_bytes())
+        found, work = raw["found"], {name: raw[name] for name in ("parts", "inputs", "settings")}
+        problems = [
+            (str(where), IccldError(str(message), None if hint is None else str(hint)))
+            for where, message, hint in found["problems"]
+        ]
+        counts = [int(found[name]) for name in ("images", "frames", "skipped")]
+        listed = tuple(str(line) for line in found["to label"])
+        return work, Summary(counts[0], counts[1], counts[2], tuple(problems), 0, listed), int(work["parts"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _settings(parts: Parts) -> dict[str, Any]:
@@ -300,17 +349,32 @@ def _take(file: Path, to: Path) -> None:
         sync(to)
 
 
-def _remove(folder: Path) -> None:
-    """Remove the parts, the mark that they are joined last."""
-    for path in folder.iterdir():
+def _remove(folder: Path, under: Path | None = None) -> None:
+    """Remove the parts, the mark that they are joined last.
+
+    Args:
+        folder: Where they lie.
+        under: A name that the folder gets first, in one step: later parts then begin in a folder of their own.
+    """
+    if not folder.is_dir():
+        return
+    at = folder
+    if under is not None:
+        try:
+            os.replace(folder, under)
+            at = under
+        except OSError:
+            pass  # something else has that name
+    for path in at.iterdir():
         if Part.named(path) and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
     for name in (INPUTS, _MERGED):
-        (folder / name).unlink(missing_ok=True)
+        (at / name).unlink(missing_ok=True)
     try:
-        folder.rmdir()
-    except OSError:
-        return  # something else lies there
+        at.rmdir()
+    except OSError:  # something else lies there
+        if not (at / _MERGED).exists() and not (at.with_name(FOLDER)).exists():
+            os.replace(at, at.with_name(FOLDER))
 
 
 def _options(settings: dict[str, Any], out: Path, overwrite: bool, skip_existing: bool) -> PredictOptions:

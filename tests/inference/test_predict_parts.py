@@ -142,6 +142,70 @@ def test_a_join_that_was_stopped_goes_on(model, footage, whole, tmp_path):
     same(whole[0], out)
 
 
+class Killed(BaseException):
+    """A process that ends at once."""
+
+
+def killed_while_removing(monkeypatch, out, after):
+    """Join, and end when that many folders of parts were removed; None: when all is joined."""
+    left = after
+    really = shutil.rmtree
+
+    def rmtree(path, *arguments, **more):
+        nonlocal left
+        if Part.named(path):
+            if left == 0:
+                raise Killed
+            left -= 1
+        really(path, *arguments, **more)
+
+    def remove(folder, under=None):
+        if under is not None:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(shutil, "rmtree", rmtree)
+        if after is None:
+            patch.setattr("iccld_cli.inference.merge._remove", remove)
+        merge(out, [])
+
+
+@pytest.mark.parametrize("after", [None, 0, 1])
+def test_a_join_that_was_killed_while_it_removed_the_parts(model, footage, tmp_path, monkeypatch, after):
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    shutil.copy(footage / "short.mp4", inputs)
+    (inputs / "bad.png").write_bytes(b"no image")
+    for number in (1, 2):
+        run(model, inputs, out, (number, 2), ("labels",))
+    killed_while_removing(monkeypatch, out, after)
+    summary, count = merge(out, [])
+    assert (summary.frames, count, [problem[0] for problem in summary.problems]) == (5, 2, [str(inputs / "bad.png")])
+    assert sorted(p.name for p in out.iterdir()) == ["labels"]
+    with pytest.raises(IccldError, match="no part lies in"):
+        merge(out, [])
+
+
+def test_parts_that_come_after_a_killed_join_are_joined_too(model, footage, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(model, footage / "short.mp4", out, (1, 1), ("labels",))
+    killed_while_removing(monkeypatch, out, 0)
+    for number in (1, 2):
+        run(model, footage / "long.mp4", out, (number, 2), ("labels",))
+    assert merge(out, [])[0].frames == FRAMES
+    assert sorted(p.name for p in out.iterdir()) == ["labels"]
+    assert len([*(out / "labels/long").iterdir()]) == FRAMES
+
+
+def test_a_mark_of_joined_parts_counts_for_those_alone(model, footage, tmp_path):
+    """A join can be killed before its parts got another name, and they be removed by hand."""
+    out = tmp_path / "out"
+    run(model, footage / "long.mp4", out, (1, 1), ("labels",))
+    (out / "parts/merged.json").write_text('{"parts": 1}')
+    assert merge(out, [])[0].frames == FRAMES
+    assert len([*(out / "labels/long").iterdir()]) == FRAMES
+
+
 def test_what_does_not_belong_together_is_refused(model, footage, tmp_path):
     run(model, footage, tmp_path / "a", (1, 2), ("labels",))
     with pytest.raises(IccldError, match=r"1-of-2 is another run's part \(save \['labels'\], not \['overlay'\]\)"):
