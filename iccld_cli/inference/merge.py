@@ -29,6 +29,7 @@ from iccld_cli.inference.outputs import FRAME_FILES, KINDS, output_path
 from iccld_cli.inference.parts import (
     INPUTS,
     VideoFacts,
+    again,
     compare,
     facts_path,
     lines_path,
@@ -190,7 +191,8 @@ def merge(
         header = ModelHeader.from_json(parts.head["header"])
         options = _options(parts.head["settings"], out, overwrite, skip_existing)
     except (KeyError, TypeError, ValueError) as error:
-        raise IccldError(f"{parts.folders[min(parts.folders)]} is damaged", "run that part again") from error
+        folder = parts.folders[min(parts.folders)]
+        raise IccldError(f"{folder} is damaged", again(folder)) from error
     source = collected.dataset_source(header, str(parts.head["settings"]["model"]), options.threshold)
     if "dataset" in options.save:
         collected.refuse_other_dataset(out, source)
@@ -282,7 +284,7 @@ class _Join:
             if broken:
                 return 0, broken[0][1]
             if wanted:
-                self._publish(row, [(folder, 0) for folder in folders], None)
+                self._publish(row, [(folder, 0, 1) for folder in folders], None)
             return 1, None
         known = [path for folder in folders if (path := facts_path(folder, name)).exists()]
         if len(known) < len(folders):
@@ -290,29 +292,34 @@ class _Join:
                 return 0, broken[0][1]
             if not wanted:  # the parts left it out as well
                 return 0, None
-            raise IccldError(f"{folders[0]} lacks what it had of {row.where}", "run that part again")
-        facts = [VideoFacts.read(path) for path in known]
+            lacking = next(folder for folder in folders if facts_path(folder, name) not in known)
+            raise IccldError(f"{lacking} lacks what it had of {row.where}", again(lacking))
+        facts = [VideoFacts.read(path, folder) for path, folder in zip(known, folders, strict=True)]
         whole = VideoFacts.joined(facts)
         kinds = self.options.kinds()
         described = output_path(row.item, kinds[0], self.options.out) if kinds else self.options.out
         problem = whole.problem(row.where, str(described), self.options.narrowed())
         if wanted and whole.found:
-            stretches = [(folder, one.ticks) for folder, one in zip(folders, facts, strict=True) if one.found]
+            found = zip(folders, facts, strict=True)
+            stretches = [(folder, one.ticks, one.found) for folder, one in found if one.found]
             self._publish(row, stretches, problem)
         return whole.found, problem
 
-    def _publish(self, row: _Row, stretches: list[tuple[Path, int]], problem: IccldError | None) -> None:
-        """Give an input's results, of which each folder has a stretch, their names."""
+    def _publish(self, row: _Row, stretches: list[tuple[Path, int, int]], problem: IccldError | None) -> None:
+        """Give an input's results, of which each folder has a stretch from a time on of so many frames, their names."""
         results = []
         try:
             for kind in self.options.kinds():
                 final = output_path(row.item, kind, self.options.out)
-                pieces = [(output_path(row.item, kind, folder), ticks) for folder, ticks in stretches]
+                pieces = [(output_path(row.item, kind, folder), ticks) for folder, ticks, _ in stretches]
                 staged = self.journal.stage(final.suffix if final.suffix in (".mp4", ".png", ".jpg") else "")
                 if row.item.is_video and kind in FRAME_FILES:
                     staged.mkdir()
-                    for piece, _ in pieces:
-                        for file in sorted(os.listdir(piece)):
+                    for (piece, _), (folder, _, count) in zip(pieces, stretches, strict=True):
+                        files = sorted(os.listdir(piece))
+                        if len(files) != count:
+                            raise IccldError(f"{piece} has {len(files)} of {count} files", again(folder))
+                        for file in files:
                             _take(piece / file, staged / file)
                 elif len(pieces) == 1:
                     _take(pieces[0][0], staged)
@@ -323,12 +330,14 @@ class _Join:
             if self.options.collects():
                 staged = self.journal.stage(".jsonl")
                 with open(staged, "wb") as whole:
-                    for folder, _ in stretches:
+                    for folder, _, _ in stretches:
                         whole.write(lines_path(folder, row.item.name.as_posix()).read_bytes())
                 sync(staged)
                 results.append(Result(staged, self.journal.part(row.item)))
         except FileNotFoundError as error:
-            raise IccldError(f"{error.filename} is missing", "run that part again") from None
+            missing = Path(str(error.filename))
+            lacking = next((folder for folder, _, _ in stretches if folder in missing.parents), missing.parent)
+            raise IccldError(f"{missing} is missing", again(lacking)) from None
         except OSError as error:
             raise explain_os_error(error, self.options.out) from error
         self.journal.publish([(row.item, results, problem)])

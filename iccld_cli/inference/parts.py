@@ -78,18 +78,22 @@ class VideoFacts:
         return json.dumps(self.__dict__)
 
     @classmethod
-    def read(cls, path: Path) -> VideoFacts:
+    def read(cls, path: Path, folder: Path) -> VideoFacts:
         """Read a file with the text.
+
+        Args:
+            path: The file.
+            folder: The part's.
 
         Raises:
             IccldError: It is missing or damaged.
         """
-        raw = _read_json(path)
+        raw = _read_json(path, folder)
         try:
             numbers = {name: int(raw[name]) for name in ("found", "decoded", "announced", "ticks")}
             return cls(**numbers, missing=raw["missing"] is True, complete=raw["complete"] is True)
         except (KeyError, TypeError, ValueError):
-            raise _damaged(path) from None
+            raise _damaged(path, folder) from None
 
     @classmethod
     def joined(cls, facts: Sequence[VideoFacts]) -> VideoFacts:
@@ -364,7 +368,7 @@ def read_head(folder: Path) -> dict[str, Any]:
     Raises:
         IccldError: It cannot be read.
     """
-    raw = _read_json(folder / HEAD)
+    raw = _read_json(folder / HEAD, folder)
     try:
         if raw["format"] != FORMAT:
             raise IccldError(f"{folder} was made by another version of iccld", "make it again with this one")
@@ -379,7 +383,7 @@ def read_head(folder: Path) -> dict[str, Any]:
             raise ValueError
         return raw
     except (KeyError, TypeError, ValueError):
-        raise _damaged(folder / HEAD) from None
+        raise _damaged(folder / HEAD, folder) from None
 
 
 def compare(one: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> None:
@@ -419,9 +423,9 @@ def read_problems(folder: Path) -> list[tuple[int, str, IccldError]]:
             position, where, message, hint = json.loads(line)
             found.append((int(position), str(where), IccldError(str(message), None if hint is None else str(hint))))
     except FileNotFoundError:
-        raise IccldError(f"{path} is missing", f"remove {folder} and run that part again") from None
+        raise IccldError(f"{path} is missing", again(folder)) from None
     except (OSError, ValueError, TypeError):
-        raise _damaged(path) from None
+        raise _damaged(path, folder) from None
     return found
 
 
@@ -434,14 +438,19 @@ def _size(item: Input) -> int:
         return 0
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, folder: Path) -> Any:
     try:
         return parse_json(path.read_bytes())
     except FileNotFoundError:
-        raise IccldError(f"{path} is missing", "run that part again") from None
+        raise IccldError(f"{path} is missing", again(folder)) from None
     except (OSError, ValueError):
-        raise _damaged(path) from None
+        raise _damaged(path, folder) from None
 
 
-def _damaged(path: Path) -> IccldError:
-    return IccldError(f"{path} is damaged", f"remove {path.parent} and run that part again")
+def _damaged(path: Path, folder: Path) -> IccldError:
+    return IccldError(f"{path} is damaged", again(folder))
+
+
+def again(folder: Path) -> str:
+    """How to mend a part: as long as it says that it is done, nothing of it is made again."""
+    return f"remove {folder} and run that part again"

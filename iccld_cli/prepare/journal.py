@@ -137,8 +137,13 @@ class Journal:
             total.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return total.hexdigest()
 
-    def forget_incomplete(self, root: Path) -> None:
-        """Mark as not done what lacks a file of its recorded size, and bad frames: they may be mended by now."""
+    def forget_incomplete(self, root: Path, bad: bool = True) -> None:
+        """Mark as not done what lacks a file of its recorded size.
+
+        Args:
+            root: Folder of the files.
+            bad: Mark bad frames too: they may be mended by now.
+        """
         for split, key, record in self._pages(DONE, "record"):
             for path, size in json.loads(record)["files"].items():
                 try:
@@ -148,9 +153,10 @@ class Journal:
                 if not whole:
                     self._set(split, key, TODO, None)
                     break
-        self._db.execute(
-            "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (TODO, BAD, _UNUSABLE)
-        )
+        if bad:
+            self._db.execute(
+                "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (TODO, BAD, _UNUSABLE)
+            )
 
     def restrict(self, first: int, last: int) -> None:
         """Leave all frames but those at positions first <= i < last, sorted by split and key, to other parts."""

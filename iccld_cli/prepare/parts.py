@@ -98,6 +98,7 @@ def _part(
         found = _read_head(folder) if (folder / _HEAD).exists() else None
         region = region_of(source, journal, folder, final, options)  # of all frames, while all are listed
         journal.restrict(total * (part.number - 1) // part.of, total * part.number // part.of)
+        journal.forget_incomplete(folder / _DATA, bad=False)  # a part that is done may have lost files since
         if found is not None and found["done"] and not journal.count(TODO):
             return folder, journal.count(), False
         write_json(folder / _HEAD, {**head, "done": False})

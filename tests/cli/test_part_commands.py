@@ -205,6 +205,21 @@ def test_a_set_prepared_in_parts_is_that_of_one_run(iccld, tmp_path, kind):
     assert "already" in iccld(*command, "--out", other)[1]
 
 
+def test_a_part_of_a_set_that_lost_a_file_is_mended_by_the_same_command(iccld, tmp_path):
+    command = ("prepare", "--virtual", "4", "--look", "game", "--size", "64x32", "--workers", "1", "--name", "set")
+    assert iccld(*command, "--out", tmp_path / "one")[0] == 0
+    out = tmp_path / "out"
+    for number in (1, 2):
+        assert iccld(*command, "--out", out, "--part", f"{number}/2")[0] == 0
+    next((out / "set.parts/2-of-2/data").rglob("*.png")).unlink()
+    status, _, error = iccld(*command, "--out", out, "--merge")
+    assert (status, "run the parts again" in error) == (1, True)
+    said = [iccld(*command, "--out", out, "--part", f"{number}/2")[1] for number in (1, 2)]
+    assert ["was done already" in text for text in said] == [True, False]
+    assert iccld(*command, "--out", out, "--merge")[0] == 0
+    assert bytes_of(out / "set") == bytes_of(tmp_path / "one/set")
+
+
 def test_bad_files_stop_their_part_until_they_are_mended_or_skipped(iccld, tmp_path):
     (tmp_path / "in").mkdir()
     for i in range(4):

@@ -264,6 +264,23 @@ def test_parts_of_another_number_after_others_were_removed(model, footage, whole
     same(whole[0], out)
 
 
+@pytest.mark.parametrize("lost", ["labels/long/000070.png", "labels/long", "videos", "problems.jsonl", "lines"])
+def test_the_hint_mends_a_part_that_lost_files(model, footage, whole, tmp_path, lost):
+    out = tmp_path / "out"
+    for number in (1, 2):
+        run(model, footage, out, (number, 2), to_label=5)
+    path = next(out.glob(f"parts/2-of-2/{lost}"), None) or next(out.glob(f"parts/1-of-2/{lost}"))
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(IccldError) as told:
+        merge(out, [])
+    part = path.relative_to(out / "parts").parts[0]
+    assert told.value.hint == f"remove {out / 'parts' / part} and run that part again"
+    shutil.rmtree(out / "parts" / part)
+    run(model, footage, out, (int(part[0]), 2), to_label=5)
+    merge(out, [])
+    same(whole[0], out)
+
+
 def test_more_parts_than_pieces(model, footage, tmp_path):
     """What has nothing to do says so, and need not run."""
     found = [run(model, footage / "short.mp4", tmp_path / "out", (n, 4), ("labels",)).frames for n in (1, 2, 3, 4)]
