@@ -326,16 +326,18 @@ class PartRun:
         if not self.plan.told(self.out / FOLDER / INPUTS):
             write_text(self.out / FOLDER / INPUTS, self.plan.lines())
 
-    def end(self, problems: Sequence[tuple[str, IccldError]], skipped: int) -> None:
+    def end(self, problems: Sequence[tuple[Input, IccldError]], skipped: int) -> None:
         """Say that the part is done.
 
         Args:
-            problems: Name of the input and what was wrong with it.
+            problems: Inputs, each with what was wrong with it.
             skipped: Inputs left out because their results exist.
         """
-        position = {item.where: self.places[item] for item in self.items}
-        rows = [[position[where], shown(where), shown(p.message), p.hint and shown(p.hint)] for where, p in problems]
-        write_text(self.folder / PROBLEMS, "".join(json.dumps(row) + "\n" for row in sorted(rows)))
+        rows = [
+            [self.places[item], shown(item.where), shown(problem.message), problem.hint and shown(problem.hint)]
+            for item, problem in sorted(problems, key=lambda found: self.places[found[0]])
+        ]
+        write_text(self.folder / PROBLEMS, "".join(json.dumps(row) + "\n" for row in rows))
         write_json(self.folder / HEAD, {**self._head, "done": True, "skipped": skipped})
 
 

@@ -141,8 +141,8 @@ def predict(
         journal.claim(chosen)
         run = _Run(model, options, progress or (lambda done, total: None), journal, tell, places, share)
         again = set(left)
-        known = [(item.where, journal.problem(item)) for item in chosen if item not in again]
-        run.problems += [(where, problem) for where, problem in known if problem is not None]
+        known = [(item, journal.problem(item)) for item in chosen if item not in again]
+        run.problems += [(item, problem) for item, problem in known if problem is not None]
         run.regions.images = images
         run.total = sum(run.count(item) for item in todo)
         run.progress(0, run.total)
@@ -160,7 +160,7 @@ def predict(
             run.done_images,
             run.done_frames,
             len(left) - len(todo),
-            tuple(run.problems),
+            tuple((item.where, problem) for item, problem in run.problems),
             len(chosen) - len(left),
             tuple(listed),
             dataset,
@@ -253,7 +253,7 @@ class _Run:
         self.places, self.share = places, share
         self.model, self.options, self.progress, self.journal, self.tell = model, options, progress, journal, tell
         self.total = self.done_images = self.done_frames = 0
-        self.problems: list[tuple[str, IccldError]] = []
+        self.problems: list[tuple[Input, IccldError]] = []
         self.live: list[LiveFacts] = []
         self.stopped = False  # by an interrupt, in a stream
         self.regions = Regions(options.ignore)
@@ -305,7 +305,7 @@ class _Run:
             try:
                 region = self.regions.of_images(images[0].shape)
             except IccldError as error:
-                self.problems += [(i.where, IccldError(f"{i.where}: {error.message}", error.hint)) for i, _ in batch]
+                self.problems += [(i, IccldError(f"{i.where}: {error.message}", error.hint)) for i, _ in batch]
                 return [], []
         return batch, self._maps(images, region)
 
@@ -338,7 +338,7 @@ class _Run:
             problem = error.problem
             if item.where not in problem.message:
                 problem = IccldError(f"{item.where}: {problem.message}", problem.hint)
-            self.problems.append((item.where, problem))
+            self.problems.append((item, problem))
 
     def _video(self, item: Input, path: Path) -> None:
         before = self.done_frames
@@ -368,15 +368,15 @@ class _Run:
                 heard.ended or (limit is not None and found >= limit),
                 outputs.ticks or 0,
             )
-            if self.share is not None:  # the whole video's problem is known when its stretches are joined
+            problem = None
+            if self._span(item) == Span():  # of a stretch, it is known when the whole video is joined
+                problem = facts.problem(item.where, outputs.described(), self.options.narrowed())
+            if self.share is not None:
                 path = self.journal.stage(".json")
                 path.write_text(facts.to_json(), encoding="utf-8")
-                outputs.publish(None, Result(path, self.share.facts_path(item)))
-                if self._span(item) != Span():
-                    return
-            problem = facts.problem(item.where, outputs.described(), self.options.narrowed())
+                outputs.publish(problem, Result(path, self.share.facts_path(item)))
             if problem is not None:
-                self.problems.append((item.where, problem))
+                self.problems.append((item, problem))
             if found and self.share is None:
                 outputs.publish(problem)
 
@@ -503,7 +503,7 @@ class _Run:
             else VideoFacts(0, 0, 0, False, True).problem(item.where, "", self.options.narrowed())
         )
         if problem is not None:
-            self.problems.append((item.where, problem))
+            self.problems.append((item, problem))
         if latencies:
             half, most = np.percentile(latencies, (50, 99))
             self.live.append(LiveFacts(item.where, found, reader.received, (float(half), float(most))))
@@ -543,9 +543,9 @@ class _Run:
                     with self._fetched(item) as path, _named(path, item):
                         image = read_image(path)
             except _Unreadable as error:
-                self.problems.append((item.where, error.problem))
+                self.problems.append((item, error.problem))
             except IccldError as error:
-                self.problems.append((item.where, error))
+                self.problems.append((item, error))
             else:
                 yield item, image
 

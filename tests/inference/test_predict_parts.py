@@ -316,6 +316,33 @@ def test_a_damaged_video_and_an_unreadable_image_are_told_as_in_one_run(model, f
     assert sorted(told[0]) == sorted((where, text.replace("/2/", "/1/")) for where, text in told[1])
 
 
+def test_a_part_that_goes_on_still_knows_its_damaged_videos(model, footage, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        if done > 60:  # in the second video
+            raise Stop
+
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    make_video(inputs / "a.mp4", frames=40, size=(48, 32))
+    data = bytearray((inputs / "a.mp4").read_bytes())
+    at = len(data) * 2 // 3
+    data[at : at + 400] = bytes(400)
+    (inputs / "a.mp4").write_bytes(data)
+    shutil.copy(footage / "long.mp4", inputs / "b.mp4")
+    options = PredictOptions(out=out, save=("labels",))
+    with pytest.raises(Stop):
+        predict(model, collect([inputs], out), options, progress=stop, part=Part(1, 1))
+    first = run(model, inputs, tmp_path / "undisturbed", (1, 1), ("labels",))
+    again = run(model, inputs, out, (1, 1), ("labels",))
+    assert again.resumed == 1
+    told = [[(where, problem.message) for where, problem in found.problems] for found in (first, again)]
+    assert told[0] == told[1] and len(told[0]) == 1
+    assert run(model, inputs, out, (1, 1), ("labels",)).problems[0][0] == told[0][0][0]
+
+
 @pytest.mark.parametrize("form", ["mp4", "mkv", "avi", "ts", "webm"])
 def test_frames_from_a_number_on_are_those_of_the_whole(tmp_path, form):
     path = tmp_path / f"v.{form}"

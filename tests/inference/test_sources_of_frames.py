@@ -15,15 +15,20 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 import pytest
-from factories import free_port, make_video, sender
+from factories import free_port, make_model, make_video, sender
 
 from iccld_cli.errors import IccldError
 from iccld_cli.inference import live, remote
 from iccld_cli.inference.inputs import Input, collect
 from iccld_cli.inference.journal import Journal
 from iccld_cli.inference.live import LiveReader
+from iccld_cli.inference.merge import merge
+from iccld_cli.inference.model import load_model
+from iccld_cli.inference.predict import predict
+from iccld_cli.inference.predict_options import PredictOptions
 from iccld_cli.inference.remote import fetch, is_url, shown_url, url_path
 from iccld_cli.inference.video import VideoReader
+from iccld_cli.parts import Part
 
 
 @pytest.fixture(autouse=True)
@@ -244,3 +249,15 @@ def test_a_stream_that_is_silent_or_absent_ends_after_a_few_tries():
     with pytest.raises(IccldError, match="4 tries were made"):
         LiveReader(f"rtsp://127.0.0.1:{free_port()}/live", told.append)
     assert len(told) == 3
+
+
+def test_problems_of_addresses_that_look_alike_are_told_of_the_right_one(server, tmp_path):
+    """What an address is called leaves its query out."""
+    server.files = {"/i.png?n=1": b"no image", "/i.png?n=2": picture()}
+    out = tmp_path / "out"
+    items = collect([server.url("/i.png?n=1"), server.url("/i.png?n=2")], out)
+    model = load_model(make_model(tmp_path / "m.safetensors"), "cpu")
+    predict(model, items, PredictOptions(out, ("labels",)), part=Part(1, 1))
+    summary, _ = merge(out, [])
+    assert (summary.images, len(summary.problems)) == (1, 1)
+    assert [p.stem for p in (out / "labels").rglob("*.png")] == [items[1].name.name]
