@@ -81,7 +81,14 @@ def predict(
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the overlay's colours.")] = 0.5,
     legend: Annotated[bool, typer.Option(help="Name the classes at the foot of overlays.")] = True,
     height: Height = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a pass (default: by device).")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images a pass (default: by device). With --part, 1, 2, 4, 8 and 16 give one run's results to the "
+            "last bit.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or mps (untested).")] = "auto",
     backend: Backend = "auto",
     limit: Annotated[

@@ -281,7 +281,7 @@ class Scoring:
         Args:
             numbers: Which, ascending.
             progress: Called with (frames done, frames in all) after every batch.
-            keep: Called with the number of a piece that is done and what it gave.
+            keep: Called with the number of a piece that is done and what it gave; batches then end with pieces.
             each: See `evaluate`.
 
         Raises:
@@ -299,17 +299,21 @@ class Scoring:
                 keep(current, {**own.state(), "seconds": self._seconds - before})
             self._total.absorb(own)
 
+        def alike(item: tuple[int, Frame, np.ndarray, np.ndarray]) -> object:
+            return item[2].shape, item[3].shape, None if keep is None else item[0] // PIECE
+
         loaded = prefetch(self._read(todo), 4)
         try:
-            for batch in group(loaded, lambda item: (item[0] // PIECE, item[2].shape, item[3].shape), most):
-                if batch[0][0] // PIECE != current:
-                    finish()
-                    own, current, before = self._scorer(each), batch[0][0] // PIECE, self._seconds
+            for batch in group(loaded, alike, most):
+                previous = self._seconds
                 started = time.perf_counter()
                 images = np.stack([image for _, _, image, _ in batch])  # (B, H, W, 3)
                 segmentation = self.model.segment(images, _WANTED, batch[0][3].shape, self.sampling)
                 self._seconds += time.perf_counter() - started
-                for row, (_, frame, _, label) in enumerate(batch):
+                for row, (position, frame, _, label) in enumerate(batch):
+                    if position // PIECE != current:  # sums are made piece by piece, as those of parts are
+                        finish()
+                        own, current, before = self._scorer(each), position // PIECE, previous
                     try:
                         own.add(frame, label, segmentation, row)
                     except ValueError as error:

@@ -9,8 +9,10 @@
     OUT/parts/I-of-N/.predict/           the journal, until the part is done
 
 Inputs go to parts in order, and long videos are cut where the running mean of steady video begins anew anyway, at
-multiples of `GRID` frames. A single run breaks its batches and begins its encoders anew at the same places, so that
-parts give the same results, see `inference.merge`.
+multiples of `GRID` frames. A single run breaks the batches of videos and begins its encoders anew at the same places,
+so that parts give the same results, see `inference.merge`. Images of one run fill whole batches; they are those of
+the parts where the batch size divides `IMAGES` and `WARM_UP` and images have one size. With others, a network's last
+digits may differ.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from iccld_cli.files import write_json, write_text
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.inputs import Input
 from iccld_cli.inference.predict_options import PredictOptions, Summary
-from iccld_cli.inference.smooth import GRID, WARM_UP
+from iccld_cli.inference.smooth import GRID
 from iccld_cli.inference.spans import Span
 from iccld_cli.inference.video import VideoReader
 from iccld_cli.names import shown
@@ -40,11 +41,8 @@ FORMAT = 1
 HEAD, INPUTS, PROBLEMS = "part.json", "inputs.jsonl", "problems.jsonl"
 VIDEOS, LINES = "videos", "lines"
 
-BLOCK = math.gcd(GRID, WARM_UP)
-"""Frames of a video, by number, within which a batch stays: parts begin at multiples of it."""
-
 IMAGES = 16
-"""Images of a list within which a batch stays: images go to parts in groups of as many."""
+"""Images go to parts in groups of as many, within which a part's batches stay."""
 
 _LONG = 16
 """A video is cut where it is larger than this fraction of a part's share of the bytes."""

@@ -50,11 +50,11 @@ from iccld_cli.inference.outputs import (
     label_ids,
     stage_image_outputs,
 )
-from iccld_cli.inference.parts import BLOCK, IMAGES, PartRun, VideoFacts, plan
+from iccld_cli.inference.parts import IMAGES, PartRun, VideoFacts, plan
 from iccld_cli.inference.predict_options import LiveFacts, PredictOptions, Summary
 from iccld_cli.inference.regions import Regions
 from iccld_cli.inference.remote import fetch
-from iccld_cli.inference.smooth import Smoother, first_needed
+from iccld_cli.inference.smooth import GRID, Smoother, first_needed
 from iccld_cli.inference.spans import Inexact, Span, SpanReader
 from iccld_cli.inference.threads import WriteBehind, group, in_order, prefetch
 from iccld_cli.inference.video import VideoFrame, VideoReader, frames_before
@@ -290,8 +290,12 @@ class _Run:
     def images(self, items: list[Input]) -> None:
         """Predict single images; neighbours of equal size share a pass."""
         with WriteBehind() as writer, contextlib.closing(prefetch(self._read(items), 4)) as images:
-            # Batches end where parts may, so that no answer depends on how many parts there are.
-            batches = group(images, lambda item: (item[1].shape, self.places[item[0]] // IMAGES), self._batch_size)
+
+            def alike(item: tuple[Input, np.ndarray]) -> object:
+                # Of parts, batches end where parts may, so that no answer depends on how many there are.
+                return item[1].shape, 0 if self.share is None else self.places[item[0]] // IMAGES
+
+            batches = group(images, alike, self._batch_size)
             found = in_order(self._of_images, batches, self.model.parallel)
             with contextlib.closing(found):
                 for batch, maps in found:
@@ -406,8 +410,8 @@ class _Run:
         frames = prefetch(_limited(reader.frames(choose), options.limit, unseen), 4)
         smoother = Smoother(self.model.header.label_space.names) if options.smooth else None
         with WriteBehind() as writer, contextlib.closing(frames):
-            batches = group(
-                frames, lambda frame: (frame.image.shape, frame.index // options.every // BLOCK), self._batch_size
+            batches = group(  # they end where parts may
+                frames, lambda frame: (frame.image.shape, frame.index // options.every // GRID), self._batch_size
             )
             if smoother is None:
                 with contextlib.closing(in_order(self._of_frames, batches, self.model.parallel)) as found:

@@ -4,7 +4,8 @@
 
 A piece is `PIECE` frames of the split, in order; its line holds counts, which are added up, and the counts of each
 frame, of which intervals and groups are made. A single run adds the same pieces up in the same order, so that joined
-numbers equal its own to the last digit.
+numbers equal its own to the last digit, where its batches are theirs: frames have one size and the batch size divides
+`PIECE`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from iccld_cli.parts import Part, differences, listed, shares
 
 FORMAT = 1
 PIECE = 16
-"""Frames of a piece. Batches end with it."""
+"""Frames of a piece. Batches of parts end with it."""
 
 State = dict[str, Any]
 """What a piece adds to the scores, see `pack`."""

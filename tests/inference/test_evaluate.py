@@ -14,6 +14,7 @@ from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.evaluate import (
     Scope,
+    Scoring,
     check_label_space,
     evaluate,
     folded_predictions,
@@ -67,6 +68,18 @@ def test_json_holds_the_documented_fields(model, dataset):
     assert raw["seconds_per_image"] > 0
     assert set(raw["classes"]["road"]) >= {"iou", "pixels"}
     assert raw["classes"]["pole"]["pixels"] == 0
+
+
+def test_batches_of_one_run_are_as_large_as_asked(model, tmp_path, monkeypatch):
+    frames = make_dataset(tmp_path / "camvid", counts=(("val", 40),), sizes=((32, 24),))
+    sizes, segment = [], model.segment
+    monkeypatch.setattr(model, "segment", lambda images, *rest: sizes.append(len(images)) or segment(images, *rest))
+    evaluate(model, PreparedDataset(frames), Scope(batch_size=32))
+    assert sizes == [32, 8]
+    sizes.clear()
+    work = Scoring(model, PreparedDataset(frames), Scope(batch_size=12))
+    work.run(range(3), keep=lambda piece, state: None)
+    assert sizes == [12, 4, 12, 4, 8]
 
 
 def test_result_does_not_depend_on_batch_size(model, dataset):

@@ -343,6 +343,34 @@ def test_a_part_that_goes_on_still_knows_its_damaged_videos(model, footage, tmp_
     assert run(model, inputs, out, (1, 1), ("labels",)).problems[0][0] == told[0][0][0]
 
 
+@pytest.mark.parametrize("part", [None, (1, 1)])
+def test_batches_are_as_large_as_asked_but_for_where_parts_may_end(model, tmp_path, monkeypatch, part):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for i in range(20):
+        cv2.imwrite(str(inputs / f"{i:02d}.png"), scene(i, 48, 32)[0])
+    make_video(inputs / "v.mp4", frames=GRID + 6, size=(48, 32))
+    sizes, segment, logits = [], model.segment, model.logits
+
+    def noted(call):
+        return lambda images, *rest, **more: sizes.append(len(images)) or call(images, *rest, **more)
+
+    monkeypatch.setattr(model, "segment", noted(segment))
+    monkeypatch.setattr(model, "logits", noted(logits))
+    run(model, inputs, tmp_path / "out", part, ("labels",), batch_size=32)
+    assert sizes == ([20] if part is None else [16, 4]) + [32, 32, 6]
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_joined_parts_are_a_single_run_in_batches(model, footage, tmp_path, size):
+    one, other = tmp_path / "1/out", tmp_path / "2/out"
+    run(model, footage / "long.mp4", one, save=("labels", "frames"), batch_size=size)
+    for number in (1, 2, 3):
+        run(model, footage / "long.mp4", other, (number, 3), ("labels", "frames"), batch_size=size)
+    merge(other, [])
+    same(one, other)
+
+
 @pytest.mark.parametrize("form", ["mp4", "mkv", "avi", "ts", "webm"])
 def test_frames_from_a_number_on_are_those_of_the_whole(tmp_path, form):
     path = tmp_path / f"v.{form}"
