@@ -96,7 +96,14 @@ def evaluate(
     height: Height = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or mps (untested).")] = "auto",
     backend: Backend = "torch",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a pass (default: by device).")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames a pass (default: by device). With --part, 1, 2, 4, 8 and 16 give one run's results to the "
+            "last bit.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Score only this many frames, spread over the split.")
     ] = None,
@@ -149,8 +156,8 @@ def evaluate(
         dataset,
         files,
         [Sampling(number, seed, samples, factors, flip, rows, average=average) for number in asked],
-        device,
-        backend,
+        "auto" if merge else device,  # parts may come from machines of another kind
+        "torch" if merge else backend,
         tell=lambda line: say(line, stderr=True),
     )
     if not ckpt:
@@ -164,8 +171,9 @@ def evaluate(
         from iccld_cli.inference.scoreparts import JoinedParts
 
         assert json_path is not None
-        joined = JoinedParts(json_path, contest.head(scope), len(contest.names), len(frames))
-        contest.join(scope, joined)
+        head = contest.head_of_parts(scope, json_path)
+        joined = JoinedParts(json_path, head, len(contest.names), len(frames))
+        contest.join(scope, joined, head)
         raw = contest.to_json(by, groups)
         _write(contest, raw, json_path, report)
         print_scores(contest, raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.inference.evaluate import Scope, Scoring, check_label_space, chosen_classes, evaluate, scored_classes
 from iccld_cli.inference.evaluation import Evaluation, difference, grouped
 from iccld_cli.inference.model import Model, Sampling, load_model
-from iccld_cli.inference.scoreparts import PIECE, JoinedParts, PartFile, share_of
+from iccld_cli.inference.scoreparts import PIECE, JoinedParts, PartFile, part_files, read_head, share_of
 
 
 class Contest:
@@ -144,12 +145,35 @@ class Contest:
         work.run(todo, progress, lambda piece, state: file.add(number, piece, state))
         return sum(min(len(work.frames), (piece + 1) * PIECE) - piece * PIECE for piece in mine)
 
-    def join(self, scope: Scope, parts: JoinedParts) -> None:
+    def head_of_parts(self, scope: Scope, scores: Path) -> dict[str, Any]:
+        """What all parts must agree on, with the machine of the first one: joining needs no machine of its kind.
+
+        Args:
+            scope: What is scored.
+            scores: File of the joined scores.
+
+        Raises:
+            IccldError: A part is damaged.
+        """
+        head = self.head(scope)
+        files = part_files(scores)
+        if files:
+            first = read_head(files[0])
+            kinds = [first.get("backend"), first.get("device"), first.get("runs")]
+            if all(isinstance(kind, list) and len(kind) == len(self.names) for kind in kinds):
+                head["backend"], head["device"] = kinds[0], kinds[1]
+                for run, other in zip(head["runs"], kinds[2], strict=True):
+                    if isinstance(other, list) and other:
+                        run[-1] = other[-1]
+        return head
+
+    def join(self, scope: Scope, parts: JoinedParts, head: Mapping[str, Any]) -> None:
         """Take in all runs from parts.
 
         Args:
             scope: What is scored.
             parts: All of them.
+            head: See `head_of_parts`.
 
         Raises:
             IccldError: One is damaged.
@@ -164,7 +188,8 @@ class Contest:
                         f"piece {piece} in {parts.folder} is damaged ({error})",
                         "remove its file and run that part again",
                     ) from None
-            self.results.append(work.result())
+            backend, precision = str(head["backend"][number]), str(head["runs"][number][-1])
+            self.results.append(replace(work.result(), backend=backend, precision=precision))
 
     def to_json(self, by: str | None = None, groups: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
         """What `--json` writes: the first run, and all of them under `runs`.

@@ -139,6 +139,30 @@ def test_scores_of_joined_parts_are_those_of_one_run(iccld, made, tmp_path):
     assert not path.parent.exists()
 
 
+def test_scores_of_parts_from_another_kind_of_machine_are_joined_here(iccld, made, tmp_path):
+    model, _ = made
+    data = make_dataset(tmp_path / "camvid", counts=(("val", PIECE + 1),), sizes=((48, 32),))
+    command = ("evaluate", "--ckpt", model, "--data", data, "--json", tmp_path / "e.json")
+    for number in (1, 2):
+        assert iccld(*command, "--part", f"{number}/2")[0] == 0
+    files = sorted((tmp_path / "e.json.parts").glob("*.jsonl"))
+    for file in files:  # as a GPU writes it
+        first, *rest = file.read_text().splitlines(keepends=True)
+        head = json.loads(first)
+        head["device"], head["backend"] = ["cuda"], ["compiled"]
+        head["runs"][0][-1] = "float16"
+        file.write_text(json.dumps(head) + "\n" + "".join(rest))
+    whole = files[1].read_text()
+    files[1].write_text(whole.replace("cuda", "cpu"))
+    status, _, error = iccld(*command, "--merge")
+    assert (status, "is a part of other scores (device" in error) == (1, True)
+    files[1].write_text(whole)
+    status, _, error = iccld(*command, "--merge", "--device", "cuda", "--backend", "compiled")
+    assert status == 0, error
+    raw = json.loads((tmp_path / "e.json").read_text())
+    assert (raw["backend"], raw["precision"], raw["images"]) == ("compiled", "float16", PIECE + 1)
+
+
 def test_more_parts_of_scores_than_pieces(iccld, made, tmp_path):
     model, _ = made
     data = make_dataset(tmp_path / "camvid")
