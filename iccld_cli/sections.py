@@ -152,6 +152,11 @@ class DataConfig(Section):
     target_scale: Annotated[_Range, _rising(0.1, 8)] = Field(
         (1.0, 1.5), description="Range of the random rescaling of target frames before cropping."
     )
+    same_window: bool = Field(
+        False,
+        description="Whether target crop n is cut where source crop n is: as high a share of its frame, at the same "
+        "place in it, mirrored alike (HRDA's code cuts one window for both). `target_scale` is then not used.",
+    )
     workers: int = Field(2, ge=0, le=1024, description="Processes that load data; 0 loads in the training process.")
     rare_class_temperature: float = Field(
         0.1, ge=0, description="T of rare-class sampling (DAFormer, equation 6); 0 switches it off."

@@ -285,9 +285,7 @@ def test_frames_worth_labelling_come_back_as_labels(iccld, start, tmp_path):
     assert [frame.label is not None for frame in few.frames("train")] == [True, True, False, False]
     again = shlex.split(lines[1])[1:]
     assert again[again.index("--labelled") + 1] == str(few.root)
-    assert again[again.index("--ignore-mask") + 1] == str(
-        tmp_path / "bonnet.png"
-    )
+    assert again[again.index("--ignore-mask") + 1] == str(tmp_path / "bonnet.png")
     status, said, err = iccld(*again, "--iterations", "2", "--to-label", "6")
     assert status == 0, said + err
     second = tmp_path / "my out-labelled"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from iccld_cli.data.crops import cut_image, cut_label, random_box, surrounding_box
+from iccld_cli.data.crops import CropBox, box_at, cut_image, cut_label, place_of, random_box, surrounding_box
 from iccld_cli.data.loading import load_ahead
 from iccld_cli.data.prepared import Frame, PreparedDataset, labelled_pixels
 from iccld_cli.data.sampling import ANNOTATED, SOURCE, TARGET, RareClassSampler, choose_classmix, sample_rng
@@ -102,6 +102,15 @@ def trained_height(config: DataConfig, target: FramePool | None) -> int | None:
         return None
     low, high = config.target_scale
     return round(target.median_height() * min(max(1.0, low), high))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Where a source crop lies in its frame, in terms that hold for a frame of another size: `data.same_window`."""
+
+    scale: float
+    place: tuple[float, float]
+    flip: bool
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,7 @@ class TrainingBatches(Dataset):
         step, micro = divmod(item, self.accumulate)
         first = (micro * self.world + self.rank) * self.config.batch_size
         numbers = range(first, first + self.config.batch_size)
-        images, labels, pastes, names = zip(*(self._source_sample(step, n) for n in numbers), strict=True)
+        images, labels, pastes, names, windows = zip(*(self._source_sample(step, n) for n in numbers), strict=True)
         batch: dict[str, Any] = {
             "source": _stack_images(images),
             "label": torch.from_numpy(np.stack(labels)),
@@ -238,7 +247,8 @@ class TrainingBatches(Dataset):
             "labelled": sum(int((label != IGNORE).sum()) for label in labels),
         }
         if self.target is not None:
-            samples = [self._target_sample(step, n) for n in numbers]
+            same = self.config.same_window
+            samples = [self._target_sample(step, n, w if same else None) for n, w in zip(numbers, windows, strict=True)]
             batch["target"] = _stack_images([s.image for s in samples])
             batch["pseudo_valid"] = torch.from_numpy(np.stack([s.pseudo_valid for s in samples]))
             batch["names"].append([s.name for s in samples])
@@ -256,7 +266,7 @@ class TrainingBatches(Dataset):
             batch["names"].append(list(names))
         return batch
 
-    def _source_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    def _source_sample(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, _Window]:
         rng = sample_rng(self.seed, step, number, SOURCE)
         index, wanted = self.sampler.draw(rng)
         image, label, name = self.source.read(index, label=True)
@@ -266,28 +276,30 @@ class TrainingBatches(Dataset):
         base = (self._reference or height) / height
         crop, best = self.config.crop, None
         for _ in range(_CROP_TRIES if wanted is not None else 1):
-            scale = fit_scale(base * rng.uniform(*self.config.source_scale), (width, height), crop)
+            drawn = rng.uniform(*self.config.source_scale)
+            scale = fit_scale(base * drawn, (width, height), crop)
             box = random_box((width, height), crop, scale, rng)
             found = cut_label(label, box, crop)
             seen = int((found == wanted).sum()) if wanted is not None else 0
             if best is None or seen > best[0]:
-                best = (seen, box, found)
+                best = (seen, box, found, drawn)
             if seen >= self.config.rare_class_pixels:
                 break
         assert best is not None
-        return cut_image(image, best[1], crop), best[2], choose_classmix(best[2], rng), name
+        _, box, found, drawn = best
+        window = _Window(drawn, place_of(box, (width, height)), box.flip)
+        return cut_image(image, box, crop), found, choose_classmix(found, rng), name, window
 
-    def _target_sample(self, step: int, number: int) -> _TargetSample:
+    def _target_sample(self, step: int, number: int, window: _Window | None) -> _TargetSample:
         assert self.target is not None and self._reference is not None
         rng = sample_rng(self.seed, step, number, TARGET)
         index = int(rng.integers(len(self.target.frames)))
         image, _, name = self.target.read(index, label=False)
         height, width = image.shape[:2]
-        scale = fit_scale(
-            self._reference / height * rng.uniform(*self.config.target_scale), (width, height), self.config.crop
-        )
         crop, size = self.config.crop, self.config.context
-        box, place = random_box((width, height), crop, scale, rng), (0, 0)
+        drawn = rng.uniform(*self.config.target_scale) if window is None else window.scale
+        scale = fit_scale(self._reference / height * drawn, (width, height), crop)
+        box, place = self._target_box((width, height), scale, window, rng), (0, 0)
         if size != (0, 0):
             box, place = surrounding_box(box, (width, height), crop, size)
         else:
@@ -311,6 +323,13 @@ class TrainingBatches(Dataset):
             name,
             used[rows, columns] == 2,
         )
+
+    def _target_box(
+        self, frame: tuple[int, int], scale: float, window: _Window | None, rng: np.random.Generator
+    ) -> CropBox:
+        if window is None:
+            return random_box(frame, self.config.crop, scale, rng)
+        return box_at(frame, self.config.crop, scale, window.place, window.flip)
 
 
 def fit_scale(scale: float, frame: tuple[int, int], crop: tuple[int, int]) -> float:

@@ -44,6 +44,36 @@ def random_box(frame_size: tuple[int, int], crop: tuple[int, int], scale: float,
     return CropBox(left, top, width, height, bool(rng.random() < 0.5))
 
 
+def place_of(box: CropBox, frame_size: tuple[int, int]) -> tuple[float, float]:
+    """Where a box lies in its frame: shares of the room to its left and above it, 0.5 where there is none.
+
+    Args:
+        box: The box.
+        frame_size: (width, height) of the frame.
+    """
+    rooms = (frame_size[0] - box.width, frame_size[1] - box.height)
+    across, down = (first / room if room > 0 else 0.5 for first, room in zip((box.left, box.top), rooms, strict=True))
+    return across, down
+
+
+def box_at(
+    frame_size: tuple[int, int], crop: tuple[int, int], scale: float, place: tuple[float, float], flip: bool
+) -> CropBox:
+    """The box at a place of a frame that becomes a crop when rescaled.
+
+    Args:
+        frame_size: (width, height) of the frame.
+        crop: (width, height) of the crop.
+        scale: Crop pixels per frame pixel.
+        place: See `place_of`.
+        flip: Whether the result is mirrored.
+    """
+    width, height = max(round(crop[0] / scale), 1), max(round(crop[1] / scale), 1)
+    left = round(max(frame_size[0] - width, 0) * place[0])
+    top = round(max(frame_size[1] - height, 0) * place[1])
+    return CropBox(left, top, width, height, flip)
+
+
 def anchored_box(
     frame_size: tuple[int, int], crop: tuple[int, int], scale: float, anchor: tuple[int, int], rng: np.random.Generator
 ) -> CropBox:

@@ -32,7 +32,7 @@ def pools(tmp_path):
 
 
 def batches(pools, size, **options):
-    given = {name: options.pop(name) for name in ("workers", "context") if name in options}
+    given = {name: options.pop(name) for name in ("workers", "context", "same_window") if name in options}
     config = DataConfig(**{"crop": (64, 32), "batch_size": size, "workers": 0, **given})
     return TrainingBatches(config, 7, *pools, CLASSES, **options)
 
@@ -69,6 +69,27 @@ def test_target_crops_are_cut_out_of_what_the_teacher_sees(pools):
     assert torch.equal(batch.source, alone.source)  # the rest of the batch is the same as without
     assert batch.names == alone.names
     assert batch.pseudo_valid.shape == (8, 32, 64)
+
+
+def test_a_target_crop_can_be_cut_where_the_source_crop_is(tmp_path):
+    """Red tells how far to the right in its frame a pixel is, green how far down, whatever the frame's size."""
+    pools = []
+    for name, size in (("source", (160, 80)), ("target", (240, 120))):
+        root = make_dataset(tmp_path / name, size=size)
+        across, down = np.linspace(0, 250, size[0]), np.linspace(0, 250, size[1])
+        image = np.zeros((*size[::-1], 3), np.uint8)
+        image[..., 2], image[..., 1] = across[None], down[:, None]
+        for path in (root / "images").iterdir():
+            cv2.imwrite(str(path), image)
+        pools.append(FramePool.of([PreparedDataset(root)]))
+
+    def apart(**options):
+        batch = batches(pools, 16, **options)[3]
+        return (batch.source.float() - batch.target.float()).abs().amax((1, 2, 3))
+
+    assert apart(same_window=True).max() < 8
+    assert apart().min() > 20
+    assert batches(pools, 16, same_window=True)[3].label.equal(batches(pools, 16)[3].label)
 
 
 def test_workers_and_the_first_step_change_nothing(pools):
