@@ -211,6 +211,7 @@ class Trial:
         )  # fmt: skip
         self.pyramid = Pyramid(options.encoder) if options.trial == "repair" else None
         self.labelled, self.target = self._frames()
+        self._of_start: dict[str, list[tuple[str, np.ndarray, np.ndarray]]] = {}  # by frame, once for all seeds
 
     @torch.no_grad()
     def _frames(self) -> tuple[Frames, Frames]:
@@ -237,8 +238,8 @@ class Trial:
         assert skip is not None
         answer = self.model.decoder(z, skip).float().softmax(1)
         features = images.new_zeros(len(images), 0, 1, 1) if self.pyramid is None else self.pyramid(images)
-        half = (part.half() for part in (z, skip))
-        return Frames(*half, labels.to(torch.uint8), weights > 0.5, answer.half(), features.half())
+        used, ids = weights > 0.5, labels.to(torch.uint8)
+        return Frames(z.half(), skip.half(), ids, used, answer.half(), features.half())
 
     def train(self, network: nn.Module, seed: int) -> nn.Module:
         """Train, and return the mean of the weights over the last part of the run."""
@@ -276,7 +277,7 @@ class Trial:
     def network(self) -> nn.Module:
         raise NotImplementedError
 
-    def more(self, network: nn.Module, image: Tensor, encoded: Frames, answer: Tensor) -> dict[str, Any]:
+    def more(self, network: nn.Module, encoded: Frames) -> dict[str, Any]:
         """Of one frame: name -> (logits that answer, further probabilities of it) of the trial's own rules."""
         raise NotImplementedError
 
@@ -292,7 +293,7 @@ class Trial:
         for frame in labelled_frames(data, split, self.options.limit):
             label = data.read_label(frame)
             pixels = torch.from_numpy(data.read_image(frame)).permute(2, 0, 1)[None].float() / 255
-            rules = self._rules(network, pixels, label.shape)
+            rules = self._rules(network, pixels, label.shape, frame.image)
             for name, answer, score in rules:
                 detection, matrix = found.setdefault(
                     name, (ErrorDetection(), ConfusionMatrix(len(self.header.label_space)))
@@ -306,8 +307,19 @@ class Trial:
         }
 
     def _rules(
-        self, network: nn.Module, pixels: Tensor, size: tuple[int, int]
+        self, network: nn.Module, pixels: Tensor, size: tuple[int, int], frame: str
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        if frame not in self._of_start:
+            self._of_start[frame] = [*self._start_rules(pixels, size)]
+        yield from self._of_start[frame]
+        image = F.interpolate(pixels, SIZE[::-1], mode="bilinear", align_corners=False)
+        blank = torch.zeros(1, *SIZE[::-1])
+        encoded = self._encoded(image, blank, blank).of(torch.tensor([0]))
+        for name, (answer, further) in self.more(network, encoded).items():
+            views = {key: [resize_logits(one, size).softmax(1) for one in of] for key, of in further.items()}
+            yield from _scored(name, resize_logits(answer, size).softmax(1), views)
+
+    def _start_rules(self, pixels: Tensor, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         views = []
         for scale in (1.0, 0.75, 1.5):
             for mirrored in (False, True):
@@ -316,16 +328,8 @@ class Trial:
                 (logits,) = self.model.logits(self.model.fit(seen), 0)
                 logits = logits.flip(-1) if mirrored else logits
                 views.append(resize_logits(logits, size).softmax(1))
-        yield from _scored("start", views[0], {"flip": [views[1]], "flip and scales": views[1:]})
-        image = F.interpolate(pixels, SIZE[::-1], mode="bilinear", align_corners=False)
-        blank = torch.zeros(1, *SIZE[::-1])
-        encoded = self._encoded(image, blank, blank).of(torch.tensor([0]))
-        for name, (answer, further) in self.more(network, image, encoded, views[0]).items():
-            answer, further = (
-                resize_logits(answer, size).softmax(1),
-                {key: [resize_logits(one, size).softmax(1) for one in of] for key, of in further.items()},
-            )
-            yield from _scored(name, answer, further)
+        for name, labels, score in _scored("start", views[0], {"flip": [views[1]], "flip and scales": views[1:]}):
+            yield name, labels, score.astype(np.float16)
 
 
 def _scored(
@@ -368,7 +372,7 @@ class MaskedTrial(Trial):
         agreed = F.cross_entropy(unknown, target.answer)
         return _cross_entropy(known, labelled) + agreed
 
-    def more(self, network: nn.Module, image: Tensor, encoded: Frames, answer: Tensor) -> dict[str, Any]:
+    def more(self, network: nn.Module, encoded: Frames) -> dict[str, Any]:
         size = (SIZE[1] // 8, SIZE[0] // 8)
         nothing = torch.zeros(1, *size, dtype=torch.bool)
         hidden = [network(encoded.z, encoded.skip, mask) for mask in complementary(size)]
@@ -390,7 +394,7 @@ class RepairTrial(Trial):
         return self.model.decoder(frames.z * (1 - mask), frames.skip * keep).float().softmax(1)
 
     def loss(self, network: nn.Module, labelled: Frames, target: Frames, rng: torch.Generator) -> Tensor:
-        both = Frames(*(torch.cat([getattr(labelled, f.name), getattr(target, f.name)]) for f in fields(Frames)))
+        both = Frames.joined([labelled, target])
         answer, count = self._worse(both, rng), len(both.z)
         share = torch.rand(count, generator=rng)
         noise = torch.randn(count, Repairer.EMBEDDING, *both.z.shape[-2:], generator=rng)
@@ -398,7 +402,7 @@ class RepairTrial(Trial):
             logits = network(answer, both.features, share, noise)
         return _cross_entropy(logits, both)
 
-    def more(self, network: nn.Module, image: Tensor, encoded: Frames, answer: Tensor) -> dict[str, Any]:
+    def more(self, network: nn.Module, encoded: Frames) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for share in (0.0, 0.5):
             rng = torch.Generator().manual_seed(0)
