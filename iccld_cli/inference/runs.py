@@ -159,7 +159,7 @@ class Contest:
         files = part_files(scores)
         if files:
             first = read_head(files[0])
-            kinds = [first.get("backend"), first.get("device"), first.get("runs")]
+            kinds: list[Any] = [first.get("backend"), first.get("device"), first.get("runs")]
             if all(isinstance(kind, list) and len(kind) == len(self.names) for kind in kinds):
                 head["backend"], head["device"] = kinds[0], kinds[1]
                 for run, other in zip(head["runs"], kinds[2], strict=True):
