@@ -58,13 +58,14 @@ def cut_off(path: Path) -> bool:
         return False
 
 
-def holes(path: Path) -> list[int]:
+def holes(path: Path, stop: int | None = None) -> list[int]:
     """Where packets of an MPEG transport stream or blocks of a Matroska file are missing or unreadable.
 
     FFmpeg looks for the next thing that it knows and goes on.
 
     Args:
         path: A video file.
+        stop: Offset in bytes; what lies behind it need not be looked at. None for the whole file.
 
     Returns:
         Offsets in bytes of what comes behind each gap, ascending; empty for other containers.
@@ -73,36 +74,36 @@ def holes(path: Path) -> list[int]:
         head = file.read(1024)
         layout = _packets(head)
         if layout is not None:
-            return _transport_holes(file, *layout)
+            return _transport_holes(file, *layout, stop)
         if head.startswith(_EBML):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 try:
-                    return _matroska_holes(data)
+                    return _matroska_holes(data, stop)
                 except (IndexError, ValueError):  # it ends within a number: `cut_off` reports it
                     return []
     return []
 
 
-def _transport_holes(file: BinaryIO, step: int, lead: int) -> list[int]:
+def _transport_holes(file: BinaryIO, step: int, lead: int, stop: int | None) -> list[int]:
     """By the counters that packets carry."""
     file.seek(0)
     found: list[int] = []
     last = np.full(1 << 13, -1, np.int64)  # the counter of each stream's last packet
     at = 0
-    while block := file.read(step * _PACKETS):
+    while (stop is None or at <= stop) and (block := file.read(step * _PACKETS)):
         packets = np.frombuffer(block, np.uint8)[: len(block) // step * step].reshape(-1, step)[:, lead:]
         found += [at + step * int(i) for i in _gaps(packets, last)]
         at += len(block)
     return found
 
 
-def _matroska_holes(data: mmap.mmap) -> list[int]:
+def _matroska_holes(data: mmap.mmap, stop: int | None) -> list[int]:
     """By its elements, each of which begins where the one before it ends."""
     length, width = _vint(data, 4)
     at = 4 + width + length + 4
     at += _vint(data, at)[1]  # the segment, whose children follow
     found: list[int] = []
-    while at + 12 < len(data):
+    while at + 12 < len(data) and (stop is None or at <= stop):
         name = data[at : at + 9 - data[at].bit_length()] if data[at] else b""
         if name not in _LEVEL_1 and name not in _IN_CLUSTER:
             at = data.find(_CLUSTER, at)

@@ -386,7 +386,7 @@ class _Run:
 
     def _video_frames(self, reader: SpanReader, outputs: VideoOutputs, span: Span) -> _Heard:
         options, heard = self.options, _Heard()
-        warm = reader.needed = self._warm_up(reader, span)
+        warm = self._bound(reader, span)
 
         def choose(index: int, time: Fraction) -> Literal["take", "skip", "end"]:
             choice = options.choose(index, time)
@@ -459,15 +459,24 @@ class _Run:
         images = np.stack([frame.image for frame in batch])
         return batch, self.model.logits(images, self.options.wants(), self.options.sampling)
 
-    def _warm_up(self, reader: VideoReader, span: Span) -> int:
-        """The frame that has to be decoded first: where smoothing begins, before the first one that counts."""
-        start, every = self.options.start, self.options.every
+    def _bound(self, reader: SpanReader, span: Span) -> int:
+        """Tell a reader what is wanted of its video.
+
+        Returns:
+            The frame that has to be decoded first: where smoothing begins, before the first one that counts.
+        """
+        options, every = self.options, self.options.every
         number = -(-(span.first or 0) // every)
-        if start is not None and (self.options.smooth or number):
-            before = frames_before(reader.path, start)
-            before = int(start * reader.fps) if before is None else before
+        if options.start is not None:
+            before = frames_before(reader.path, options.start)
+            before = int(options.start * reader.fps) if before is None else before
             number = max(number, -(-before // every))
-        return first_needed(number) * every if self.options.smooth else number * every
+        reader.needed = (first_needed(number) if options.smooth else number) * every
+        reader.last, reader.end = span.last, options.end
+        if options.limit is not None:
+            last = (number + options.limit - 1) * every + 1
+            reader.last = last if reader.last is None else min(reader.last, last)
+        return reader.needed
 
     def _did(self, frames: int) -> None:
         self.done_frames += frames

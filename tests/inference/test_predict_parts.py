@@ -431,6 +431,94 @@ def test_no_part(text):
         Part.parse(text)
 
 
+class Counting:
+    """PyAV's container, and how many packets are read of it."""
+
+    def __init__(self, container, counts):
+        self._container, self._counts = container, counts
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def __enter__(self):
+        self._container.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._container.__exit__(*error)
+
+    def demux(self, *streams):
+        self._counts.append(0)
+        for packet in self._container.demux(*streams):
+            self._counts[-1] += packet.size > 0
+            yield packet
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory):
+    """A video of 2000 frames with a key frame at every 50th."""
+    path = tmp_path_factory.mktemp("hour") / "hour.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", "g": "50", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for i in range(2000):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(scene(i, 48, 32)[0], format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most"),
+    [
+        ({"last": 300}, [300 + 1 + 32, 50 + 50 + 66]),
+        ({"end": Fraction(12)}, [300 + 1 + 32 + 2, 50 + 50 + 66]),
+        ({"last": 400, "end": Fraction(12)}, [300 + 1 + 32 + 2, 50 + 50 + 66]),
+        ({}, [2000, 1750 + 66]),
+    ],
+    ids=["number", "time", "the nearer", "all"],
+)
+def test_a_stretch_reads_no_further_than_it_has_to(hour, monkeypatch, wanted, most):
+    counts, opened = [], av.open
+    monkeypatch.setattr(av, "open", lambda *a, **k: Counting(opened(*a, **k), counts))
+    with SpanReader(hour) as reader:
+        reader.needed, reader.last, reader.end = 250, wanted.get("last"), wanted.get("end")
+        stop = 300 if wanted else 2000
+        found = [
+            frame.index
+            for frame in reader.frames(lambda index, time: "skip" if index < 250 else "take" if index < stop else "end")
+        ]
+        assert reader.sought
+    assert found == list(range(250, stop))
+    table, first, decoded = counts
+    assert first < 70
+    assert table <= most[0]
+    assert decoded <= most[1]
+
+
+def test_parts_of_a_long_video_read_their_own_share_of_it(model, hour, tmp_path, monkeypatch):
+    counts, opened = [], av.open
+    monkeypatch.setattr(av, "open", lambda *a, **k: Counting(opened(*a, **k), counts))
+    found = run(model, hour, tmp_path / "out", (2, 20), ("labels",), smooth=False)
+    assert found.frames >= GRID
+    assert sum(counts) < 800
+    counts.clear()
+    found = run(model, hour, tmp_path / "b", save=("labels",), start=Fraction(8), limit=8, smooth=False)
+    assert found.frames == 8
+    assert sum(counts) < 700
+
+
+def test_reading_to_the_end_that_has_too_little_is_inexact(footage):
+    with SpanReader(footage / "long.mp4") as reader:
+        reader.needed, reader.last = 70, 80
+        with pytest.raises(Inexact):  # whoever says where they stop stops there
+            list(reader.frames(lambda index, time: "take" if index >= 70 else "skip"))
+
+
+def test_a_start_behind_the_end_finds_nothing(model, footage, tmp_path):
+    found = run(model, footage / "long.mp4", tmp_path / "out", save=("labels",), start=Fraction(100), every=7)
+    assert found.frames == 0
+
+
 def test_a_table_of_times_is_for_sound_files_alone(footage, tmp_path):
     assert spans._table(footage / "long.mp4") is not None
     cut = tmp_path / "cut.mp4"
