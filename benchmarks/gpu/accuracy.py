@@ -91,7 +91,8 @@ def _rows(
         return
     out = setting.work / "accuracy"
     status, said = _ablate(tuple(wanted), iterations, setting, deadline, out, jobs=2 * len(setting.seeds))
-    for name, row in _collected(out).items():
+    found = _collected(out)
+    for name, row in (found or {}).items():
         if name in names:
             facts = {"steps": _steps(row, iterations), "title": row["title"], "compute": row["compute"]}
             evaluations = row["evaluations"]
@@ -102,6 +103,8 @@ def _rows(
         results.say(f"{piece}: time was up; run again with the same --work to go on")
     elif status:
         raise RuntimeError(f"iccld compare ended with {status}: {said.strip()[-600:]}")
+    elif found is None:
+        raise RuntimeError(f"iccld compare wrote no results in {out}: {said.strip()[-600:]}")
 
 
 def _ablate(
@@ -158,10 +161,10 @@ def _file(setting: Setting, sources: list[Path]) -> str:
     return str(own)
 
 
-def _collected(out: Path) -> dict[str, Any]:
-    """Rows of a comparison; none where it ended before it wrote any."""
+def _collected(out: Path) -> dict[str, Any] | None:
+    """Rows of a comparison; None where it ended before it wrote any."""
     if not (out / "results.json").is_file():
-        return {}
+        return None
     sys.path.insert(0, "benchmarks")
     from agreement import by_row
 
