@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -20,10 +21,13 @@ from iccld_cli.footage import training
 from iccld_cli.footage.choice import Judged, choice
 from iccld_cli.footage.frames import choose_frames
 from iccld_cli.header import ModelHeader
+from iccld_cli.inference.along_flow import flow_consistency
 from iccld_cli.inference.model import load_model
+from iccld_cli.inference.video import VideoReader
 from iccld_cli.labels import CITYSCAPES
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.prepare.adapters.images import Images
+from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 
@@ -133,6 +137,74 @@ def test_footage_becomes_a_model_and_a_page(iccld, start, tmp_path):
     assert (out / "model.safetensors").read_bytes() == digest
     status, _, err = iccld(*command[:-2], "3", "--predict")
     assert status == 1 and "other options (iterations)" in err
+
+
+def drive(path, frames=80, step=1, fps=25):
+    """A video of a window that moves over a picture."""
+    noise = np.random.default_rng(3).integers(0, 256, (16, 64, 3)).astype(np.uint8)
+    picture = cv2.resize(noise, (96 + frames * step, 64), interpolation=cv2.INTER_CUBIC)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=fps, options={"g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(frames):
+            view = np.ascontiguousarray(picture[:, i * step : i * step + 96])
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+def test_answers_are_followed_along_a_video_and_a_prepared_set(iccld, start, tmp_path):
+    clip, out = drive(tmp_path / "clip.mp4"), tmp_path / "out"
+    command = ("adapt", clip, "--out", out, "--ckpt", start, "--iterations", "1", "--to-label", "0")
+    status, said, err = iccld(*command)
+    assert status == 0, said + err
+    assert PreparedDataset(out / "data/clip").info.splits == {"train": 7}  # two a second, none of the followers
+    pairs = PreparedDataset(out / "pairs/clip")
+    assert [Path(frame.image).stem for frame in pairs.frames("train")][:4] == ["00_0", "00_1", "01_0", "01_1"]
+    with VideoReader(clip) as reader:
+        frames = np.stack([frame.image for frame in reader.frames()]).astype(int)
+    shown = [pairs.read_image(frame) for frame in pairs.frames("train")]
+    assert [int(np.abs(frames - image).mean(axis=(1, 2, 3)).argmin()) for image in shown[:4]] == [0, 1, 13, 14]
+    judged = json.loads((out / "summary.json").read_text())["judged"]
+    for one in judged.values():
+        assert one["flow"]["pairs"] == 6 and 0 < one["flow"]["agreement"] <= 100
+        assert one["flow"]["left_out"] is None and one["flow"]["visible"] > 80
+    assert judged["start"]["flow"] == flow_consistency(load_model(start), pairs, "train").to_json()
+    page = (out / "index.html").read_text()
+    assert "flow consistency, %" in page and "(6 pairs)" in page
+    assert f"{judged['start']['flow']['agreement']:.1f}" in page
+
+    # A prepared set whose frames follow each other, and one input that has no neighbours.
+    every, _ = prepare(Video(clip, 25), tmp_path / "data", "every", PrepareOptions())
+    single = folder_of(tmp_path / "other", [street(i) for i in range(3)])
+    several = ("adapt", every.root, single, "--out", tmp_path / "several", *command[4:])
+    status, said, err = iccld(*several)
+    assert status == 0, said + err
+    found = json.loads((tmp_path / "several/summary.json").read_text())["judged"]["start"]["flow"]
+    assert found["pairs"] == 15 and found["left_out"] is None
+    assert found == flow_consistency(load_model(start), every, "train", most=15).to_json()
+
+
+def test_where_no_two_frames_follow_each_other_nothing_is_measured(iccld, start, tmp_path):
+    raw = folder_of(tmp_path / "raw", [street(0), street(1)])
+    for path, name in zip(sorted(raw.iterdir()), ("here_next", "there"), strict=True):
+        path.rename(raw / f"{name}.png")
+    slow = drive(tmp_path / "slow.mp4", frames=8, step=12, fps=2)
+    out = tmp_path / "out"
+    command = ("adapt", raw, slow, "--out", out, "--ckpt", start, "--iterations", "1", "--to-label", "0")
+    status, said, err = iccld(*command)
+    assert status == 0, said + err
+    assert PreparedDataset(out / "data/raw").info.splits == {"train": 2}
+    for one in json.loads((out / "summary.json").read_text())["judged"].values():
+        assert one["flow"]["agreement"] is None and one["flow"]["pairs"] == 0
+        assert "too few frames a second" in one["flow"]["left_out"]
+    page = (out / "index.html").read_text()
+    assert "Flow consistency was not measured: no two frames are of one video" in page
+
+    record = json.loads((out / "adapt.json").read_text())
+    (out / "adapt.json").write_text(json.dumps(record | {"pairs": [{"root": 7}]}))
+    status, _, err = iccld(*command)
+    assert status == 1 and "adapt.json is damaged" in err
 
 
 def test_minutes_become_steps_once(iccld, start, tmp_path):

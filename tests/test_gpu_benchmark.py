@@ -48,6 +48,9 @@ def test_rows_that_nothing_was_made_of_are_told_as_such(tmp_path, monkeypatch):
     where = setting.Setting(BENCHMARKS.parent, tmp_path, None, "cpu", True, (0,), 4)
     accuracy.run_first(where, results.Results(tmp_path), results.Deadline(0, 0))
     assert "accuracy-1: time was up; run again with the same --work" in (tmp_path / "gpu.log").read_text()
+    monkeypatch.setattr(accuracy, "_ablate", lambda *_, **__: (0, "nothing to do"))
+    with pytest.raises(RuntimeError, match=r"wrote no results .*nothing to do"):
+        accuracy.run_first(where, results.Results(tmp_path), results.Deadline(600, 600))
 
 
 def test_a_command_ends_with_its_time_and_so_does_what_it_started(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from rich.console import Console
 
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.spread import evenly
+from iccld_cli.footage import flow
 from iccld_cli.footage.options import FootageOptions
+from iccld_cli.inference.along_flow import FlowConsistency
 from iccld_cli.inference.evaluate import Scope, evaluate
 from iccld_cli.inference.labelfree import look
 from iccld_cli.inference.model import load_model
@@ -36,29 +38,59 @@ class Judged:
         score: Score without labels (`inference.labelfree`), in [0, 1].
         confidence: Mean confidence, in [0, 1].
         miou: On the labels of `val`, in percent; None without.
+        flow: Flow consistency, as `FlowConsistency.to_json` gives it; None where nothing was asked.
     """
 
     score: float
     confidence: float
     miou: float | None = None
+    flow: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, raw: Any) -> Judged | None:
         """What `to_json` gave; None for anything else, so that it is judged again."""
-        if not isinstance(raw, dict) or raw.keys() != {"score", "confidence", "miou"}:
+        if not isinstance(raw, dict) or raw.keys() != {"score", "confidence", "miou", "flow"}:
             return None
         numbers = all(isinstance(raw[name], int | float) for name in ("score", "confidence"))
-        return cls(**raw) if numbers and isinstance(raw["miou"], int | float | None) else None
+        whole = numbers and isinstance(raw["miou"], int | float | None) and is_flow(raw["flow"])
+        return cls(**raw) if whole else None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {name: None if value is None else round(value, 5) for name, value in asdict(self).items()}
+        return {
+            "score": round(self.score, 5),
+            "confidence": round(self.confidence, 5),
+            "miou": None if self.miou is None else round(self.miou, 5),
+            "flow": None if self.flow is None else dict(self.flow),
+        }
+
+
+def is_flow(raw: Any) -> bool:
+    """Whether this is what `FlowConsistency.to_json` gave, or None."""
+    if raw is None:
+        return True
+    if not isinstance(raw, dict) or raw.keys() != FlowConsistency().to_json().keys():
+        return False
+    numbers = all(isinstance(raw[name], int | float | None) for name in ("agreement", "iou", "visible", "pairs"))
+    return numbers and isinstance(raw["left_out"], str | None)
 
 
 def judge(
-    candidates: Mapping[str, Path], targets: Sequence[PreparedDataset], options: FootageOptions, console: Console
+    candidates: Mapping[str, Path],
+    targets: Sequence[PreparedDataset],
+    pairs: Sequence[Mapping[str, Any]],
+    options: FootageOptions,
+    console: Console,
 ) -> dict[str, Judged]:
-    """Judge every candidate on frames of the footage, and on labels where there are any."""
+    """Judge every candidate on frames of the footage, and on labels where there are any.
+
+    Args:
+        candidates: Name -> model file.
+        targets: The footage's frames.
+        pairs: Where neighbouring frames lie, see `flow.measure`.
+        options: Of the run.
+        console: Where messages go.
+    """
     judged = {}
     for name, path in candidates.items():
         model = load_model(path, options.device)
@@ -69,8 +101,10 @@ def judge(
         miou = None
         if options.val is not None:
             miou = float(evaluate(model, PreparedDataset(options.val), Scope("val")).miou)
-        judged[name] = Judged(score, confidence, miou)
+        followed = flow.measure(model, pairs).to_json()
+        judged[name] = Judged(score, confidence, miou, followed)
         told = f"score {100 * score:.1f} %, confidence {100 * confidence:.1f} %"
+        told += "" if followed["agreement"] is None else f", flow consistency {followed['agreement']:.1f} %"
         console.print(f"{name}: {told}" + ("" if miou is None else f", {miou:.1f} mIoU"))
     return judged
 

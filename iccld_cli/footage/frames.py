@@ -14,6 +14,7 @@ from rich.console import Console
 
 from iccld_cli.data.prepared import IGNORED_NAME, INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.footage import flow
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.record import Record
 from iccld_cli.names import shown
@@ -50,15 +51,16 @@ _THUMB = (64, 36)
 def targets_of(options: FootageOptions, record: Record, console: Console) -> list[PreparedDataset]:
     """The frames to train on, chosen once."""
     if "targets" not in record.tree:
-        found = _footage(options, console)
+        found, pairs = _footage(options, console)
+        record.tree["pairs"] = pairs
         record.keep("targets", [str(target.root.absolute()) for target in found])
     shutil.rmtree(options.out / _LOOKED_AT, ignore_errors=True)  # as large as all of the footage
     return [PreparedDataset(Path(root)) for root in record.tree["targets"]]
 
 
-def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]:
-    """The frames to train on, as prepared data sets."""
-    found, names = [], Counter[str]()
+def _footage(options: FootageOptions, console: Console) -> tuple[list[PreparedDataset], list[dict[str, str]]]:
+    """The frames to train on, as prepared data sets, and of each its neighbouring frames, see `flow.measure`."""
+    found, pairs, names = [], [], Counter[str]()
     if not options.footage:
         raise IccldError("no footage", "name videos, folders of images or prepared data sets")
     for path in options.footage:
@@ -70,6 +72,7 @@ def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]
                 raise IccldError(f"{path} has no frames in its split `train`")
             console.print(shown(f"{path}: {len(dataset.frames('train'))} frames"), soft_wrap=True)
             found.append(dataset)
+            pairs.append({"root": str(dataset.root.absolute())})
             continue
         name, source = _opened(path, options.out)
         names[name] += 1
@@ -77,7 +80,8 @@ def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]
         looked_at = prepare_shown(
             source, options.out / _LOOKED_AT, name, PrepareOptions(skip_bad=True, ignore=options.ignore), console
         )[0]
-        kept, left_out = choose_frames(looked_at, MOST_FRAMES)
+        video = isinstance(source, flow.WatchedVideo)
+        kept, left_out = choose_frames(looked_at, MOST_FRAMES, video)
         if not kept:
             raise IccldError(
                 f"no frame of {path} can be learnt from ({_listed(left_out)})", "give footage of a road by day or dusk"
@@ -89,16 +93,15 @@ def _footage(options: FootageOptions, console: Console) -> list[PreparedDataset]
         )[0]
         console.print(shown(f"{path}: {len(kept)} frames, left out: {_listed(left_out)}"), soft_wrap=True)
         found.append(dataset)
+        pairs.append(flow.keep_pairs(looked_at, video, name, options.out, kept_region, console))
     if sum(len(dataset.frames("train")) for dataset in found) == 1:
         console.print("warning: a single frame is little to adapt to", style="yellow")
-    return found
+    return found, pairs
 
 
 def _opened(path: Path, out: Path) -> tuple[str, Source]:
-    from iccld_cli.prepare.adapters.video import Video
-
     if path.is_file() and path.suffix.lower() not in (".zip", ".tar", ".gz", ".tgz"):
-        name, source = path.stem, Video(path, VIDEO_FPS)
+        name, source = path.stem, flow.WatchedVideo(path, VIDEO_FPS)
         return set_name(name)[:_LONGEST_NAME], source
     if not path.exists():
         raise IccldError(f"no footage at {path}", "give videos, folders of images or prepared data sets")
@@ -122,7 +125,7 @@ class _Chosen(Images):
             yield RawFrame("train", image.removeprefix("images/train/").rpartition(".")[0], image, None)
 
 
-def choose_frames(dataset: PreparedDataset, most: int) -> tuple[list[int], Counter[str]]:
+def choose_frames(dataset: PreparedDataset, most: int, video: bool = False) -> tuple[list[int], Counter[str]]:
     """Choose frames for variety.
 
     Dark and blank frames are left out, and those that show what the frame before showed. Of the others at most `most`
@@ -131,6 +134,7 @@ def choose_frames(dataset: PreparedDataset, most: int) -> tuple[list[int], Count
     Args:
         dataset: Prepared, its split `train` in the order of time.
         most: Largest number to take.
+        video: Whether it is of a `flow.WatchedVideo`, whose frames that only follow others are not taken.
 
     Returns:
         Positions in `train`, ascending, and how many frames were left out for which reason; with the frames that could
@@ -140,6 +144,8 @@ def choose_frames(dataset: PreparedDataset, most: int) -> tuple[list[int], Count
     places, thumbs = [], []
     last: np.ndarray | None = None
     for place, frame in enumerate(dataset.frames("train")):
+        if video and flow.follows(frame.image):
+            continue
         grey = cv2.cvtColor(dataset.read_image(frame), cv2.COLOR_RGB2GRAY)
         small = cv2.resize(grey, _THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
         if small.mean() < DARK:

@@ -50,9 +50,11 @@ def write_page(
         "pixels of the frames that were compared."
     )
     table = [[f"{name} (kept)" if name == chosen else name, *_cells(one)] for name, one in judged.items()]
-    heads = ["model", "score without labels, %", "confidence, %", "mIoU"]
+    heads = ["model", "score without labels, %", "confidence, %", "flow consistency, %", "mIoU"]
+    followed = judged[chosen].flow
+    flow = [] if followed is None else [page.Text(_flow_in_words(followed))]
     sections = [
-        page.Section("Result", [result, page.Table(heads, table), *unsure]),
+        page.Section("Result", [result, page.Table(heads, table), *flow, *unsure]),
         page.Section("Before and after, where they differ most", [frames]),
         page.Section(
             "Training", [page.Pictures([options.out / "runs/adapted/curves.png"], caption="", width=1100, plot=True)]
@@ -100,4 +102,15 @@ def _compared(
 
 def _cells(found: Judged) -> list[str]:
     miou = "-" if found.miou is None else f"{found.miou:.1f}"
-    return [f"{100 * found.score:.1f}", f"{100 * found.confidence:.1f}", miou]
+    flow = None if found.flow is None else found.flow["agreement"]
+    return [f"{100 * found.score:.1f}", f"{100 * found.confidence:.1f}", "-" if flow is None else f"{flow:.1f}", miou]
+
+
+def _flow_in_words(flow: Mapping[str, Any]) -> str:
+    if flow["left_out"] is not None:
+        return f"Flow consistency was not measured: {flow['left_out']}."
+    return (
+        "Flow consistency is the share of the places in view of two neighbouring frames that keep their label from one "
+        f"to the next, followed along the optical flow ({flow['pairs']} pairs). Answers that flicker lower it; whether "
+        "they are right it does not say, and it plays no part in the choice."
+    )

@@ -66,7 +66,10 @@ class Record:
         whole = isinstance(tree, dict) and isinstance(tree.get("options"), dict) and "seconds" in tree
         whole = whole and all(isinstance(tree.get(name), kinds) for name, kinds in numbers.items())
         targets = tree.get("targets", []) if whole else None
-        if not isinstance(targets, list) or not all(isinstance(root, str) for root in targets):
+        pairs = tree.get("pairs", []) if whole else None
+        whole = isinstance(targets, list) and all(isinstance(root, str) for root in targets)
+        whole = whole and isinstance(pairs, list) and all(_is_pairs(one) for one in pairs)
+        if not whole:
             raise IccldError(f"{self.path} is damaged", "choose another --out")
         return dict(tree)
 
@@ -90,3 +93,8 @@ class Record:
         """Keep a fact for the next time."""
         self.tree[key] = value
         write_json(self.path, self.tree)
+
+
+def _is_pairs(raw: Any) -> bool:
+    """Whether this is what `flow.keep_pairs` returned."""
+    return isinstance(raw, dict) and raw.keys() in ({"root"}, {"why"}) and all(isinstance(v, str) for v in raw.values())

@@ -10,6 +10,7 @@ when that is whole, so a stopped run goes on.
     OUT/summary.json         what was done                   OUT/predictions/    with `predict`
     OUT/data/                frames that were trained on     OUT/runs/adapted/   the training
     OUT/to_label/            frames most worth labelling     OUT/to_label.jsonl  their list
+    OUT/pairs/               neighbouring frames that answers are compared on
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def _judged(
         known = {name: one for name in candidates if (one := Judged.from_json(before.get(name))) is not None}
         if known.keys() == candidates.keys():
             return known
-    judged = judge(candidates, targets, options, console)
+    pairs = record.tree.get("pairs") or [{"root": str(target.root)} for target in targets]
+    judged = judge(candidates, targets, pairs, options, console)
     record.keep("judged", {name: one.to_json() for name, one in judged.items()})
     return judged
 

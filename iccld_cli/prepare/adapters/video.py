@@ -102,12 +102,14 @@ class Video:
             if announced <= len(times) and not stream.frames and cut_off(self.path):
                 announced = len(times) + 1  # it is not known how many are missing
         due, listed = 0.0, -1
-        for number in range(max(announced, len(times))):
+        total = max(announced, len(times))
+        digits = max(6, len(str(total - 1)))  # names are sorted as the frames are
+        for number in range(total):
             at = float((times[number] - times[0]) * base) if number < len(times) else number / float(rate)
             untold = len(times) <= number == announced - 1 and listed < len(times)  # that some are missing
             if at >= due - 1e-6 or untold:
                 due, listed = max(due + 1 / self.fps, at + 1e-9), number
-                yield RawFrame("train", f"{self.path.stem}_{number:06d}", f"frame {number}", None)
+                yield RawFrame("train", f"{self.path.stem}_{number:0{digits}d}", f"frame {number}", None)
 
     def stamp(self, frame: RawFrame) -> tuple[str, str]:
         """Size and modification time of the file."""
