@@ -286,6 +286,7 @@ def adapt_footage(
     ckpt: Path | str | None = None,
     minutes: float = 20.0,
     iterations: int | None = None,
+    stage2: bool = False,
     val: DataSet | None = None,
     labelled: Sequence[DataSet] | DataSet = (),
     to_label: int = 20,
@@ -302,7 +303,8 @@ def adapt_footage(
         out: Folder for everything; the model is `model.safetensors` in it.
         ckpt: Model to start from: file, folder or hub id; None for the shipped one.
         minutes: Minutes of training, where `iterations` is None.
-        iterations: Steps of training; the same number gives the same model.
+        iterations: Steps of stage 1; the same number gives the same model.
+        stage2: Whether stage 2 follows, in a third of the minutes or half as many steps.
         val: Prepared data set with labels in `val`, by which the model is chosen.
         labelled: Prepared data sets of this road with any labelled pixels, which are learnt.
         to_label: Frames most worth labelling that are listed; 0 for none.
@@ -339,6 +341,7 @@ def adapt_footage(
         ignore_mask,
         _folders(labelled),
         to_label,
+        stage2,
     )
     return run(options, console or Console(quiet=True))
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from iccld_cli.__main__ import main
+from iccld_cli.adapt.stage1 import Stage1
+from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.footage import training
@@ -30,6 +33,7 @@ from iccld_cli.prepare.adapters.images import Images
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
+from iccld_cli.train.state import list_states
 
 CLASSES = tuple(range(19))
 
@@ -207,6 +211,96 @@ def test_where_no_two_frames_follow_each_other_nothing_is_measured(iccld, start,
     assert status == 1 and "adapt.json is damaged" in err
 
 
+@pytest.fixture(scope="module")
+def with_unet(tmp_path_factory, small_config):
+    """A stage-2 model, small and untrained."""
+    config = small_config("data.crop=[64,64]", "data.batch_size=2", "data.workers=0")
+    path = tmp_path_factory.mktemp("start") / "stage2.safetensors"
+    header = ModelHeader("stage2", config, CITYSCAPES, CLASSES, [], 1, {}, height=64)
+    save_segmenter(path, build_segmenter(config, 19, denoiser=True, seed=1), header)
+    return path
+
+
+def weights(path):
+    return load_segmenter(path)[0].state_dict()
+
+
+def interrupted_at(monkeypatch, stage, number):
+    """Ctrl-C while a stage takes its step `number`."""
+    took = stage.step
+
+    def step(self, at, batch):
+        if at == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return took(self, at, batch)
+
+    monkeypatch.setattr(stage, "step", step)
+
+
+@pytest.mark.parametrize("name", ["start", "with_unet"])
+def test_both_stages_go_on_after_an_interrupt_in_either(name, iccld, tmp_path, monkeypatch, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    ckpt = request.getfixturevalue(name)
+    raw, out, whole = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out", tmp_path / "whole"
+    options = ("--ckpt", ckpt, "--iterations", "6", "--to-label", "0", "--stage-2")
+    status, said, err = iccld("adapt", raw, "--out", whole, *options)
+    assert status == 0, said + err
+    for stage, folder, steps in ((Stage1, "adapted", 3), (Stage2, "stage2", 1)):
+        with monkeypatch.context() as patch:
+            interrupted_at(patch, stage, steps)
+            assert iccld("adapt", raw, "--out", out, *options)[0] == 130
+        states = list_states(out / "runs" / folder)
+        assert states and states[-1].step == steps + 1
+        assert not (out / "model.safetensors").exists()
+    status, said, err = iccld("adapt", raw, "--out", out, *options)
+    assert status == 0, said + err
+    one, other = (weights(run / "runs/stage2/stage2.safetensors") for run in (out, whole))
+    assert all(value.equal(other[key]) for key, value in one.items())
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["iterations"], summary["iterations_stage2"]) == (6, 3)
+    assert list(summary["judged"]) == ["start", "adapted", "average", "stage2"]
+    files = {"start": ckpt, "average": out / "runs/average.safetensors"}
+    files |= {
+        run: out / f"runs/{run}/{file}.safetensors" for run, file in (("adapted", "stage1"), ("stage2", "stage2"))
+    }
+    assert (out / "model.safetensors").read_bytes() == files[summary["chosen"]].read_bytes()
+    page = (out / "index.html").read_text()
+    assert "6 steps of stage 1 and 3 of stage 2" in page and ">stage 2" in page
+
+    begun, adapted = weights(out / "runs/begin-stage2.safetensors"), weights(files["adapted"])
+    assert all(begun[key].equal(value) for key, value in adapted.items())
+    unet = [key for key in one if key.startswith("denoiser.")]
+    assert unet
+    if name == "with_unet":
+        assert all(begun[key].equal(value) for key, value in weights(ckpt).items() if key in unet)
+        assert any(not begun[key].equal(one[key]) for key in unet)
+    else:
+        assert not any(key.startswith("denoiser.") for key in begun)
+    config = load_segmenter(out / "runs/stage2/stage2.safetensors")[1].config
+    base = load_segmenter(ckpt)[1].config
+    assert config.optim.lr == pytest.approx(training.RATE * base.optim.lr)
+    assert config.adv.unet_lr == pytest.approx((training.RATE if name == "with_unet" else 1) * base.adv.unet_lr)
+
+    status, _, err = iccld("adapt", raw, "--out", out, *options[:-1])
+    assert status == 1 and "other options (stage2)" in err
+
+
+def test_a_third_of_the_minutes_is_for_stage_2(iccld, start, tmp_path):
+    raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
+    command = ("adapt", raw, "--out", out, "--ckpt", start, "--minutes", "0.1", "--to-label", "0", "--stage-2")
+    status, said, err = iccld(*command)
+    assert status == 0, said + err
+    told = said + err
+    assert "steps in 0.0667 minutes" in told and "steps in 0.0333 minutes" in told
+    recorded = json.loads((out / "adapt.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
+    for key in ("iterations", "iterations_stage2"):
+        assert recorded[key] == summary[key] >= 20
+    assert not (out / "runs/probe").exists()
+
+
 def test_minutes_become_steps_once(iccld, start, tmp_path):
     raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
     command = ("adapt", raw, "--out", out, "--ckpt", start, "--minutes", "0.1")
@@ -226,6 +320,12 @@ def test_minutes_become_steps_once(iccld, start, tmp_path):
         ({"start": (0.9, None), "adapted": (0.85, None), "average": (0.8, None)}, "start"),
         ({"start": (0.9, 50.0), "adapted": (0.1, 52.0), "average": (0.9, 51.0)}, "adapted"),
         ({"start": (0.9, 50.0), "adapted": (0.9, 49.0), "average": (0.9, 50.0)}, "start"),
+        ({"start": (0.9, None), "adapted": (0.93, None), "average": (0.9, None), "stage2": (0.9, None)}, "stage2"),
+        ({"start": (0.9, None), "adapted": (0.93, None), "average": (0.9, None), "stage2": (0.88, None)}, "adapted"),
+        ({"start": (0.9, None), "adapted": (0.87, None), "average": (0.9, None), "stage2": (0.85, None)}, "adapted"),
+        ({"start": (0.9, None), "adapted": (0.7, None), "average": (0.9, None), "stage2": (0.87, None)}, "stage2"),
+        ({"start": (0.9, 50.0), "adapted": (0.9, 52.0), "average": (0.9, 50.0), "stage2": (0.1, 53.0)}, "stage2"),
+        ({"start": (0.9, 50.0), "adapted": (0.9, 52.0), "average": (0.9, 50.0), "stage2": (0.9, 51.0)}, "adapted"),
     ],
 )
 def test_the_choice(judged, chosen):

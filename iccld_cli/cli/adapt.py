@@ -29,6 +29,13 @@ def adapt(
     iterations: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Steps of training, in place of --minutes.")
     ] = None,
+    stage_2: Annotated[
+        bool,
+        typer.Option(
+            "--stage-2",
+            help="Adversarial learning on the UNet after stage 1: a third of --minutes, half as many --iterations.",
+        ),
+    ] = False,
     val: Annotated[
         Path | None, typer.Option(metavar="SET", help="Prepared set with labels in `val`: they choose the model.")
     ] = None,
@@ -50,8 +57,9 @@ def adapt(
     """Adapt a model to your own footage, without labels or with a few, and without a network.
 
     Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
-    the start, the adapted model or their average: the adapted one unless it has broken. DIR/index.html shows before and
-    after. The same command again goes on where it stopped.
+    the start, the adapted model or their average: the adapted one unless it has broken, or with --stage-2 what that
+    made of it, under the same condition. DIR/index.html shows before and after. The same command again goes on where it
+    stopped.
     """
     from iccld_cli.data.prepared import INFO_NAME
     from iccld_cli.footage.options import FootageOptions
@@ -60,11 +68,24 @@ def adapt(
 
     console = make_console()
     options = FootageOptions(
-        footage, out, ckpt, minutes, iterations, val, predict, seed, device, ignore_mask, labelled or [], to_label
+        footage,
+        out,
+        ckpt,
+        minutes,
+        iterations,
+        val,
+        predict,
+        seed,
+        device,
+        ignore_mask,
+        labelled or [],
+        to_label,
+        stage_2,
     )
     summary = adapt_footage(options, console)
     console.rule("Done")
-    say(f"{summary['chosen']} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")
+    kept = "stage-2" if summary["chosen"] == "stage2" else summary["chosen"]
+    say(f"{kept} model kept after {summary['seconds']:.0f} s -> {out / MODEL_NAME}")
     say(f"open {out / PAGE_NAME}")
     model = out / MODEL_NAME
     done: list[str | Path] = ["export", "--ckpt", model, "--format", "openvino", "--out", f"{out.resolve().name}.xml"]

@@ -1,4 +1,4 @@
-"""Which model is kept: the start, the adapted one, or their average."""
+"""Which model is kept: the start, the adapted one, their average, or what stage 2 made of the adapted one."""
 
 from __future__ import annotations
 
@@ -118,6 +118,9 @@ def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
     (`benchmarks/RESULTS.md`). A model that was taught labels of this road may lose more of its score: it may have
     learnt to be less sure.
 
+    Stage 2, where it was asked for, takes the place of the adapted model, unless its score is far lower than the
+    start's or than that of the adapted model, with which it began.
+
     Args:
         judged: The candidates.
         taught: Whether the adapted model has learnt labels of the footage's road.
@@ -125,12 +128,14 @@ def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
     if by_labels(judged):
         return max(judged, key=lambda name: (judged[name].miou or 0.0, name == "start"))
     least = judged["start"].score - (BROKEN if taught else TOLERATED)
+    if "stage2" in judged and judged["stage2"].score >= max(least, judged["adapted"].score - TOLERATED):
+        return "stage2"
     return next((name for name in ("adapted", "average") if judged[name].score >= least), "start")
 
 
 def reason(judged: Mapping[str, Judged], chosen: str, taught: bool = False) -> str:
     """Why a candidate was chosen; reads on after its name."""
-    if taught and chosen == "adapted" and not by_labels(judged):
+    if taught and chosen in ("adapted", "stage2") and not by_labels(judged):
         return "nothing speaks against it, and it has learnt labels of this road"
     return REASONS[by_labels(judged), chosen]
 
@@ -139,6 +144,8 @@ REASONS = {
     (True, "start"): "no other scores better on the labels of --val",
     (True, "adapted"): "it scores best on the labels of --val",
     (True, "average"): "it scores best on the labels of --val",
+    (True, "stage2"): "it scores best on the labels of --val",
+    (False, "stage2"): "nothing speaks against it, and it has learnt the new road in both stages",
     (False, "adapted"): "nothing speaks against it, and it has learnt the new road",
     (False, "average"): "the adapted model contradicts itself far more often than the start does, and it less often",
     (False, "start"): "the others contradict themselves far more often than it does",

@@ -46,10 +46,10 @@ def write_page(
     why = reason(judged, chosen, bool(options.labelled))
     unsure = [] if by_labels(judged) else [page.Text(_UNSURE)]
     result = page.Text(
-        f"Kept: {chosen}, because {why}. It gives another label than the start in {100 * changed:.1f} % of the "
+        f"Kept: {_name(chosen)}, because {why}. It gives another label than the start in {100 * changed:.1f} % of the "
         "pixels of the frames that were compared."
     )
-    table = [[f"{name} (kept)" if name == chosen else name, *_cells(one)] for name, one in judged.items()]
+    table = [[_name(name) + " (kept)" * (name == chosen), *_cells(one)] for name, one in judged.items()]
     heads = ["model", "score without labels, %", "confidence, %", "flow consistency, %", "mIoU"]
     followed = judged[chosen].flow
     flow = [] if followed is None else [page.Text(_flow_in_words(followed))]
@@ -57,7 +57,11 @@ def write_page(
         page.Section("Result", [result, page.Table(heads, table), *flow, *unsure]),
         page.Section("Before and after, where they differ most", [frames]),
         page.Section(
-            "Training", [page.Pictures([options.out / "runs/adapted/curves.png"], caption="", width=1100, plot=True)]
+            "Training",
+            [
+                page.Pictures([options.out / f"runs/{run}/curves.png"], caption="", width=1100, plot=True)
+                for run in ("adapted", *(["stage2"] if options.stage2 else []))
+            ],
         ),
     ]
     if to_label:
@@ -66,7 +70,10 @@ def write_page(
     if clips:
         shown = [page.Clip(path.relative_to(options.out).as_posix(), path.stem) for path in clips]
         sections.insert(1, page.Section("The footage, segmented", list(shown)))
-    subtitle = f"{summary['frames']} frames, {summary['iterations']} steps, {summary['seconds']:.0f} s in all"
+    steps = f"{summary['iterations']} steps"
+    if options.stage2:
+        steps += f" of stage 1 and {summary['iterations_stage2']} of stage 2"
+    subtitle = f"{summary['frames']} frames, {steps}, {summary['seconds']:.0f} s in all"
     page.write_page(options.out / PAGE_NAME, "Adapted to your footage", sections, subtitle)
 
 
@@ -98,6 +105,10 @@ def _compared(
     ]
     legend = [(space.names[i], space.colors[i]) for i in models[0].header.classes]
     return changed, page.Frames(["picture", "before", "after"], layered, 1, 2, legend=legend)
+
+
+def _name(candidate: str) -> str:
+    return "stage 2" if candidate == "stage2" else candidate
 
 
 def _cells(found: Judged) -> list[str]:

@@ -41,10 +41,13 @@ class Record:
         }
         if options.labelled:
             asked["labelled"] = [[str(path.absolute()), PreparedDataset(path).digest] for path in options.labelled]
+        if options.stage2:
+            asked["stage2"] = True
         if os.path.lexists(self.path):
             self.tree = self._read()
             before = self.tree["options"]
-            differs = [key for key in asked.keys() | before.keys() & {"labelled"} if before.get(key) != asked.get(key)]
+            known = asked.keys() | before.keys() & {"labelled", "stage2"}
+            differs = sorted(key for key in known if before.get(key) != asked.get(key))
             if differs:
                 raise IccldError(
                     f"{options.out} was begun with other options ({', '.join(differs)})",
@@ -62,7 +65,8 @@ class Record:
             tree = read_json(self.path)
         except ReadError as error:
             raise IccldError(f"{self.path} {error.message}", "choose another --out") from None
-        numbers = {"seconds": (int, float), "iterations": (int, type(None))}
+        steps = (int, type(None))
+        numbers = {"seconds": (int, float), "iterations": steps, "iterations_stage2": steps}
         whole = isinstance(tree, dict) and isinstance(tree.get("options"), dict) and "seconds" in tree
         whole = whole and all(isinstance(tree.get(name), kinds) for name, kinds in numbers.items())
         targets = tree.get("targets", []) if whole else None

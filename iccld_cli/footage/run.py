@@ -3,12 +3,14 @@
     footage -> frames worth training on -> stage 1 from a finished model, with the virtual town as source
     -> start, adapted, and their average; one of them is kept -> model.safetensors, page, predictions
 
+With `stage2`, stage 2 goes on from the adapted model, and what it gives is a fourth to choose among.
+
 No label of the footage is read, and nothing is downloaded. Every part leaves its result in the folder and is skipped
 when that is whole, so a stopped run goes on.
 
     OUT/model.safetensors    the model that was chosen       OUT/index.html      before and after
     OUT/summary.json         what was done                   OUT/predictions/    with `predict`
-    OUT/data/                frames that were trained on     OUT/runs/adapted/   the training
+    OUT/data/                frames that were trained on     OUT/runs/           the trainings: adapted/, stage2/
     OUT/to_label/            frames most worth labelling     OUT/to_label.jsonl  their list
     OUT/pairs/               neighbouring frames that answers are compared on
 """
@@ -31,7 +33,7 @@ from iccld_cli.footage.frames import targets_of
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.page import write_page
 from iccld_cli.footage.record import Record
-from iccld_cli.footage.training import average, count_steps, render_town, train
+from iccld_cli.footage.training import average, begin_stage2, count_steps, render_town, train
 from iccld_cli.footage.worth import list_worth
 from iccld_cli.header import ModelHeader, read_header
 from iccld_cli.inference.inputs import collect
@@ -51,8 +53,9 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         console: Where messages go.
 
     Returns:
-        What `summary.json` holds: `seconds`, `frames`, `start` (name and sha256), `iterations`, `chosen` (`start`,
-        `adapted` or `average`), and what each candidate was `judged` by.
+        What `summary.json` holds: `seconds`, `frames`, `start` (name and sha256), `iterations` of stage 1,
+        `iterations_stage2` (None without it), `chosen` (`start`, `adapted`, `average` or `stage2`), and what each
+        candidate was `judged` by.
 
     Raises:
         IccldError: Something is wrong with the footage or the model, or the folder holds something else.
@@ -77,11 +80,21 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         sources = render_town(options, console)
         record.note(began)
         console.rule("Training")
-        iterations = count_steps(options, record, start, sources, targets, console)
-        adapted = train(options, start, sources, targets, iterations, options.out / "runs/adapted", console)
+        runs = options.out / "runs"
+        iterations = count_steps("stage1", options, record, start, sources, targets, console)
+        adapted = train("stage1", options, start, sources, targets, iterations, runs / "adapted", console)
         record.note(began)
+        candidates, more = {"start": start, "adapted": adapted}, None
+        if options.stage2:
+            console.rule("Stage 2")
+            begin = begin_stage2(start, adapted, options.out)
+            more = count_steps("stage2", options, record, begin, sources, targets, console)
+            second = train("stage2", options, begin, sources, targets, more, runs / "stage2", console)
+            record.note(began)
         console.rule("Choice")
-        candidates = {"start": start, "adapted": adapted, "average": average(start, adapted, options.out)}
+        candidates["average"] = average(start, adapted, options.out)
+        if options.stage2:
+            candidates["stage2"] = second
         judged = _judged(candidates, targets, options, record, console)
         chosen = choice(judged, bool(options.labelled))
         console.print(f"kept: {chosen}, {reason(judged, chosen, bool(options.labelled))}")
@@ -96,6 +109,7 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         "frames": sum(len(target.frames("train")) for target in targets),
         "start": f"{start.name} {header.sha256}",
         "iterations": iterations,
+        "iterations_stage2": more,
         "chosen": chosen,
         "judged": {name: one.to_json() for name, one in judged.items()},
     }

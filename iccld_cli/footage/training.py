@@ -1,12 +1,14 @@
-"""Stage 1 from a finished model, with the virtual town as labelled source."""
+"""Stage 1 from a finished model, with the virtual town as labelled source, and stage 2 behind it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -17,6 +19,8 @@ from iccld_cli.footage.record import Record
 from iccld_cli.header import FILE_NAMES
 from iccld_cli.prepare.prepare import PrepareOptions
 from iccld_cli.prepare.with_bar import prepare_shown
+
+FootageStage = Literal["stage1", "stage2"]
 
 TOWN_FRAMES, TOWN_SIZE, TOWN_SEED = 200, (512, 384), 5
 """The virtual town that stands for labelled roads: frames a look, size, seed."""
@@ -32,6 +36,10 @@ QUANTILE = 0.7
 HALF = 0.5
 """Weight of the adapted model in the average."""
 
+STAGE2_SHARE = 1 / 3
+"""Share of the minutes that stage 2 takes; where steps are given, half as many as stage 1, which is the same share."""
+
+BEGIN_NAME = "begin-stage2.safetensors"
 _PROBE_STEPS = 8
 _IN_TRAINING = 0.9  # of the minutes: the rest is start and saving
 _FEWEST, _MOST = 20, 20_000
@@ -54,21 +62,37 @@ def render_town(options: FootageOptions, console: Console) -> list[PreparedDatas
     return found
 
 
-def training_config(base: Config, iterations: int, options: FootageOptions) -> Config:
-    """How stage 1 goes on from a finished model, on few frames of a road that is not far from what it knows.
+def training_config(
+    base: Config, stage: FootageStage, iterations: int, options: FootageOptions, unet: bool = False
+) -> Config:
+    """How a stage goes on from a finished model, on few frames of a road that is not far from what it knows.
 
     Rates are a third of the start's, since it is to keep what it knows, and gates are stricter, since its errors on the
-    new road would be learnt. How that went where it was measured stands in benchmarks/RESULTS.md.
+    new road would be learnt. How that went where it was measured stands in benchmarks/RESULTS.md. A UNet that begins
+    with random weights learns at the rate that such a one is given otherwise.
+
+    Args:
+        base: The configuration of the start.
+        stage: Which stage.
+        iterations: Its steps.
+        options: Of the run.
+        unet: Of stage 2: whether the UNet is the start's.
     """
     every = max(iterations // 3, 1)
+    own = {
+        "stage1": {"seg.iterations": iterations, "seg.burn_in": 0, "seg.feature_distance_weight": 0.0},
+        "stage2": {
+            "adv.iterations": iterations,
+            "adv.generate": True,
+            "adv.unet_lr": (RATE if unet else 1.0) * base.adv.unet_lr,
+        },
+    }
     return load_config(
         None,
         base=base,
         sizes=base.model,
         overrides={
-            "seg.iterations": iterations,
-            "seg.burn_in": 0,
-            "seg.feature_distance_weight": 0.0,
+            **own[stage],
             "optim.lr": RATE * base.optim.lr,
             "pseudo.quantile": QUANTILE,
             "run.seed": options.seed,
@@ -81,6 +105,7 @@ def training_config(base: Config, iterations: int, options: FootageOptions) -> C
 
 
 def count_steps(
+    stage: FootageStage,
     options: FootageOptions,
     record: Record,
     start: Path,
@@ -88,25 +113,28 @@ def count_steps(
     targets: Sequence[PreparedDataset],
     console: Console,
 ) -> int:
-    """Steps of training: given, measured before, or as many as the minutes allow."""
+    """Steps of a stage: given, measured before, or as many as its share of the minutes allows."""
+    second = stage == "stage2"
     if options.iterations is not None:
-        return options.iterations
-    if "iterations" in record.tree:
-        return int(record.tree["iterations"])
+        return max(options.iterations // 2, 1) if second else options.iterations
+    key = "iterations_stage2" if second else "iterations"
+    if record.tree.get(key) is not None:
+        return int(record.tree[key])
     probe = options.out / "runs/probe"
     shutil.rmtree(probe, ignore_errors=True)
-    train(options, start, sources, targets, _PROBE_STEPS, probe, Console(quiet=True), log_every=1)
+    train(stage, options, start, sources, targets, _PROBE_STEPS, probe, Console(quiet=True), log_every=1)
     rows = [json.loads(line) for line in (probe / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = statistics.median(row["step_seconds"] for row in rows[len(rows) // 2 :])
     shutil.rmtree(probe)
-    found = int(60 * options.minutes * _IN_TRAINING / seconds)
-    iterations = min(max(found, _FEWEST), _MOST)
-    record.keep("iterations", iterations)
-    console.print(f"a step takes {seconds:.2f} s: {iterations} steps in {options.minutes:g} minutes")
+    minutes = options.minutes * (STAGE2_SHARE if second else 1 - STAGE2_SHARE if options.stage2 else 1.0)
+    iterations = min(max(int(60 * minutes * _IN_TRAINING / seconds), _FEWEST), _MOST)
+    record.keep(key, iterations)
+    console.print(f"a step takes {seconds:.2f} s: {iterations} steps in {minutes:.3g} minutes")
     return iterations
 
 
 def train(
+    stage: FootageStage,
     options: FootageOptions,
     start: Path,
     sources: Sequence[PreparedDataset],
@@ -116,24 +144,66 @@ def train(
     console: Console,
     log_every: int | None = None,
 ) -> Path:
+    """Train a stage, or what is left of it.
+
+    Args:
+        stage: Which stage.
+        options: Of the run.
+        start: The model file to begin with; of stage 2, from `begin_stage2`.
+        sources: The virtual town.
+        targets: The footage's frames.
+        iterations: Steps.
+        run: The run folder.
+        console: Where messages go.
+        log_every: Steps between the lines of the log; None for the configuration's.
+
+    Returns:
+        The model file of the stage.
+    """
     from iccld_cli.train.data import open_data
-    from iccld_cli.train.run import RunOptions, adapt_seg
+    from iccld_cli.train.run import RunOptions, adapt_adv, adapt_seg
     from iccld_cli.train.start import open_start
     from iccld_cli.train.state import list_states
 
-    path = run / FILE_NAMES["stage1"]
+    path = run / FILE_NAMES[stage]
     if path.is_file():
         return path
     opened = open_start(start)
     assert opened.header is not None
-    config = training_config(opened.header.config, iterations, options)
+    config = training_config(opened.header.config, stage, iterations, options, unet=opened.header.stage == "stage2")
     if log_every is not None:
         config = load_config(None, base=config, sizes=config.model, overrides={"run.log_every": log_every})
     data = open_data(
         [s.root for s in sources], [t.root for t in targets], start=opened.header, labelled=options.labelled
     )
-    started = any(state.stage == "stage1" for state in list_states(run))
-    return adapt_seg(config, data, RunOptions(run, resume=started, console=console), start=opened)
+    started = any(state.stage == stage for state in list_states(run))
+    how = RunOptions(run, resume=started, console=console)
+    return adapt_seg(config, data, how, start=opened) if stage == "stage1" else adapt_adv(config, data, how, opened)
+
+
+def begin_stage2(start: Path, adapted: Path, out: Path) -> Path:
+    """What stage 2 begins with: E and D of stage 1, and the start's UNet; a fresh one where it has none.
+
+    Rates of a model that has learnt with a third of them would be a third of that: the configuration is the start's.
+
+    Args:
+        start: The model file that stage 1 began with.
+        adapted: Stage 1's.
+        out: Folder of the run.
+
+    Returns:
+        The model file that stands for it.
+    """
+    from iccld_cli.checkpoint import load_segmenter, save_segmenter
+    from iccld_cli.models.build import join
+
+    path = out / "runs" / BEGIN_NAME
+    if not path.is_file():
+        (first, before), (coders, header) = load_segmenter(start), load_segmenter(adapted)
+        model = join(coders.encoder, coders.decoder, first.denoiser, before.config)
+        stage = header.stage if first.denoiser is None else "stage2"
+        save_segmenter(path, model, dataclasses.replace(header, stage=stage, config=before.config))
+    return path
 
 
 def average(start: Path, adapted: Path, out: Path) -> Path:
