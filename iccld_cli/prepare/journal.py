@@ -84,6 +84,8 @@ class Journal:
             row = self._db.execute(
                 "SELECT image, stamp, scan FROM frame WHERE split = ? AND key = ?", (frame.split, frame.key)
             ).fetchone()
+            if row is None and frame.split == "train":
+                row = self._held_out(frame, stamp)
             if row is not None and row[2] == self._scan:
                 raise IccldError(
                     f"{frame.image} and {row[0]} would both become {frame.split}/{frame.key}",
@@ -112,6 +114,16 @@ class Journal:
         self._db.execute("COMMIT")
         return count
 
+    def _held_out(self, frame: RawFrame, stamp: str) -> tuple[str, str, int] | None:
+        """Take a frame that an earlier run held out back to where the scan has it, so that it stays done."""
+        row = self._db.execute(
+            "SELECT image, stamp, scan FROM frame WHERE split = 'val' AND key = ?", (frame.key,)
+        ).fetchone()
+        if row is None or row[:2] != (frame.image, stamp) or row[2] == self._scan:
+            return None
+        self._db.execute("UPDATE frame SET split = 'train' WHERE split = 'val' AND key = ?", (frame.key,))
+        return row
+
     def hold_out(self, share: float) -> None:
         """Make the last part of the sorted training frames the `val` split, unless there is one already.
 
@@ -129,6 +141,9 @@ class Journal:
         ).fetchone()
         if border is not None:
             self._db.execute("UPDATE frame SET split = 'val' WHERE split = 'train' AND key >= ?", border)
+        for split, key, record in self._pages(DONE, "record"):  # the source may have got other frames since
+            if any(path.split("/")[1] != split for path in json.loads(record)["files"]):
+                self._set(split, key, TODO, None)
 
     def digest(self) -> str:
         """sha256 over all frames: names, files and sizes."""

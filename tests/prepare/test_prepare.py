@@ -20,9 +20,11 @@ from raw_files import all_ids, grey, photo, png
 
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
+from iccld_cli.parts import Part
 from iccld_cli.prepare.adapters.camvid import CamVid
 from iccld_cli.prepare.adapters.images import Images
 from iccld_cli.prepare.inspect import own_warnings
+from iccld_cli.prepare.parts import merge_parts, prepare_part
 from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, prepare
 from iccld_cli.prepare.processes import default_workers
 from iccld_cli.prepare.tree import FolderTree
@@ -227,6 +229,69 @@ def test_hold_out_takes_the_end_of_the_drive(tmp_path):
     assert data.info.splits == {"train": 8, "val": 2}
     with pytest.raises(IccldError, match=r"hold_out was 0\.2, now 0\.5"):
         prepare(Images(tree), tmp_path / "out", "raw", PrepareOptions(workers=1, hold_out=0.5))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_at(number):
+    def progress(done, total):
+        if done == number:
+            raise Stopped
+
+    return progress
+
+
+class Noted(Images):
+    """Images that note which frames are read."""
+
+    def __init__(self, tree):
+        super().__init__(tree)
+        self.read = []
+
+    def load(self, frame):
+        self.read.append(frame.image)
+        return super().load(frame)
+
+
+def test_frames_that_were_held_out_are_not_made_twice(tmp_path):
+    for number in range(10):
+        photo(tmp_path / f"raw/{number:03d}.jpg", number)
+    options, out = PrepareOptions(workers=1, hold_out=0.3), tmp_path / "out"
+    with pytest.raises(Stopped):
+        prepare(Noted(FolderTree(tmp_path / "raw")), out, "raw", options, stopped_at(9))
+    source = Noted(FolderTree(tmp_path / "raw"))
+    data, fresh = prepare(source, out, "raw", options)
+    assert fresh and len(source.read) <= 1
+    whole, _ = prepare(Images(FolderTree(tmp_path / "raw")), tmp_path / "whole", "raw", options)
+    assert same(data.root / "images", whole.root / "images")
+    assert (data.root / "index.jsonl").read_bytes() == (whole.root / "index.jsonl").read_bytes()
+
+    with pytest.raises(Stopped):
+        prepare(Noted(FolderTree(tmp_path / "raw")), tmp_path / "grown", "raw", options, stopped_at(9))
+    for number in range(10, 14):  # now 7 is of `train`
+        photo(tmp_path / f"raw/{number:03d}.jpg", number)
+    data, _ = prepare(Images(FolderTree(tmp_path / "raw")), tmp_path / "grown", "raw", options)
+    assert data.info.splits == {"train": 10, "val": 4}
+    for split in ("train", "val"):
+        assert all(frame.image.startswith(f"images/{split}/") for frame in data.frames(split))
+        assert all((data.root / frame.image).is_file() for frame in data.frames(split))
+
+
+def test_a_part_with_held_out_frames_is_done_once(tmp_path):
+    for number in range(10):
+        photo(tmp_path / f"raw/{number:03d}.jpg", number)
+    options, out = PrepareOptions(workers=1, hold_out=0.3), tmp_path / "out"
+    for number in (1, 2):
+        assert prepare_part(Images(FolderTree(tmp_path / "raw")), out, "raw", options, Part(number, 2))[2]
+    for number in (1, 2):
+        again = Noted(FolderTree(tmp_path / "raw"))
+        assert not prepare_part(again, out, "raw", options, Part(number, 2))[2]
+        assert not again.read
+    data, _ = merge_parts(Images(FolderTree(tmp_path / "raw")), out, "raw", options)
+    whole, _ = prepare(Images(FolderTree(tmp_path / "raw")), tmp_path / "whole", "raw", options)
+    assert (data.root / "index.jsonl").read_bytes() == (whole.root / "index.jsonl").read_bytes()
 
 
 def test_two_images_of_one_name(tmp_path):
