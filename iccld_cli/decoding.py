@@ -21,6 +21,7 @@ from typing import Any
 # was tried on, of sixteen kinds, gave the same frames with and without it.
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _TIMED = frozenset({"mov", "matroska", "flv", "mpegts", "asf"})
+_INDEXED = frozenset({"mov", "matroska"})
 MOST_HELD = 32
 """Frames; more than any standard reorders."""
 
@@ -28,6 +29,11 @@ MOST_HELD = 32
 def timed(container: Any) -> bool:
     """Whether a container holds the time of each frame; FFmpeg guesses those of AVI and of raw streams."""
     return not _TIMED.isdisjoint(container.format.name.split(","))
+
+
+def indexed(container: Any) -> bool:
+    """Whether a container has an index of its frames; seeking in the others lands anywhere."""
+    return not _INDEXED.isdisjoint(container.format.name.split(","))
 
 
 def hidden(packet: Any, stream: Any) -> bool:

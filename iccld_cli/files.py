@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import sqlite3
 import sys
@@ -160,6 +161,23 @@ def _explain_sqlite(error: sqlite3.Error, path: Path | str) -> Exception:
     if isinstance(error, sqlite3.OperationalError):
         return IccldError(f"cannot keep a journal beside {path} ({text})", "check the disk, or choose another folder")
     return error
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    """The same file under another name; a copy, seen to the disk, where that lies on another one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: It cannot be copied.
+    """
+    try:
+        os.link(file, to)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(file, to)
+        with open(to, "rb") as copy:
+            os.fsync(copy.fileno())
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -103,3 +103,29 @@ def listed(numbers: Sequence[int], most: int = 10) -> str:
     """Numbers of parts in words: `3, 5, 7 and 12 more`."""
     shown = ", ".join(map(str, numbers[:most]))
     return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"
+
+
+def begun(folder: Path, head: str) -> list[Path]:
+    """Folders of the parts that have begun, by number: those that hold a file named `head`."""
+    try:
+        found = [(part, path) for path in folder.iterdir() if (part := Part.named(path)) and (path / head).is_file()]
+    except OSError:
+        return []
+    return [path for _, path in sorted(found, key=lambda pair: (pair[0].number, pair[1].name))]
+
+
+def what_lacks(missing: Sequence[int], unfinished: Sequence[int], of: int) -> tuple[str, str]:
+    """Which parts are lacking, in words, and what to do about it.
+
+    Args:
+        missing: Numbers of parts that have not begun, ascending.
+        unfinished: Numbers of parts that have not ended, ascending; at least one of both.
+        of: How many parts there are to be.
+    """
+    words = []
+    for numbers, how in ((missing, "missing"), (unfinished, "not finished")):
+        if numbers:
+            name, are = ("part", "is") if len(numbers) == 1 else ("parts", "are")
+            words.append(f"{name} {listed(numbers)} of {of} {are} {how}")
+    more = " and so on" if len(missing) + len(unfinished) > 1 else ""
+    return " and ".join(words), f"run them, with --part {min([*missing, *unfinished])}/{of}{more}"

@@ -19,7 +19,7 @@ from typing import Any
 
 from iccld_cli import __version__
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_os_error, write_json
+from iccld_cli.files import explain_os_error, link_or_copy, write_json
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference import collected
 from iccld_cli.inference.inputs import Input
@@ -40,7 +40,7 @@ from iccld_cli.inference.parts import (
 from iccld_cli.inference.predict import without_existing, write_collected
 from iccld_cli.inference.predict_options import DEFAULT_THRESHOLD, PredictOptions, Summary
 from iccld_cli.names import shown
-from iccld_cli.parts import FOLDER, Part, listed
+from iccld_cli.parts import FOLDER, Part, what_lacks
 from iccld_cli.plainjson import parse_json
 
 _MERGED = "merged.json"
@@ -110,20 +110,13 @@ class Parts:
         missing = [n for n in range(1, self.of + 1) if n not in self.folders and n not in self.unfinished]
         if not wanted - self.folders.keys():
             return  # parts that have nothing to do need not have run
-        words = []
-        if missing := [number for number in missing if number in wanted]:
-            words.append(f"{_parts(missing)} of {self.of} {'is' if len(missing) == 1 else 'are'} missing")
-        if unfinished := [number for number in sorted(self.unfinished) if number in wanted]:
-            words.append(f"{_parts(unfinished)} of {self.of} {'is' if len(unfinished) == 1 else 'are'} not finished")
-        lacking = {*missing, *unfinished}
-        rows = [row for row in self.rows if lacking & {*row.parts}]
+        missing = [number for number in missing if number in wanted]
+        unfinished = [number for number in sorted(self.unfinished) if number in wanted]
+        words, hint = what_lacks(missing, unfinished, self.of)
+        rows = [row for row in self.rows if {*missing, *unfinished} & {*row.parts}]
         names = ", ".join(row.where for row in rows[:_SHOWN])
         more = f" and {len(rows) - _SHOWN} more inputs" if len(rows) > _SHOWN else ""
-        again = min(lacking)
-        raise IccldError(
-            f"{' and '.join(words)} ({names}{more})",
-            f"run them, with --part {again}/{self.of}{' and so on' if len(lacking) > 1 else ''}; nothing was joined",
-        )
+        raise IccldError(f"{words} ({names}{more})", f"{hint}; nothing was joined")
 
     def refuse_others(self, expected: Collection[str]) -> None:
         """Say which inputs the parts do not know, and the other way round.
@@ -320,9 +313,9 @@ class _Join:
                         if len(files) != count:
                             raise IccldError(f"{piece} has {len(files)} of {count} files", again(folder))
                         for file in files:
-                            _take(piece / file, staged / file)
+                            link_or_copy(piece / file, staged / file)
                 elif len(pieces) == 1:
-                    _take(pieces[0][0], staged)
+                    link_or_copy(pieces[0][0], staged)
                 else:
                     join_videos([Stretch(path, ticks) for path, ticks in pieces], staged, _unlike)
                     sync(staged)
@@ -345,17 +338,6 @@ class _Join:
 
 def _unlike(reason: str) -> IccldError:
     return IccldError(f"the parts do not fit together: {reason}", "make all parts on machines of one kind")
-
-
-def _take(file: Path, to: Path) -> None:
-    """The same file under another name; a copy where it lies on another disk."""
-    try:
-        os.link(file, to)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(file, to)
-        sync(to)
 
 
 def _remove(folder: Path, under: Path | None = None) -> None:
@@ -437,7 +419,3 @@ def _read_rows(path: Path, of: int, inputs: str) -> list[_Row]:
     except (OSError, KeyError, TypeError, ValueError):
         raise IccldError(f"{path} is damaged", "remove it and run one of the parts again") from None
     return rows
-
-
-def _parts(numbers: Sequence[int]) -> str:
-    return f"part{'s' * (len(numbers) > 1)} {listed(numbers)}"

@@ -34,7 +34,7 @@ from iccld_cli.inference.smooth import GRID
 from iccld_cli.inference.spans import Span
 from iccld_cli.inference.video import VideoReader
 from iccld_cli.names import shown
-from iccld_cli.parts import FOLDER, Part, differences, shares
+from iccld_cli.parts import FOLDER, Part, begun, differences, shares
 from iccld_cli.plainjson import parse_json
 
 FORMAT = 1
@@ -355,11 +355,7 @@ def _short(name: str) -> str:
 
 def part_folders(out: Path) -> list[Path]:
     """Folders of the parts below an output folder that have begun, by number."""
-    try:
-        found = [path for path in (out / FOLDER).iterdir() if Part.named(path) and (path / HEAD).is_file()]
-    except OSError:
-        return []
-    return sorted(found, key=lambda path: (Part.named(path).number, path.name))  # type: ignore[union-attr]
+    return begun(out / FOLDER, HEAD)
 
 
 def read_head(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error, write_text
-from iccld_cli.parts import Part, differences, listed, shares
+from iccld_cli.parts import Part, differences, shares, what_lacks
 
 FORMAT = 1
 PIECE = 16
@@ -192,22 +192,14 @@ class JoinedParts:
             wanted = {(run, piece) for run in range(runs) for piece in share_of(Part(number, self.count), frames)}
             path = self._files.get(number)
             found = set() if path is None else {(line["run"], line["piece"]) for line in _whole_lines(path)}
-            lacking = {piece for _, piece in wanted - found}
-            if lacking:
+            left = {piece for _, piece in wanted - found}
+            if left:
                 (missing if path is None else unfinished).append(number)
-                lost += sum(min(frames, (piece + 1) * PIECE) - piece * PIECE for piece in lacking)
+                lost += sum(min(frames, (piece + 1) * PIECE) - piece * PIECE for piece in left)
         if not missing and not unfinished:
             return
-        words = []
-        for numbers, how in ((missing, "missing"), (unfinished, "not finished")):
-            if numbers:
-                are, name = ("is", "part") if len(numbers) == 1 else ("are", "parts")
-                words.append(f"{name} {listed(numbers)} of {self.count} {are} {how}")
-        again = min(missing + unfinished)
-        raise IccldError(
-            f"{' and '.join(words)}, {lost} of {frames} frames",
-            f"run them, with --part {again}/{self.count}{' and so on' if len(missing + unfinished) > 1 else ''}",
-        )
+        words, hint = what_lacks(missing, unfinished, self.count)
+        raise IccldError(f"{words}, {lost} of {frames} frames", hint)
 
 
 def part_files(scores: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 Frames are known by their numbers, which only reading from the beginning gives for certain. Where a container holds the
 time of each frame, and nothing is missing in it, the times of its packets give the same numbers, and decoding begins at
 the last key frame before the first frame that is needed. Where that is not so, or the decoder then does not give every
-frame, the video is decoded from its beginning. Neither reads on behind the last frame that is wanted.
+frame, the video is decoded from its beginning. Neither reads on far behind the last frame that is wanted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from iccld_cli.containers import cut_off, holes
-from iccld_cli.decoding import MOST_HELD, Pictures, hidden
+from iccld_cli.decoding import MOST_HELD, Pictures, hidden, indexed
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.video import Choose, VideoFrame, VideoReader, openable, upright
-
-_SOUGHT = frozenset({"mov", "matroska"})
-"""Containers with an index of their frames; seeking in the others lands anywhere."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ def _table(path: Path, last: int | None = None, end: Fraction | None = None) -> 
         if cut_off(path):
             return None
         with av.open(openable(path)) as container:
-            if _SOUGHT.isdisjoint(container.format.name.split(",")):
+            if not indexed(container):
                 return None
             stream = container.streams.video[0]
             announced, base = stream.frames, Fraction(stream.time_base or 1)

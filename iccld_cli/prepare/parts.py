@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,8 @@ from typing import Any
 from iccld_cli import __version__
 from iccld_cli.data.prepared import IGNORED_NAME, INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_failure, write_json
-from iccld_cli.parts import Part, listed
+from iccld_cli.files import explain_failure, link_or_copy, write_json
+from iccld_cli.parts import Part, begun, what_lacks
 from iccld_cli.plainjson import parse_json
 from iccld_cli.prepare import growth
 from iccld_cli.prepare.journal import DONE, TODO, Journal
@@ -175,7 +174,10 @@ def _merge(
         for folder in folders:
             for split, key, record in _records(folder):
                 for path in record.get("files", {}):
-                    _take(folder / _DATA / path, work / _DATA / path)
+                    taken = work / _DATA / path
+                    taken.parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(FileNotFoundError):  # `_refuse_lost` says so
+                        link_or_copy(folder / _DATA / path, taken)
                 journal.finish(split, key, record)
                 done += 1
                 progress(done, total)
@@ -197,11 +199,7 @@ def folder_of(out: Path, name: str) -> Path:
 
 def part_folders(out: Path, name: str) -> list[Path]:
     """Folders of the parts that have begun, by number."""
-    try:
-        found = [path for path in folder_of(out, name).iterdir() if Part.named(path) and (path / _HEAD).is_file()]
-    except OSError:
-        return []
-    return sorted(found, key=lambda path: (Part.named(path).number, path.name))  # type: ignore[union-attr]
+    return begun(folder_of(out, name), _HEAD)
 
 
 def _list(source: Source, journal: Journal, origin: dict[str, Any], options: PrepareOptions) -> int:
@@ -232,36 +230,15 @@ def _records(folder: Path) -> Iterator[tuple[str, str, dict]]:
         close_journal(journal)
 
 
-def _take(file: Path, to: Path) -> None:
-    """The same file under another name; a copy where it lies on another disk."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file, to)
-    except FileNotFoundError:
-        return  # `_refuse_lost` says so
-    except OSError:
-        shutil.copyfile(file, to)
-
-
 def _refuse_missing(heads: Mapping[Path, Mapping[str, Any]], count: int, total: int) -> None:
     done = {int(head["part"][0]) for head in heads.values() if head["done"]}
-    begun = {int(head["part"][0]) for head in heads.values()}
+    there = {int(head["part"][0]) for head in heads.values()}
     wanted = [n for n in range(1, count + 1) if total * (n - 1) // count < total * n // count and n not in done]
     if not wanted:
         return
-    words = []
-    for numbers, how in (
-        ([n for n in wanted if n not in begun], "missing"),
-        ([n for n in wanted if n in begun], "not finished"),
-    ):
-        if numbers:
-            are, name = ("is", "part") if len(numbers) == 1 else ("are", "parts")
-            words.append(f"{name} {listed(numbers)} of {count} {are} {how}")
+    words, hint = what_lacks([n for n in wanted if n not in there], [n for n in wanted if n in there], count)
     frames = sum(total * n // count - total * (n - 1) // count for n in wanted)
-    raise IccldError(
-        f"{' and '.join(words)}, {frames} of {total} frames",
-        f"run them, with --part {wanted[0]}/{count}{' and so on' if len(wanted) > 1 else ''}; nothing was joined",
-    )
+    raise IccldError(f"{words}, {frames} of {total} frames", f"{hint}; nothing was joined")
 
 
 def _refuse_lost(journal: Journal, root: Path, folder: Path) -> None:

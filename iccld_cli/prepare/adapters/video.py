@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iccld_cli.containers import cut_off, holes
-from iccld_cli.decoding import Pictures, hidden, stated_end, timed
+from iccld_cli.decoding import Pictures, hidden, indexed, stated_end, timed
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, LabelSpace
 from iccld_cli.prepare.adapters.base import RawFrame
@@ -16,7 +16,6 @@ from iccld_cli.prepare.adapters.base import RawFrame
 if TYPE_CHECKING:
     import numpy as np
 
-_SOUGHT = frozenset({"mov", "matroska"})  # containers with an index of their frames
 _HINT = "play it to check, or re-encode it with ffmpeg"
 
 
@@ -95,7 +94,7 @@ class Video:
             self._numbers = (
                 {time: i for i, time in enumerate(times)} if distinct and len(set(times)) == len(times) else {}
             )
-            if not self._holes and not cut and not _SOUGHT.isdisjoint(container.format.name.split(",")):
+            if not self._holes and not cut and indexed(container):
                 self._keys = sorted((self._numbers[time], time) for time in keys if time in self._numbers)
             short = Fraction(0) if stream.frames or not times else stated_end(container, stream)(times[0] * base, end)
             announced = stream.frames - cut if stream.frames else len(times) + round(short * rate)
@@ -128,7 +127,8 @@ class Video:
             reached = -1
             container, stream = self._open()
             with container:
-                if seek:  # not at the last key frame: what comes right behind one may look back behind it
+                # Not at the last key frame: what comes behind one may look back behind it, and spoil the rest.
+                if seek:
                     before = [time for number, time in self._keys if number <= _number(wanted)]
                     container.seek(before[-2], stream=stream)
                 for picture in Pictures(container, stream, self._holes):
