@@ -121,8 +121,8 @@ def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 
 
 def images_to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """Images uint8 (B, 3, H, W) as float32 in [0, 1] on the device."""
-    return pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float().div_(255)
+    """Images uint8 (B, 3, H, W) as float32 in [0, 1] on the device, one plane a channel (see `augment`)."""
+    return pixels.to(device, non_blocking=True).contiguous().float().div_(255)
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,15 @@ def class_shares(labels: Tensor, classes: int, size: tuple[int, int]) -> Tensor:
     Returns:
         float32 (B, K, h, w) in [0, 1]; the sum over K is the labelled share of the cell.
     """
+    batch, (rows, columns) = len(labels), size
+    high, wide = labels.shape[-2] // rows, labels.shape[-1] // columns
     safe = labels.masked_fill(labels == IGNORE, classes)
-    planes = F.one_hot(safe, classes + 1)[..., :classes].permute(0, 3, 1, 2).float()
-    return F.adaptive_avg_pool2d(planes, size)
+    # Counted, for which no plane a class is made at the size of the labels: (B, h * w, pixels of a cell).
+    cells = safe.view(batch, rows, high, columns, wide).transpose(2, 3).reshape(batch, rows * columns, high * wide)
+    ones = torch.ones((), device=labels.device).expand_as(cells)
+    counts = torch.zeros(batch, rows * columns, classes + 1, device=labels.device).scatter_add_(2, cells, ones)
+    shares = counts[..., :classes] / (high * wide)
+    return shares.transpose(1, 2).reshape(batch, classes, rows, columns)
 
 
 def prototype_sums(latent: Tensor, shares: Tensor, purity: float = 0.6) -> tuple[Tensor, Tensor]:

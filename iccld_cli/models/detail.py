@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iccld_cli.models.segmenter import Segmenter
-from iccld_cli.models.views import Scored, View
+from iccld_cli.models.views import Scored, View, channels_last
 
 STEP = 8
 """Windows begin at multiples of this many pixels: whole cells of the latent."""
@@ -123,8 +123,7 @@ def cut_windows(maps: Tensor, windows: Tensor, size: tuple[int, int] | None = No
 
 def split_images(images: Tensor, windows: Tensor) -> Tensor:
     """Images (B, 3, H, W) -> views (2B, 3, H/2, W/2), contexts first."""
-    views = torch.cat([F.avg_pool2d(images, 2), cut_windows(images, windows)])
-    return views.contiguous(memory_format=torch.channels_last)
+    return channels_last(torch.cat([F.avg_pool2d(images, 2), cut_windows(images, windows)]))
 
 
 def split_labels(labels: Tensor, windows: Tensor) -> Tensor:

@@ -165,7 +165,8 @@ class Segmenter(nn.Module):
             IccldError: See `steps_of`.
         """
         (logits,) = self.logits(images, self.steps_of(steps), seed)
-        return resize_logits(logits, size or (images.shape[-2], images.shape[-1])).softmax(dim=1)
+        # One plane a class: over channels that lie last, a CPU takes several times as long for the softmax.
+        return resize_logits(logits.contiguous(), size or (images.shape[-2], images.shape[-1])).softmax(dim=1)
 
     def forward(self, images: Tensor, keep_skip: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """E, then D on z_0: the path that stage 1 trains.

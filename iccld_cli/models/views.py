@@ -30,6 +30,11 @@ class Scored:
     weights: Tensor | None
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with the channels last in memory, as the networks' weights lie."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 class View:
     """Crops that pass the networks as they are.
 
@@ -38,14 +43,14 @@ class View:
     """
 
     def __init__(self, images: Tensor) -> None:
-        self.images = images
+        self.images = channels_last(images)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def of(self, images: Tensor) -> Tensor:
         """Other images (B, 3, H, W), seen as these crops are: (V, 3, h, w)."""
-        return images
+        return channels_last(images)
 
     def rows(self, values: Tensor) -> Tensor:
         """One value a crop (B,) as one a view (V,)."""

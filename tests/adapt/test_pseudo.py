@@ -7,7 +7,7 @@ import pytest
 import torch
 from stage_batches import make_batch
 
-from iccld_cli.adapt.pseudo import ConfidenceGate, pseudo_label
+from iccld_cli.adapt.pseudo import ConfidenceGate, largest, pseudo_label
 from iccld_cli.sections import PseudoConfig
 
 
@@ -21,6 +21,18 @@ def weigh(gate, labels, confidence, pseudo_valid):
     found = gate(rest.scatter(1, labels.unsqueeze(1), confidence.unsqueeze(1).float()), pseudo_valid)
     assert torch.equal(found.labels, labels) and torch.equal(found.confidence, confidence.float())
     return found.weights
+
+
+def test_the_largest_plane_is_what_torch_finds_and_the_first_of_equal_ones():
+    planes = torch.randint(0, 6, (2, 19, 8, 9), generator=torch.Generator().manual_seed(0)) / 6  # many are equal
+    values, labels = largest(planes)
+    wanted = planes.max(dim=1)
+    assert torch.equal(values, wanted.values) and torch.equal(labels, wanted.indices)
+    planes[0, 3, 2, 2] = torch.nan
+    values, labels = largest(planes)
+    assert values[0, 2, 2].isnan() and 0 <= labels[0, 2, 2] < 19
+    labels[0, 2, 2] = wanted.indices[0, 2, 2]
+    assert torch.equal(labels, wanted.indices)
 
 
 def test_threshold_weighs_images_by_their_share_of_sure_pixels():

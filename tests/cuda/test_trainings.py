@@ -124,10 +124,12 @@ def test_optimizers_are_fused_and_images_channels_last(real_cuda, device, small_
     from iccld_cli.adapt.batch import images_to_device
     from iccld_cli.adapt.optim import optimizer_of
     from iccld_cli.models.build import build_segmenter
+    from iccld_cli.models.views import View, join_views
 
     config = small_config()
     network = build_segmenter(config, 5, denoiser=False, seed=0).to(device)
     optimizer = optimizer_of([(network, 1e-4)], config.optim, torch.device(device))
     assert all(group["fused"] for group in optimizer.param_groups)
     pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    assert images_to_device(pixels, torch.device(device)).is_contiguous(memory_format=torch.channels_last)
+    images = images_to_device(pixels, torch.device(device))
+    assert join_views([View(images), View(images)]).is_contiguous(memory_format=torch.channels_last)
