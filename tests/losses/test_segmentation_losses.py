@@ -94,6 +94,35 @@ def test_feature_distance_against_a_loop():
     assert float(loss) == pytest.approx(total / count, rel=1e-5)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_the_weighted_cross_entropy_is_that_of_torch(layout):
+    torch.manual_seed(0)
+    coarse = (5 * torch.randn(2, 4, 5, 7, dtype=torch.float64)).contiguous(memory_format=layout).requires_grad_()
+    labels, weights = torch.randint(0, 4, (2, 20, 28)), torch.rand(2, 20, 28, dtype=torch.float64)
+    labels[:, :3] = IGNORE
+    fine = F.interpolate(coarse, (20, 28), mode="bilinear", align_corners=False)
+    wanted = (F.cross_entropy(fine, labels, ignore_index=IGNORE, reduction="none") * weights).sum()
+    found = pixel_cross_entropy(coarse, labels, weights).sum
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    gradients = [torch.autograd.grad(3 * loss, coarse)[0] for loss in (wanted, found)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(pixel_cross_entropy(coarse, labels, weights).sum, found)
+
+
+def test_cross_entropy_of_extreme_logits_stays_finite_and_that_of_broken_ones_does_not():
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[0, 1, 0], logits[0, 2, 1] = 1e4, 1e4
+    logits.requires_grad_()
+    loss = pixel_cross_entropy(logits, labels).mean()
+    loss.backward()
+    assert 1e3 < float(loss) < 1e4 and torch.isfinite(logits.grad).all()
+    with torch.no_grad():
+        logits[0, 0, 0, 0] = torch.nan
+    assert not torch.isfinite(pixel_cross_entropy(logits, labels).mean())
+
+
 def test_feature_distance_without_things_is_zero_and_not_nan():
     features = torch.randn(1, 5, 3, 4, requires_grad=True)
     labels = torch.zeros(1, 12, 16, dtype=torch.int64)
