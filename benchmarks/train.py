@@ -7,9 +7,13 @@ else the machine does meets all rows alike; the median of all steps counts:
 
     stage1, stage2          the whole step on real data, as `adapt-seg` and `adapt-adv` run it
     ... cached              the same step on one batch that lies on the device already: what loading costs
-    ... bare                forward and backward of the same networks on as many images, and an optimizer step:
-                            what everything else (teacher, ClassMix, augmentation, averages) costs
+    ... bare                every pass that the stage needs and nothing else, on random tensors that lie on the device:
+                            the student's on as many images, with torch's own losses, the backward pass and the
+                            optimizer's step, the teacher's on as many target images, its average, in stage 2 also the
+                            discriminator's two passes and its step; no pseudo-labels, ClassMix, augmentation or log
     segformer-b0, -b2, -b5  fine-tuning of the model from `transformers` (random weights), at equal crop and batch
+
+`step.py` compares the first three more finely, and says where the time goes.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 
 from iccld_cli.adapt.batch import to_device
@@ -36,7 +41,6 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.config import Config, load_config
 from iccld_cli.data.batches import Batch, FramePool, TrainingBatches, read_steps
-from iccld_cli.losses.segmentation import pixel_cross_entropy
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.train.data import open_data
 from iccld_cli.train.memory import peak_bytes
@@ -203,21 +207,56 @@ def _real(
 
 
 def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator) -> Iterator[None]:
-    """Source and mixed images through the networks, cross-entropy, backward, step; nothing else."""
-    network, device = stage.student, accelerator.device
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=device.type == "cuda")
+    """See `bare` in the head of this file."""
+    student, teacher, device = stage.student, stage.teacher.model, accelerator.device
+    fused = device.type in ("cuda", "cpu")
+    optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-5, fused=fused)
     images, labels = _random_batch(config, classes, device)
+    count = len(images) // 2  # source and mixed images; target images are as many as either
+    target = images[:count]
+    second, adversary = student.denoiser is not None, getattr(stage, "adversary", None)
+    shape = (config.model.latent_channels, images.shape[-2] // 8, images.shape[-1] // 8)
+    noise = torch.randn(3 * count, *shape, device=device)
+    times = torch.full((3 * count,), config.diffusion.train_timesteps - 1, device=device)
+    # Of source and mixed images only those that start from pure noise pass the discriminator.
+    seen = round(count * config.adv.terminal_probability)
 
-    def loss() -> torch.Tensor:
-        if network.denoiser is None:
-            return pixel_cross_entropy(network(images)[0], labels).mean()
-        z_0, skip, _ = network.encoder(images)
-        times = torch.zeros(len(z_0), dtype=torch.int64, device=device)
-        estimate = network.denoiser(torch.randn_like(z_0), times, z_0)
-        direct = pixel_cross_entropy(network.decoder(z_0, skip), labels).mean()
-        return direct + pixel_cross_entropy(network.decoder(estimate, skip), labels).mean()
+    def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
+        fine = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+        return F.cross_entropy(fine, labels)
 
-    return _loop(loss, optimizer, accelerator)
+    while True:
+        with torch.no_grad(), accelerator.autocast():
+            z_0, skip, _ = teacher.encoder(target)
+            teacher.decoder(teacher.denoiser(noise[:count], times[:count], z_0) if second else z_0, skip)
+        with accelerator.autocast():
+            z_0, skip, _ = student.encoder(images)
+            logits = [student.decoder(z_0, skip)]
+            if second:
+                with torch.no_grad():
+                    z_target = student.encoder(target)[0]
+                estimate = student.denoiser(noise, times, torch.cat([z_0, z_target]))
+                logits.append(student.decoder(estimate[: 2 * count], skip))
+        loss = torch.stack([cross_entropy(each) for each in logits]).sum()
+        if second:
+            loss = loss + (estimate.float() - noise)[: 2 * count].square().mean()
+            others = torch.cat([estimate[count : count + seen], estimate[2 * count :]]).float()
+            adversary.discriminator.requires_grad_(False)
+            loss = loss + (adversary.discriminator(others) - 1).square().mean()
+            adversary.discriminator.requires_grad_(True)
+        _descend(loss, optimizer, accelerator)
+        if second:
+            scores = adversary.discriminator(torch.cat([estimate[:seen].float(), others]).detach())
+            loss = (scores[:seen] - 1).square().mean() + scores[seen:].square().mean()
+            _descend(loss, adversary.optimizer, accelerator)
+        with torch.no_grad():
+            pairs = zip(_floats(teacher), _floats(student), strict=True)
+            torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), 1e-3)
+        yield
+
+
+def _floats(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
 
 
 def _segformer(name: str, config: Config, accelerator: Accelerator) -> Iterator[None]:
@@ -228,7 +267,7 @@ def _segformer(name: str, config: Config, accelerator: Accelerator) -> Iterator[
     network = SegformerForSemanticSegmentation(shape).to(accelerator.device).train()
     if config.run.compile:
         network.compile(dynamic=False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5, fused=accelerator.device.type == "cuda")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5, fused=accelerator.device.type in ("cuda", "cpu"))
     images, labels = _random_batch(config, 19, accelerator.device)
     return _loop(lambda: network(pixel_values=images, labels=labels).loss, optimizer, accelerator)
 
@@ -236,21 +275,24 @@ def _segformer(name: str, config: Config, accelerator: Accelerator) -> Iterator[
 def _random_batch(config: Config, classes: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     width, height = config.data.crop
     count = 2 * config.data.batch_size  # as many images as a step has: source and mixed
-    return torch.rand(count, 3, height, width, device=device), torch.randint(
-        classes, (count, height, width), device=device
-    )
+    images = torch.rand(count, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
+    return images, torch.randint(classes, (count, height, width), device=device)
 
 
 def _loop(
     loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, accelerator: Accelerator
 ) -> Iterator[None]:
     while True:
-        optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             value = loss()
-        accelerator.backward(value)
-        optimizer.step()
+        _descend(value, optimizer, accelerator)
         yield
+
+
+def _descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    optimizer.step()
 
 
 def _time(steps: Iterator[None], device: torch.device, count: int) -> list[float]:

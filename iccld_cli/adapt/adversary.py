@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from iccld_cli.adapt.optim import apply_gradients, set_learning_rate
+from iccld_cli.adapt.optim import apply_gradients, has_fused_kernels, set_learning_rate
 from iccld_cli.adapt.terms import divide, pooled_counts
 from iccld_cli.config import Config
 from iccld_cli.losses.adversarial import gradient_penalty, scored_as_other, scored_as_source
@@ -46,7 +46,9 @@ class Adversary:
         self.discriminator = build_discriminator(config, classes).to(accelerator.device)
         rate = config.adv.discriminator_lr
         optimizer = torch.optim.Adam(
-            [{"params": list(self.discriminator.parameters()), "lr": rate, "base_lr": rate}], betas=(0.9, 0.99)
+            [{"params": list(self.discriminator.parameters()), "lr": rate, "base_lr": rate}],
+            betas=(0.9, 0.99),
+            fused=has_fused_kernels(accelerator.device),
         )
         # The network is not wrapped for data parallelism, which would wait for ranks that have no input for it.
         self.optimizer = accelerator.prepare(optimizer)
