@@ -30,8 +30,8 @@ from iccld_cli.adapt import augment, batch, pseudo, stage1, stage2
 from iccld_cli.config import Config
 from iccld_cli.train.setup import build_accelerator
 
-STEPS = 2  # of a row in a round
-WARM_UP = 2
+STEPS = 1  # of a row in a round
+WARM_UP = 1
 ROWS = (
     "stage1 cached", "stage1 bare", "stage1", "stage1 compiled", "stage2 cached", "stage2 bare", "stage2",
     "stage2 compiled", "segformer-b0",
