@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from iccld_cli.labels import IGNORE
 from iccld_cli.losses.segmentation import feature_distance, pixel_cross_entropy
+from iccld_cli.train.memory import saved_for_backward
 
 
 @pytest.fixture
@@ -110,6 +111,12 @@ def test_gradient_of_the_weighted_cross_entropy_is_that_of_torch(layout):
         assert torch.equal(pixel_cross_entropy(coarse, labels, weights).sum, found)
 
 
+def test_cross_entropy_keeps_nothing_of_the_labels_size_for_the_backward_pass():
+    logits, labels = torch.randn(2, 4, 8, 8, requires_grad=True), torch.zeros(2, 32, 32, dtype=torch.int64)
+    kept = saved_for_backward(lambda: pixel_cross_entropy(logits, labels, torch.rand(2, 32, 32)).sum)
+    assert kept <= logits.numel() * logits.element_size()
+
+
 def test_cross_entropy_of_extreme_logits_stays_finite_and_that_of_broken_ones_does_not():
     labels = torch.zeros(1, 8, 8, dtype=torch.int64)
     logits = torch.zeros(1, 3, 2, 2)
@@ -117,7 +124,7 @@ def test_cross_entropy_of_extreme_logits_stays_finite_and_that_of_broken_ones_do
     logits.requires_grad_()
     loss = pixel_cross_entropy(logits, labels).mean()
     loss.backward()
-    assert 1e3 < float(loss) < 1e4 and torch.isfinite(logits.grad).all()
+    assert 1e3 < loss.item() < 1e4 and torch.isfinite(logits.grad).all()
     with torch.no_grad():
         logits[0, 0, 0, 0] = torch.nan
     assert not torch.isfinite(pixel_cross_entropy(logits, labels).mean())
