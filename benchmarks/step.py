@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--own-loss", action="store_true", help="The package's cross-entropy in the bare loops too.")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=[r for r in ROWS if "compiled" not in r])
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     options = parser.parse_args()

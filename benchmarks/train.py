@@ -41,6 +41,7 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.config import Config, load_config
 from iccld_cli.data.batches import Batch, FramePool, TrainingBatches, read_steps
+from iccld_cli.losses.segmentation import pixel_cross_entropy
 from iccld_cli.models.build import build_segmenter
 from iccld_cli.train.data import open_data
 from iccld_cli.train.memory import peak_bytes
@@ -133,6 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="How often all rows are measured.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--own-loss", action="store_true", help="The package's cross-entropy in the bare loops too.")
     parser.add_argument("--compile", action="store_true", help="Through torch.compile.")
     parser.add_argument("--only", nargs="+", choices=ROWS, help="Measure these rows only.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
@@ -184,7 +186,7 @@ def _steps_of(options: argparse.Namespace, config: Config, accelerator: Accelera
     student = build_segmenter(config, len(data.space), denoiser=name == "stage2", seed=0)
     stage: Stage = (Stage2 if name == "stage2" else Stage1)(config, data.space, student, accelerator)
     if kind == "bare":
-        return _bare(stage, config, len(data.space), accelerator)
+        return _bare(stage, config, len(data.space), accelerator, options.own_loss)
     if config.run.compile:
         compile_network(stage.network, accelerator)
     batches = TrainingBatches(config.data, 0, FramePool.of(data.sources), FramePool.of(data.targets), data.classes)
@@ -206,7 +208,7 @@ def _real(
         yield
 
 
-def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator) -> Iterator[None]:
+def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator, own_loss: bool) -> Iterator[None]:
     """See `bare` in the head of this file."""
     student, teacher, device = stage.student, stage.teacher.model, accelerator.device
     fused = device.type in ("cuda", "cpu")
@@ -222,6 +224,8 @@ def _bare(stage: Stage, config: Config, classes: int, accelerator: Accelerator) 
     seen = round(count * config.adv.terminal_probability)
 
     def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
+        if own_loss:
+            return pixel_cross_entropy(logits, labels).mean()
         fine = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
         return F.cross_entropy(fine, labels)
 
