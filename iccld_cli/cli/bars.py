@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +23,13 @@ from rich.text import Text
 
 from iccld_cli.cli.terminal import console as make_console
 from iccld_cli.cli.terminal import shown
+
+
+class Update(Protocol):
+    """Says how far something is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Take (units done, units in all), and a note that follows them."""
 
 
 class RateColumn(ProgressColumn):
@@ -51,7 +59,7 @@ class _Lines:
         self.began = self.last = time.monotonic()
         self.first: int | None = None
 
-    def update(self, done: int, total: int, now: float) -> None:
+    def update(self, done: int, total: int, now: float, note: str = "") -> None:
         """Say how far it is, if ten seconds have gone since the last time."""
         self.first = done if self.first is None else self.first  # what an earlier run did tells nothing of the rate
         if now - self.last < LINE_SECONDS:
@@ -59,7 +67,7 @@ class _Lines:
         self.last = now
         rate = (done - self.first) / max(now - self.began, 1e-6)
         left = f", {_clock((total - done) / rate)} left" if rate and total > done else ""
-        self.console.print(f"{self.what}: {done}/{total or '?'} {self.unit}, {rate:.2f} a second{left}")
+        self.console.print(f"{self.what}: {done}/{total or '?'} {self.unit}, {rate:.2f} a second{left}{note}")
 
 
 def _clock(seconds: float) -> str:
@@ -68,7 +76,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, unit: str) -> Iterator[Update]:
     """A bar on the error stream with rate and time left in front; where there is no terminal, a line every ten seconds.
 
     Args:
@@ -76,7 +84,7 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         unit: What is counted, in the plural.
 
     Yields:
-        A function of (units done, units in all).
+        A function of (units done, units in all), and of a note that follows them.
     """
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -85,24 +93,25 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
         TextColumn("left,"),
         TimeElapsedColumn(),
-        TextColumn("gone"),
+        TextColumn("gone{task.fields[note]}", markup=False),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),  # takes what is left of the line
     )
     console = make_console(stderr=True)
     lines = _Lines(shown(what), unit, console)
     with Progress(*columns, console=console, disable=not console.is_terminal, expand=True) as progress:
-        task = progress.add_task(shown(what), total=None)
+        task = progress.add_task(shown(what), total=None, note="")
         last = 0.0
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int, note: str = "") -> None:
             nonlocal last
             now = time.monotonic()
+            note = f", {note}" if note else ""
             if not console.is_terminal:
-                lines.update(done, total, now)
+                lines.update(done, total, now, note)
                 return
             if now - last < _UPDATE_SECONDS and done != total:
                 return  # an update costs as much as a small frame; a million of them were a sixth of the work
             last = now
-            progress.update(task, completed=done, total=total or None)
+            progress.update(task, completed=done, total=total or None, note=note)
 
         yield update

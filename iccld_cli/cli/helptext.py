@@ -18,7 +18,8 @@ _GROUPS: dict[str, str] = {
     "Model": "ckpt preset encoder config assignments steps samples scales flip average height smooth opset format_ "
     "licence source_only recipe",
     "Training": "iterations minutes crop save_every resume dry_run select",
-    "Machine": "device backend precision batch_size compile workers seed part merge speed",
+    "Machine": "device backend precision batch_size compile workers seed part merge speed engine ray_address parts "
+    "worker_cpus",
     "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json json_path "
     "as_json markdown report push rule by predict",
 }
@@ -62,6 +63,7 @@ EXAMPLES = {
         "predict dashcam.mp4",
         "predict leftImg8bit/test --ckpt runs/a/stage2.safetensors --save labelIds --out submission",
         "predict drives/ --save dataset --threshold 0.95 --to-label 50",
+        "predict s3://bucket/drives --out s3://bucket/pred --engine ray --ray-address head:6379",
     ],
     "export": [
         "export --ckpt runs/a/stage2.safetensors --format onnx --out model.onnx",
@@ -89,6 +91,7 @@ VALUES: dict[str, Callable[[], list[str]]] = {
     "device": lambda: ["auto", "cpu", "cuda", "cuda:0"],
     "precision": lambda: ["auto", "fp32", "bf16", "fp16"],
     "export precision": lambda: ["fp32", "fp16", "int8"],
+    "engine": lambda: ["local", "ray"],
     "backend": lambda: ["auto", "torch", "compiled", "openvino", "onnx"],
     "format_": lambda: ["onnx", "openvino", "half", "hub"],
     "split": lambda: ["val", "test", "train"],

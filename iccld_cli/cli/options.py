@@ -8,15 +8,18 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from iccld_cli.cli.helptext import dress, epilog
 from iccld_cli.errors import IccldError
-from iccld_cli.parts import Part
+from iccld_cli.parts import MOST, Part
 from iccld_cli.reading import kind_problem
+
+if TYPE_CHECKING:
+    from iccld_cli.fleet.work import Fleet
 
 MAX_SIDE = 16384
 """Pixels of a side, the most that H.264 takes."""
@@ -96,6 +99,62 @@ PartOption = Annotated[
     ),
 ]
 Merge = Annotated[bool, typer.Option("--merge", help="Join the parts, and say which are missing.")]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="local, or ray: in parts on the machines of a Ray cluster, joined at the end."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --engine ray: head of the cluster, or auto (default: $RAY_ADDRESS, or this machine).",
+    ),
+]
+Parts = Annotated[
+    int | None,
+    typer.Option(min=1, max=MOST, metavar="N", help="With --engine ray: number of parts (default: 8 a worker)."),
+]
+WorkerCpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="With --engine ray: processors of a worker (default: a node's, or a GPU's share).",
+    ),
+]
+
+
+def parse_fleet(
+    engine: str, address: str | None, parts: int | None, cpus: int | None, alone: Mapping[str, bool]
+) -> Fleet | None:
+    """Read `--engine` and what goes with it.
+
+    Args:
+        engine: As given.
+        address: As given.
+        parts: As given.
+        cpus: As given.
+        alone: Option -> whether it is given, of those that go with a single machine.
+
+    Returns:
+        None for the local engine.
+
+    Raises:
+        typer.BadParameter: There is no such engine, or options do not go together.
+    """
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"{engine!r}: write local or ray", param_hint="--engine")
+    if engine == "local":
+        for option, value in (("--ray-address", address), ("--parts", parts), ("--worker-cpus", cpus)):
+            if value is not None:
+                raise typer.BadParameter("goes with --engine ray", param_hint=option)
+        return None
+    for option, given in alone.items():
+        if given:
+            raise typer.BadParameter("cannot go with --engine ray, which makes all parts", param_hint=option)
+    from iccld_cli.fleet.work import Fleet
+
+    return Fleet(address, parts, cpus)
 
 
 def parse_part(text: str | None, merge: bool) -> Part | None:

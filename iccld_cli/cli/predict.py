@@ -15,12 +15,17 @@ from iccld_cli.cli.options import (
     MAX_SAMPLES,
     Average,
     Backend,
+    Engine,
     Flip,
     Height,
     IgnoreMask,
     Merge,
     PartOption,
+    Parts,
+    RayAddress,
     Scales,
+    WorkerCpus,
+    parse_fleet,
     parse_height,
     parse_part,
     parse_scales,
@@ -31,7 +36,9 @@ from iccld_cli.errors import IccldError
 from iccld_cli.parts import FOLDER
 
 if TYPE_CHECKING:
-    from iccld_cli.inference.predict_options import Summary
+    from iccld_cli.fleet.work import Fleet
+    from iccld_cli.inference.inputs import Input
+    from iccld_cli.inference.predict_options import PredictOptions, Summary
     from iccld_cli.parts import Part
 
 _SHOWN_PROBLEMS = 20
@@ -110,6 +117,10 @@ def predict(
     ] = False,
     part: PartOption = None,
     merge: Merge = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    parts: Parts = None,
+    worker_cpus: WorkerCpus = None,
 ) -> None:
     """Segment images and videos. Results go to DIR/<kind>/<name>, with the folders of the inputs kept."""
     from iccld_cli.inference.outputs import KINDS
@@ -121,6 +132,7 @@ def predict(
     if finish is not None and finish <= (begin or 0):
         raise typer.BadParameter(f"{end!r} does not lie after the start", param_hint="--end")
     share = parse_part(part, merge)
+    fleet = parse_fleet(engine, ray_address, parts, worker_cpus, {"--part": share is not None, "--merge": merge})
     if merge:
         _merge(inputs or [], out, limit, overwrite, skip_existing)
         return
@@ -148,7 +160,9 @@ def predict(
     more = flip or samples > 1 or len(factors) > 1
     if more and not average and "uncertainty" not in kinds:
         _note("warning: --flip, --scales and --samples change no result here: add uncertainty to --save, or --average")
-    model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
+    model = None
+    if fleet is None:
+        model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
         say(
             f"using the model that comes with iccld, {file.name}: for research, see {file.stem}.md; --ckpt takes "
@@ -174,6 +188,10 @@ def predict(
         to_label=to_label,
     )
     started = time.perf_counter()
+    if model is None:
+        assert fleet is not None
+        _with_ray(items, ckpt, options, fleet, device, backend)
+        return
     by = f"{model.backend} {model.precision} on {model.device}"
     try:
         with progress_bar("predict", "frames") as progress:
@@ -203,6 +221,36 @@ def predict(
         convert_for_next_time(file, model, sampling, _note)
     if done.images + done.frames:
         say_next(["inspect", done.dataset.root] if done.dataset is not None else after_predict(inputs, ckpt, file))
+
+
+def _with_ray(
+    items: list[Input], ckpt: Path | None, options: PredictOptions, fleet: Fleet, device: str, backend: str
+) -> None:
+    from iccld_cli.cli.fleet import fleet_bars
+    from iccld_cli.fleet.predicting import predict_with_ray
+
+    started = time.perf_counter()
+    try:
+        with fleet_bars("predict", "frames", "join", "inputs") as bars:
+            done, count = predict_with_ray(
+                items,
+                ckpt,
+                options,
+                fleet,
+                device=device,
+                backend=backend,
+                progress=bars.work,
+                tell=bars.tell,
+                joining=bars.join,
+            )
+    except KeyboardInterrupt:
+        say("interrupted; finished parts are kept, the same command goes on", stderr=True)
+        raise
+    seconds, units = time.perf_counter() - started, done.images + done.frames
+    rate = f" ({units / seconds:.2f} a second)" if units else ""
+    say(f"{count} parts made and joined in {seconds:.1f} s: {_units(done)}{rate} -> {options.out}")
+    total = units + done.skipped + len(done.problems)
+    _tell(replace(done, images=0, frames=0), options.out, 0, total, "")
 
 
 def _merge(inputs: list[str], out: Path, limit: int | None, overwrite: bool, skip_existing: bool) -> None:

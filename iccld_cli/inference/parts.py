@@ -137,6 +137,7 @@ class Plan:
         mine: Positions of the inputs of the part.
         spans: Of the videos that are cut, the part's own stretch, by position.
         pieces: In how many pieces all inputs were cut.
+        cut: How all inputs are shared.
     """
 
     inputs: tuple[Input, ...]
@@ -144,17 +145,18 @@ class Plan:
     mine: range
     spans: Mapping[int, Span]
     pieces: int
+    cut: Cut
 
     def lines(self) -> str:
         """`inputs.jsonl`: which inputs these are, then a line for each."""
         rows = [self._first_line()]
-        for item, parts in zip(self.inputs, self.parts, strict=True):
+        for item, size, parts in zip(self.inputs, self.cut.sizes, self.parts, strict=True):
             row = {
                 "name": item.name.as_posix(),
                 "path": str(item.path),
                 "where": item.where,
                 "video": item.is_video,
-                "bytes": _size(item),
+                "bytes": size,
                 "parts": list(parts),
             }
             rows.append(json.dumps(row) + "\n")
@@ -172,21 +174,47 @@ class Plan:
         return json.dumps({"inputs": self.digest(), "count": len(self.inputs)}) + "\n"
 
     def digest(self) -> str:
-        """sha256 of what makes parts fit together: names and sizes of the inputs in order, and how they are shared."""
-        total = hashlib.sha256()
-        for item, parts in zip(self.inputs, self.parts, strict=True):
-            row = [item.name.as_posix(), item.is_video, _size(item), item.identity, list(item.stamp), *parts]
-            total.update(json.dumps(row).encode() + b"\n")
-        return total.hexdigest()
+        """See `Cut.digest`."""
+        return self.cut.digest
 
 
-def plan(inputs: Sequence[Input], options: PredictOptions, part: Part) -> Plan:
-    """Share inputs among parts; the same for each part of the same inputs.
+@dataclass(frozen=True)
+class Cut:
+    """How inputs are shared among all parts; made in one place, it holds on every machine.
+
+    Attributes:
+        inputs: All of them, in order.
+        sizes: Bytes of each.
+        parts: The first and the last part that have to do with each.
+        spans: Part by part, the stretches of the videos that are cut, by the position of the input.
+        pieces: In how many pieces all inputs were cut.
+        weights: Part by part about how many images and frames it has.
+        digest: sha256 of what makes parts fit together: names and sizes of the inputs in order, and how they are
+            shared.
+    """
+
+    inputs: tuple[Input, ...]
+    sizes: tuple[int, ...]
+    parts: tuple[tuple[int, int], ...]
+    spans: tuple[Mapping[int, Span], ...]
+    pieces: int
+    weights: tuple[int, ...]
+    digest: str
+
+    def of(self, part: Part) -> Plan:
+        """What one part has to do."""
+        mine = [position for position, (a, b) in enumerate(self.parts) if a <= part.number <= b]
+        which = range(mine[0], mine[-1] + 1) if mine else range(0)
+        return Plan(self.inputs, self.parts, which, self.spans[part.number - 1], self.pieces, self)
+
+
+def cut(inputs: Sequence[Input], options: PredictOptions, count: int) -> Cut:
+    """Share inputs among parts.
 
     Args:
         inputs: All inputs, images first.
         options: What is predicted of them.
-        part: Which part's plan.
+        count: How many parts.
     """
     pieces: list[tuple[int, Span | None]] = []
     weights: list[int] = []
@@ -201,7 +229,7 @@ def plan(inputs: Sequence[Input], options: PredictOptions, part: Part) -> Plan:
             images += 1
             weights[-1] += 1
             continue
-        long = item.source is None and options.limit is None and size * part.of * _LONG > videos
+        long = item.source is None and options.limit is None and size * count * _LONG > videos
         spans = _spans(item, options) if long else []
         if len(spans) > 1:
             pieces += [(position, span) for span in spans]
@@ -209,30 +237,35 @@ def plan(inputs: Sequence[Input], options: PredictOptions, part: Part) -> Plan:
         else:
             pieces.append((position, None))
             weights.append(max(1, size // _BYTES // options.every))
-    found = shares(weights, part.of)
+    found = shares(weights, count)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
+    own: list[dict[int, Span]] = []
     for number, share in enumerate(found, 1):
+        mine: dict[int, Span] = {}
         for piece in share:
-            first.setdefault(pieces[piece][0], number)
-            last[pieces[piece][0]] = number
+            position, stretch = pieces[piece]
+            first.setdefault(position, number)
+            last[position] = number
+            if stretch is not None:
+                mine[position] = Span(mine[position].first, stretch.last) if position in mine else stretch
+        own.append({position: span for position, span in mine.items() if span != Span()})
     parts, now = [], (1, 1)
     for position in range(len(inputs)):
         now = (first[position], last[position]) if position in first else now  # an image stays with its group
         parts.append(now)
-    mine = [position for position, (a, b) in enumerate(parts) if a <= part.number <= b]
-    own: dict[int, Span] = {}
-    for piece in found[part.number - 1]:
-        position, span = pieces[piece]
-        if span is not None:
-            own[position] = Span(own[position].first, span.last) if position in own else span
-    own = {position: span for position, span in own.items() if span != Span()}
-    return Plan(
+    total = hashlib.sha256()
+    for item, size, mine_of in zip(inputs, sizes, parts, strict=True):
+        row = [item.name.as_posix(), item.is_video, size, item.identity, list(item.stamp), *mine_of]
+        total.update(json.dumps(row).encode() + b"\n")
+    return Cut(
         tuple(inputs),
+        tuple(sizes),
         tuple(parts),
-        range(mine[0], mine[-1] + 1) if mine else range(0),
-        own,
+        tuple(own),
         len(pieces),
+        tuple(sum(weights[piece] for piece in share) for share in found),
+        total.hexdigest(),
     )
 
 

@@ -50,7 +50,7 @@ from iccld_cli.inference.outputs import (
     label_ids,
     stage_image_outputs,
 )
-from iccld_cli.inference.parts import IMAGES, PartRun, VideoFacts, plan
+from iccld_cli.inference.parts import IMAGES, Cut, PartRun, VideoFacts, cut
 from iccld_cli.inference.predict_options import LiveFacts, PredictOptions, Summary
 from iccld_cli.inference.regions import Regions
 from iccld_cli.inference.remote import fetch
@@ -72,6 +72,7 @@ def predict(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] = lambda line: None,
     part: Part | None = None,
+    shared: Cut | None = None,
 ) -> Summary:
     """Predict a list of inputs.
 
@@ -89,6 +90,7 @@ def predict(
         progress: Called with (units done, units in all); a unit is an image or a video frame.
         tell: Called with a line when a stream begins, breaks off or is begun anew.
         part: Predict this part of the inputs alone, for `merge.merge` to join, see `inference.parts`.
+        shared: How the inputs are shared among the parts, where that is known already.
 
     Raises:
         IccldError: A result exists already or cannot be written, the model cannot do what is asked, or the output
@@ -113,8 +115,8 @@ def predict(
     source = collected.dataset_source(model.header, model.digest, options.threshold)
     if "dataset" in options.save:
         collected.refuse_other_dataset(options.out, source)
-    images = [item for item in items if not item.is_video][: options.limit]
-    videos = [item for item in items if item.is_video]
+    chosen = chosen_inputs(items, options)
+    images = [item for item in chosen if not item.is_video]
     settings = {
         "version": __version__,
         "model": model.digest,
@@ -122,12 +124,11 @@ def predict(
         "device": model.device.partition(":")[0],
         **options.settings(),
     }
-    chosen = [*images, *videos]
     share = None
     if part is not None:
         if any(item.live for item in items):
             raise IccldError("--part cannot go with streams and cameras", "record them first, or run them whole")
-        share = PartRun(part, plan(chosen, options, part), options)
+        share = PartRun(part, (shared or cut(chosen, options, part.of)).of(part), options)
         if (before := share.finished(settings)) is not None:
             return before
         chosen, options = share.items, replace(options, out=share.folder)
@@ -171,6 +172,12 @@ def predict(
     if run.stopped:
         raise Stopped(summary)
     return summary
+
+
+def chosen_inputs(items: Sequence[Input], options: PredictOptions) -> list[Input]:
+    """The inputs that are predicted, images first."""
+    images = [item for item in items if not item.is_video][: options.limit]
+    return [*images, *(item for item in items if item.is_video)]
 
 
 def write_collected(
