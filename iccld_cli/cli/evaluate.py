@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,23 +16,32 @@ from iccld_cli.cli.options import (
     MAX_SAMPLES,
     Average,
     Backend,
+    Engine,
     Flip,
     Height,
     Merge,
     PartOption,
+    Parts,
+    RayAddress,
     Scales,
+    WorkerCpus,
+    parse_fleet,
     parse_height,
     parse_part,
     parse_scales,
     refuse_inputs,
+    refuse_stored,
 )
 from iccld_cli.cli.scores import print_label_free, print_scores
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
+from iccld_cli.storage import local_path, url_of
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import PreparedDataset
+    from iccld_cli.fleet.work import Fleet
     from iccld_cli.inference.evaluate import Scope
+    from iccld_cli.inference.model import Sampling
     from iccld_cli.inference.runs import Contest
     from iccld_cli.parts import Part
 
@@ -113,6 +124,10 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Also write a page with pictures.")] = None,
     part: PartOption = None,
     merge: Merge = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    parts: Parts = None,
+    worker_cpus: WorkerCpus = None,
 ) -> None:
     """Score models: mean IoU over all pixels of a split, per class, with intervals, and how well calibrated it is."""
     if rule not in ("known", "official"):
@@ -122,12 +137,20 @@ def evaluate(
     share = parse_part(part, merge)
     if no_labels and (share is not None or merge):
         raise typer.BadParameter("cannot go with --no-labels", param_hint="--merge" if merge else "--part")
-    if json_path is None and (share is not None or merge):
+    alone = {"--part": share is not None, "--merge": merge, "--no-labels": no_labels}
+    fleet = parse_fleet(engine, ray_address, parts, worker_cpus, alone)
+    if json_path is None and (share is not None or merge or fleet is not None):
         raise typer.BadParameter("name the file of the joined scores with --json FILE; parts lie in FILE.parts")
     refused = {"--by": by, "--classes": classes, "--report": report, "--rule": None if rule == "known" else rule}
     if no_labels and (given_names := [name for name, value in refused.items() if value is not None]):
         raise typer.BadParameter(f"{', '.join(given_names)} cannot go with --no-labels")
     asked, factors, rows = _parse_steps(steps), parse_scales(scales), parse_height(height)
+    data, ckpt = local_path(data), None if ckpt is None else [local_path(path) for path in ckpt]
+    json_path = None if json_path is None else local_path(json_path)
+    report = None if report is None else local_path(report)
+    if fleet is None:
+        models = {} if ckpt is None else {"--ckpt": next((path for path in ckpt if url_of(path)), None)}
+        refuse_stored({"--data": data, "--json": json_path, "--report": report, **models})
 
     from iccld_cli.data.prepared import PreparedDataset
     from iccld_cli.inference.evaluate import Scope, labelled_frames
@@ -139,6 +162,12 @@ def evaluate(
         if path is not None and path.is_dir():
             raise IccldError(f"{path} is a folder", "give the name of a file to write")
     given: list[Path | None] = [*ckpt] if ckpt else [None]
+    if fleet is not None:
+        assert json_path is not None
+        samplings = [Sampling(number, seed, samples, factors, flip, rows, average=average) for number in asked]
+        limits = (split or "val", limit, batch_size, rule)
+        _with_ray(fleet, data, given, samplings, limits, classes, by, json_path, report, device, backend)
+        return
     files = list(dict.fromkeys(find_model(path) for path in given))
     read = [data] if source is None else [data, source]
     refuse_inputs({"--json": json_path, "--report": report}, files=[*(ckpt or []), *files], data=read)
@@ -192,6 +221,80 @@ def evaluate(
                 print_scores(contest, raw)
     best = max(range(len(contest.names)), key=lambda number: contest.results[number].miou)
     _hint(dataset, ckpt, contest.files[best])
+
+
+def _with_ray(
+    fleet: Fleet,
+    data: Path,
+    ckpts: list[Path | None],
+    samplings: list[Sampling],
+    limits: tuple[str, int | None, int | None, str],
+    classes: str | None,
+    by: str | None,
+    json_path: Path,
+    report: Path | None,
+    device: str,
+    backend: str,
+) -> None:
+    from iccld_cli import storage
+    from iccld_cli.cli.fleet import fleet_bars
+    from iccld_cli.fleet.cluster import import_ray
+    from iccld_cli.fleet.fetched import as_given, model_file, open_dataset
+    from iccld_cli.fleet.scoring import remove_stored_parts, score_with_ray
+    from iccld_cli.fleet.stored import named
+    from iccld_cli.inference.evaluate import Scope, labelled_frames
+    from iccld_cli.inference.grouping import group_frames
+    from iccld_cli.inference.runs import Contest
+    from iccld_cli.inference.scoreparts import JoinedParts
+
+    import_ray()  # told before anything is fetched
+    split, limit, batch_size, rule = limits
+    target, page = url_of(json_path), url_of(report)
+    with tempfile.TemporaryDirectory(prefix="iccld-") as folder, contextlib.ExitStack() as held:
+        scratch = Path(folder)
+        scores = json_path if target is None else scratch / storage.name_below(target)
+        drawn = report if page is None else scratch / storage.name_below(page)
+        dataset = open_dataset(data, scratch)
+        places = {scores: target, drawn: page, dataset.root: url_of(data)}
+        held.enter_context(named(*((path, url) for path, url in places.items() if path and url)))
+        files = {model_file(path, scratch): as_given(path) for path in ckpts}
+        refuse_inputs({"--json": scores, "--report": drawn}, files=[*files], data=[dataset.root])
+        frames = labelled_frames(dataset, split, limit)
+        groups = None if by is None else group_frames(dataset, frames, by)
+        contest = Contest(dataset, [*files], samplings, "cpu", "torch", tell=lambda line: say(line, stderr=True))
+        scope = Scope(split, contest.classes(classes), limit, batch_size, rule)  # type: ignore[arg-type]
+        try:
+            with fleet_bars(f"evaluate {dataset.info.name}/{split}", "images", "join", "parts") as bars:
+                score_with_ray(
+                    contest,
+                    scope,
+                    scores,
+                    data,
+                    ckpts,
+                    samplings,
+                    fleet,
+                    target=target,
+                    device=device,
+                    backend=backend,
+                    progress=bars.work,
+                    tell=bars.tell,
+                )
+        except KeyboardInterrupt:
+            say("interrupted; finished parts are kept, the same command goes on", stderr=True)
+            raise
+        head = contest.head_of_parts(scope, scores)
+        joined = JoinedParts(scores, head, len(contest.names), len(frames))
+        contest.join(scope, joined, head)
+        raw = contest.to_json(by, groups)
+        for run, file in zip(raw["runs"], contest.files, strict=True):
+            if (url := url_of(files[file])) is not None:
+                run["model"]["file"] = url
+        _write(contest, raw, scores, drawn)
+        storage.send_all((path, url) for path, url in ((drawn, page), (scores, target)) if path and url)
+        print_scores(contest, raw)
+        joined.remove()
+        if target is not None:
+            remove_stored_parts(target)
 
 
 def _hint(dataset: PreparedDataset, ckpt: list[Path] | None, best: Path) -> None:

@@ -17,6 +17,7 @@ from iccld_cli.cli.helptext import dress, epilog
 from iccld_cli.errors import IccldError
 from iccld_cli.parts import MOST, Part
 from iccld_cli.reading import kind_problem
+from iccld_cli.storage import shown_address, url_of
 
 if TYPE_CHECKING:
     from iccld_cli.fleet.work import Fleet
@@ -171,6 +172,22 @@ def parse_part(text: str | None, merge: bool) -> Part | None:
         return Part.parse(text)
     except IccldError as error:
         raise typer.BadParameter(str(error), param_hint="--part") from None
+
+
+def refuse_stored(given: Mapping[str, Path | None]) -> None:
+    """Refuse addresses in object storage, which one machine alone does not take.
+
+    Args:
+        given: Option to its value.
+
+    Raises:
+        IccldError: One is such an address.
+    """
+    for option, path in given.items():
+        if (url := url_of(path)) is not None:
+            raise IccldError(
+                f"{option} {shown_address(url)} lies in object storage", "give a local path, or --engine ray as well"
+            )
 
 
 def refuse_idle(ctx: typer.Context, names: Sequence[str], why: str) -> None:

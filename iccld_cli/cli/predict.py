@@ -30,10 +30,12 @@ from iccld_cli.cli.options import (
     parse_part,
     parse_scales,
     parse_time,
+    refuse_stored,
 )
 from iccld_cli.cli.terminal import say
 from iccld_cli.errors import IccldError
 from iccld_cli.parts import FOLDER
+from iccld_cli.storage import local_path, shown_address, url_of
 
 if TYPE_CHECKING:
     from iccld_cli.fleet.work import Fleet
@@ -150,11 +152,15 @@ def predict(
     from iccld_cli.inference.predict import predict as run
     from iccld_cli.inference.predict_options import PredictOptions
 
+    out, ckpt = local_path(out), None if ckpt is None else local_path(ckpt)
+    inputs = [str(local_path(Path(given))) if given.startswith("file://") else given for given in inputs]
+    if fleet is None:
+        refuse_stored({"--out": out, "--ckpt": ckpt})
     left_out: dict[Path, str] = {}
     items = collect(inputs, out, left_out)
     for path, reason in left_out.items():
         say(f"warning: {path} {reason} and is left out", stderr=True)
-    file = find_model(ckpt)
+    file = None if fleet is not None else find_model(ckpt)
     once = len(items) == 1 and not items[0].is_video
     sampling = Sampling(steps, seed, samples, factors, flip, rows, once, average)
     more = flip or samples > 1 or len(factors) > 1
@@ -164,6 +170,7 @@ def predict(
     if fleet is None:
         model = load_model(file, device, backend=backend, sampling=sampling, tell=_note)
     if ckpt is None:
+        file = file or find_model(None)
         say(
             f"using the model that comes with iccld, {file.name}: for research, see {file.stem}.md; --ckpt takes "
             "another",
@@ -188,7 +195,7 @@ def predict(
         to_label=to_label,
     )
     started = time.perf_counter()
-    if model is None:
+    if model is None or file is None:
         assert fleet is not None
         _with_ray(items, ckpt, options, fleet, device, backend)
         return
@@ -229,7 +236,8 @@ def _with_ray(
     from iccld_cli.cli.fleet import fleet_bars
     from iccld_cli.fleet.predicting import predict_with_ray
 
-    started = time.perf_counter()
+    started, target = time.perf_counter(), url_of(options.out)
+    where = options.out if target is None else shown_address(target)
     try:
         with fleet_bars("predict", "frames", "join", "inputs") as bars:
             done, count = predict_with_ray(
@@ -237,6 +245,7 @@ def _with_ray(
                 ckpt,
                 options,
                 fleet,
+                target=target,
                 device=device,
                 backend=backend,
                 progress=bars.work,
@@ -248,9 +257,9 @@ def _with_ray(
         raise
     seconds, units = time.perf_counter() - started, done.images + done.frames
     rate = f" ({units / seconds:.2f} a second)" if units else ""
-    say(f"{count} parts made and joined in {seconds:.1f} s: {_units(done)}{rate} -> {options.out}")
+    say(f"{count} parts made and joined in {seconds:.1f} s: {_units(done)}{rate} -> {where}")
     total = units + done.skipped + len(done.problems)
-    _tell(replace(done, images=0, frames=0), options.out, 0, total, "")
+    _tell(replace(done, images=0, frames=0), where, 0, total, "")
 
 
 def _merge(inputs: list[str], out: Path, limit: int | None, overwrite: bool, skip_existing: bool) -> None:
@@ -303,17 +312,18 @@ def _units(done: Summary) -> str:
     return " and ".join(parts) or "nothing that could be read"
 
 
-def _tell(done: Summary, out: Path, seconds: float, inputs: int, by: str) -> None:
+def _tell(done: Summary, out: Path | str, seconds: float, inputs: int, by: str) -> None:
     units = done.images + done.frames
     if units:
         say(f"{_units(done)} in {seconds:.1f} s ({units / seconds:.2f} a second, {by}) -> {out}")
     if done.dataset is not None:
         pixels = done.dataset.info.extra["pixels"]
         share = 1 - pixels.get("ignore", 0) / max(1, sum(pixels.values()))
-        frames, where = done.dataset.info.extra["labelled"], done.dataset.root
+        frames = done.dataset.info.extra["labelled"]
+        where = done.dataset.root if isinstance(out, Path) else f"{out}/dataset"
         say(f"{frames} frames to train on, {100 * share:.0f} % of their pixels with a label -> {where}")
     if done.to_label:
-        say(f"{len(done.to_label)} frames most worth labelling -> {out / 'to_label.jsonl'}, first {done.to_label[0]}")
+        say(f"{len(done.to_label)} frames most worth labelling -> {out}/to_label.jsonl, first {done.to_label[0]}")
     for one in done.live:
         half, most = (1000 * seconds for seconds in one.latency)
         say(

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from iccld_cli.errors import IccldError
 from iccld_cli.imagefiles import IMAGE_SUFFIXES
@@ -18,6 +18,7 @@ from iccld_cli.inference.remote import LIVE, PLAYLISTS, Remote, ask, is_url, sho
 from iccld_cli.inference.threads import in_order
 from iccld_cli.inference.video import VIDEO_SUFFIXES
 from iccld_cli.reading import MIB, ReadError, kind_problem, read_bytes
+from iccld_cli.storage import Entry, join, listing, matching, name_below, shown_address, url_of
 
 MAX_LIST = 64 * MIB
 """Most bytes of a list of inputs."""
@@ -51,7 +52,14 @@ class Input:
         """What to call it in messages."""
         if isinstance(self.source, int):
             return f"camera {self.source}"
+        if self.stored:
+            return shown_address(str(self.source))
         return str(self.path) if self.source is None else shown_url(self.source)
+
+    @property
+    def stored(self) -> bool:
+        """Whether it lies in object storage: its size is known, and it does not go away."""
+        return isinstance(self.source, str) and url_of(self.source) is not None
 
     @property
     def identity(self) -> str:
@@ -65,8 +73,9 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
     A folder's tree is kept in the names. Hidden files, files of other kinds and the output folder are passed over.
 
     Args:
-        inputs: Files, folders, glob patterns (`**` goes into folders), `.txt` files with an input a line, `-` for such
-            a list on standard input, HTTP(S) files, streams (RTSP and others, HLS), and numbers of cameras.
+        inputs: Files, folders, glob patterns (`**` goes into folders), the same in object storage, `.txt` files with an
+            input a line, `-` for such a list on standard input, HTTP(S) files, streams (RTSP and others, HLS), and
+            numbers of cameras.
         out: Output folder.
         left_out: Filled with what has an image's or a video's name and is no file to read (a pipe, a device, a loop of
             links), and what it is.
@@ -79,11 +88,16 @@ def collect(inputs: Sequence[str | Path], out: Path, left_out: dict[Path, str] |
     """
     found: dict[object, tuple[Candidate, Input]] = {}
     lines = [line for given in inputs for line in _listed(str(given))]
-    folders = sum(Path(line).is_dir() for line in lines)
+    stored = {line: listing(url) for line in lines if (url := url_of(line)) and not glob.has_magic(url)}
+    folders = sum(Path(line).is_dir() for line in lines) + sum("" not in found for found in stored.values())
     answers = _asked(lines)
     for line in lines:
-        for item in _inputs(line, out.resolve(), answers, keep_folder=folders > 1, left_out=left_out):
-            one = Candidate(item.path, item.name, item.is_video, item.identity)
+        for item in (
+            _stored(line, url, stored.get(line), out, keep_folder=folders > 1)
+            if (url := url_of(line))
+            else _inputs(line, out.resolve(), answers, keep_folder=folders > 1, left_out=left_out)
+        ):
+            one = Candidate(item.path, item.name, item.is_video, "" if item.stored else item.identity)
             found.setdefault(item.path.resolve() if item.source is None else item.source, (one, item))
     names = distinct_names([one for one, _ in found.values()])
     return [replace(item, name=name) for (_, item), name in zip(found.values(), names, strict=True)]
@@ -137,6 +151,54 @@ def _inputs(
     else:
         for path, name in _expand(given, out, keep_folder, left_out):
             yield Input(path, name.with_suffix(""), path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _stored(given: str, url: str, found: Mapping[str, Entry] | None, out: Path, keep_folder: bool) -> Iterator[Input]:
+    """What is behind an address in object storage; names are those that a folder of the same files gives."""
+    place = url_of(out)
+    if found is None:
+        root = str(_fixed_part(url.partition("://")[2]))
+        base = f"{url.partition('://')[0]}://{root}"
+        whole = {address.removeprefix(f"{base}/"): one for address, one in matching(url).items()}
+        hint = "quote the pattern and check the folder"
+        nothing = IccldError(f"no image or video matches {given!r}", hint)
+    else:
+        base, whole = url, dict(found)
+        nothing = IccldError(f"{shown_address(url)} holds no image or video", f"known suffixes: {_suffixes()}")
+        if not found:
+            raise IccldError(f"there is nothing at {shown_address(url)}", "check the bucket and the name")
+        if "" in found:
+            base, _, last = url.rpartition("/")
+            whole = {last: found[""]}
+            if PurePosixPath(last).suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+                raise IccldError(
+                    f"{shown_address(url)} is neither an image nor a video", f"known suffixes: {_suffixes()}"
+                )
+            keep_folder = False
+        elif place is not None and f"{url}/".startswith(f"{place}/"):
+            raise IccldError(
+                f"{shown_address(url)} is taken for results, because --out is {place}", "choose another --out"
+            )
+    usable: dict[PurePosixPath, str] = {}
+    for name in whole:
+        path = PurePosixPath(name)
+        hidden = any(part.startswith(".") for part in path.parts)
+        result = place is not None and join(base, name).startswith(f"{place}/")
+        if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not hidden and not result:
+            usable[path] = name
+    if not usable:
+        raise nothing
+    for path in sorted(usable):
+        address = join(base, usable[path])
+        shown_name = PurePath(name_below(base), path) if keep_folder else PurePath(path)
+        one = whole[usable[path]]
+        yield Input(
+            Path(address.partition("://")[2]),
+            shown_name.with_suffix(""),
+            path.suffix.lower() in VIDEO_SUFFIXES,
+            address,
+            stamp=(one.size, one.mark),
+        )
 
 
 def _remote(url: str, remote: Remote | None) -> Input:

@@ -17,6 +17,7 @@ digits may differ.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.files import write_json, write_text
 from iccld_cli.header import ModelHeader
@@ -229,7 +231,7 @@ def cut(inputs: Sequence[Input], options: PredictOptions, count: int) -> Cut:
             images += 1
             weights[-1] += 1
             continue
-        long = item.source is None and options.limit is None and size * count * _LONG > videos
+        long = (item.source is None or item.stored) and options.limit is None and size * count * _LONG > videos
         spans = _spans(item, options) if long else []
         if len(spans) > 1:
             pieces += [(position, span) for span in spans]
@@ -272,7 +274,9 @@ def cut(inputs: Sequence[Input], options: PredictOptions, count: int) -> Cut:
 def _spans(item: Input, options: PredictOptions) -> list[Span]:
     """A video cut at every `GRID`th frame that is segmented, as far as its header tells; the ends are open."""
     try:
-        with VideoReader(item.path) as reader:
+        with contextlib.ExitStack() as held:
+            file = held.enter_context(storage.opened(str(item.source))) if item.stored else None
+            reader = held.enter_context(VideoReader(item.path, file))
             announced, fps = reader.announced, reader.fps
     except IccldError:
         return []
@@ -460,7 +464,7 @@ def read_problems(folder: Path) -> list[tuple[int, str, IccldError]]:
 
 def _size(item: Input) -> int:
     if item.source is not None:
-        return 0
+        return item.stamp[0] if item.stored else 0
     try:
         return item.path.stat().st_size
     except OSError:

@@ -61,6 +61,9 @@ from iccld_cli.inference.video import VideoFrame, VideoReader, frames_before
 from iccld_cli.parts import Part
 from iccld_cli.reading import MAX_FILE
 
+_FETCHED = 8
+"""Images that are fetched from addresses at a time."""
+
 _LATENCIES = 100_000
 """Most frames of a stream whose latency is kept."""
 
@@ -343,7 +346,7 @@ class _Run:
                 else:
                     path = held.enter_context(self._fetched(item))
                     with _named(path, item), VideoReader(path) as opened:
-                        self.total += self._frames_of(opened, Span())
+                        self.total += self._frames_of(opened, self._span(item))
                     self._video(item, path)
         except _Unreadable as error:
             problem = error.problem
@@ -555,19 +558,25 @@ class _Run:
         return batch, self._maps(images, self._video_region((images[0].shape[0], images[0].shape[1])))
 
     def _read(self, items: list[Input]) -> Iterator[tuple[Input, np.ndarray]]:
-        for item in items:
-            try:
-                if item.source is None:
-                    image = read_image(item.path)
+        fetched = any(item.source is not None for item in items)
+        with contextlib.closing(in_order(self._image, items, _FETCHED if fetched else 1)) as found:
+            for item, image in zip(items, found, strict=True):
+                if isinstance(image, IccldError):
+                    self.problems.append((item, image))
                 else:
-                    with self._fetched(item) as path, _named(path, item):
-                        image = read_image(path)
-            except _Unreadable as error:
-                self.problems.append((item, error.problem))
-            except IccldError as error:
-                self.problems.append((item, error))
-            else:
-                yield item, image
+                    yield item, image
+
+    def _image(self, item: Input) -> np.ndarray | IccldError:
+        """An image, or what is wrong with it."""
+        try:
+            if item.source is None:
+                return read_image(item.path)
+            with self._fetched(item) as path, _named(path, item):
+                return read_image(path)
+        except _Unreadable as error:
+            return error.problem
+        except IccldError as error:
+            return error
 
     def _advance(self) -> None:
         self.progress(self.done_images + self.done_frames, self.total)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.files import explain_os_error
 
@@ -109,7 +110,7 @@ def fetch(url: str, to: Path, most: int | None = None) -> None:
     """Fetch a file; a connection that breaks is taken up where it broke.
 
     Args:
-        url: Of a scheme in `FILES`.
+        url: Of a scheme in `FILES`, or in object storage.
         to: Where to write it.
         most: Most bytes that it may have.
 
@@ -117,6 +118,9 @@ def fetch(url: str, to: Path, most: int | None = None) -> None:
         IccldError: The server does not answer, or sends less than it announced, also when asked again; the file is too
             large; or it cannot be written.
     """
+    if storage.url_of(url):
+        storage.fetch(url, to, most)
+        return
     have, whole, mark, reason = 0, -1, "", ""
     for attempt in range(TRIES):
         if attempt:

@@ -66,8 +66,12 @@ class VideoReader:
         turned: Whether frames are turned by a quarter; known after the first.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, file: Any = None) -> None:
         """Open a video.
+
+        Args:
+            path: The file.
+            file: Its content, of what is no local file: a file to read and seek in, whose header alone is looked at.
 
         Raises:
             IccldError: The file is missing, is no video or is damaged beyond opening.
@@ -75,10 +79,10 @@ class VideoReader:
         import av
 
         self.path = Path(path)
-        if not self.path.is_file():
+        if file is None and not self.path.is_file():
             raise IccldError(f"no video at {self.path}")
         try:
-            self._container = av.open(openable(self.path))
+            self._container = av.open(openable(self.path) if file is None else file)
         except (av.error.FFmpegError, ValueError) as error:
             raise IccldError(
                 f"{self.path} is not a video that can be read ({_reason(error)})",

@@ -1,5 +1,7 @@
 """`--engine ray` on a cluster of two nodes: the local engine's results, whatever dies on the way."""
 
+import json
+import logging
 import os
 import shutil
 import sys
@@ -11,8 +13,9 @@ import cv2
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from factories import make_model, make_video, scene
+from factories import make_dataset, make_model, make_video, scene
 
+from iccld_cli.inference.scoreparts import PIECE
 from iccld_cli.inference.smooth import GRID
 from iccld_cli.inference.video import VideoReader
 
@@ -24,20 +27,48 @@ SAVE = "overlay,labels,frames,dataset"
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def environment():
+    """The environment of all nodes, as it was before when the module ends."""
+    before = dict(os.environ)
+    yield os.environ
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def store(environment):
+    """A file system of a server of S3 on this machine, with a bucket `drives`; the environment leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment["AWS_ENDPOINT_URL"] = f"http://{host.replace('0.0.0.0', '127.0.0.1')}:{port}"
+    environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = "testing", "testing"
+    environment["AWS_DEFAULT_REGION"] = "us-east-1"
+    import s3fs
+
+    found = s3fs.S3FileSystem(use_listings_cache=False)
+    found.mkdir("drives")
+    yield found
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(environment, store):
     """Two nodes of one processor each; `address` leads to them."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_TMPDIR")}
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before["PYTHONPATH"]])])
+    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # sockets lie in it, whose names may have 107 letters
-    os.environ["RAY_TMPDIR"] = folder
+    environment["RAY_TMPDIR"] = folder
     from ray.cluster_utils import Cluster
 
     head = {
         "num_cpus": 1,
         "include_dashboard": False,
         "object_store_memory": 80_000_000,
-        "_system_config": {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000},
+        "_system_config": {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "worker_niceness": 0},
     }
     made = Cluster(initialize_head=True, head_node_args=head)
     made.add_node(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
@@ -45,8 +76,6 @@ def cluster():
     yield made
     made.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +98,18 @@ def shown(path):
     return [(frame.time, frame.image.tobytes()) for frame in VideoReader(path).frames()]
 
 
-def same(one, other):
+def same(one, other, given=("", "")):
+    """The same files with the same bytes, videos frame for frame; inputs lie at `given[0]` and `given[1]`."""
     files = [sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) for out in (one, other)]
     assert files[0] == files[1]
     for name in files[0]:
         if name.endswith(".mp4"):
             assert shown(one / name) == shown(other / name), name
         else:
-            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+            wanted = (one / name).read_bytes()
+            if name in ("frames.jsonl", "to_label.jsonl"):
+                wanted = wanted.replace(*(f'"input": "{place}'.encode() for place in given))
+            assert wanted == (other / name).read_bytes(), name
 
 
 def test_predictions_are_those_of_one_machine(iccld, cluster, model, footage, tmp_path):
@@ -89,3 +122,52 @@ def test_predictions_are_those_of_one_machine(iccld, cluster, model, footage, tm
     assert status == 0, error
     assert "4 parts made and joined" in said
     same(tmp_path / "one/out", tmp_path / "many/out")
+
+
+def download(store, url, to):
+    store.get(url, str(to), recursive=True)
+    return to
+
+
+def test_inputs_model_and_results_may_lie_in_object_storage(iccld, cluster, store, model, footage, tmp_path):
+    store.put(str(footage), "drives/footage", recursive=True)
+    store.put(str(model), "drives/m.safetensors")
+    save = ("--backend", "torch", "--save", SAVE, "--to-label", "4")
+    assert iccld("predict", footage, "--ckpt", model, *save, "--out", tmp_path / "one/pred")[0] == 0
+    arguments = ("--ckpt", "s3://drives/m.safetensors", *save, "--out", "s3://drives/pred")
+    ray = ("--engine", "ray", "--ray-address", cluster.address, "--parts", "4")
+    status, said, error = iccld("predict", "s3://drives/footage", *arguments, *ray)
+    assert status == 0, error
+    assert "-> s3://drives/pred" in said and "iccld-" not in said
+    found = download(store, "drives/pred", tmp_path / "many")
+    same(tmp_path / "one/pred", found, (footage, "s3://drives/footage"))
+    status, _, error = iccld("predict", "s3://drives/footage", *arguments, *ray)
+    assert (status, "s3://drives/pred/" in error, " exists" in error, len(error.splitlines())) == (1, True, True, 1)
+
+
+def scores_of(path):
+    found = json.loads(path.read_text())
+    for run in (found, *found["runs"]):  # how long it took, and where the model lies
+        del run["seconds_per_image"], run["model"]["file"]
+    return found
+
+
+def test_scores_are_those_of_one_machine_on_a_disk_and_in_object_storage(iccld, cluster, store, model, tmp_path):
+    data = make_dataset(tmp_path / "camvid", counts=(("val", 2 * PIECE + 5),), sizes=((48, 32),))
+    store.put(str(data), "drives/camvid", recursive=True)
+    store.put(str(model), "drives/m.safetensors")
+    more = ("--by", "folder", "--backend", "torch")
+    assert iccld("evaluate", "--data", data, "--ckpt", model, *more, "--json", tmp_path / "one.json")[0] == 0
+    wanted = scores_of(tmp_path / "one.json")
+    ray = ("--engine", "ray", "--ray-address", cluster.address)
+    status, said, error = iccld("evaluate", "--data", data, "--ckpt", model, *more, "--json", tmp_path / "2.json", *ray)
+    assert status == 0, error
+    assert scores_of(tmp_path / "2.json") == wanted and "mIoU" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2.json", "camvid", "one.json"]
+    given = ("--data", "s3://drives/camvid", "--ckpt", "s3://drives/m.safetensors", "--json", "s3://drives/3.json")
+    status, _, error = iccld("evaluate", *given, *more, "--report", "s3://drives/page.html", *ray)
+    assert status == 0, error
+    store.get("drives/3.json", str(tmp_path / "3.json"))
+    assert json.loads((tmp_path / "3.json").read_text())["model"]["file"] == "s3://drives/m.safetensors"
+    assert scores_of(tmp_path / "3.json") == wanted
+    assert b"<html" in store.cat("drives/page.html") and not store.ls("drives/3.json.parts")
