@@ -239,9 +239,9 @@ def _with_ray(
     from iccld_cli import storage
     from iccld_cli.cli.fleet import fleet_bars
     from iccld_cli.fleet.cluster import import_ray
+    from iccld_cli.fleet.common import named
     from iccld_cli.fleet.fetched import as_given, model_file, open_dataset
     from iccld_cli.fleet.scoring import remove_stored_parts, score_with_ray
-    from iccld_cli.fleet.stored import named
     from iccld_cli.inference.evaluate import Scope, labelled_frames
     from iccld_cli.inference.grouping import group_frames
     from iccld_cli.inference.runs import Contest

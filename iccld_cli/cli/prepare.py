@@ -14,13 +14,28 @@ import typer
 
 from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.hints import after_prepare, say_next
-from iccld_cli.cli.options import MAX_WORKERS, IgnoreMask, Merge, PartOption, parse_part, parse_size
+from iccld_cli.cli.options import (
+    MAX_WORKERS,
+    Engine,
+    IgnoreMask,
+    Merge,
+    PartOption,
+    Parts,
+    RayAddress,
+    WorkerCpus,
+    parse_fleet,
+    parse_part,
+    parse_size,
+    refuse_stored,
+)
 from iccld_cli.cli.terminal import console, say, shown
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
+from iccld_cli.storage import local_path, shown_address, url_of
 
 if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
+    from iccld_cli.fleet.work import Fleet
     from iccld_cli.parts import Part
     from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
     from iccld_cli.town import Mix
@@ -120,6 +135,10 @@ def _prepare(
     workers: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes (default: all cores).")] = None,
     part: PartOption = None,
     merge: Merge = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    parts: Parts = None,
+    worker_cpus: WorkerCpus = None,
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
@@ -128,6 +147,22 @@ def _prepare(
     wanted, share = parse_size(size), parse_part(part, merge)
     if check and (share is not None or merge):
         raise typer.BadParameter("--check looks at all frames; leave --part and --merge out", param_hint="--check")
+    alone = {"--part": share is not None, "--merge": merge, "--check": check}
+    fleet = parse_fleet(engine, ray_address, parts, worker_cpus, alone)
+    out, images, masks = local_path(out), _local(images), _local(masks)
+    video = [local_path(path) for path in video or []]
+    folders = {key: None if path is None else local_path(path) for key, path in folders.items()}
+    target = url_of(out)
+    if fleet is None:
+        given = [*(images or []), *(masks or []), *video, *folders.values()]
+        stored = next((Path(str(place)) for place in given if url_of(place)), None)
+        refuse_stored({"--out": out, "the source": stored})
+    elif target is not None and virtual_drive is not None:
+        raise typer.BadParameter("goes with an --out on a disk", param_hint="--virtual-drive")
+    else:
+        from iccld_cli.fleet.cluster import import_ray
+
+        import_ray()  # told before anything is opened
     # Parts may share a folder, and each removes its own uncompressed copies of archives.
     copies = out if share is None else out / f".copies-{share.name}"
     options = PrepareOptions(
@@ -155,7 +190,9 @@ def _prepare(
             return
         named = _named(sources, name)
         done = []
-        if share is None:
+        if fleet is not None:
+            done = _with_ray(named, out, target, options, fleet)
+        elif share is None:
             make = _merge if merge else _prepare_one
             done = [(out / set_name, make(source, out, set_name, options)) for set_name, source in named]
         else:
@@ -168,7 +205,7 @@ def _prepare(
                 copies.rmdir()
     if virtual_drive is not None and not merge and (share is None or share.number == 1):
         _drive(out, look or [], virtual_drive, wanted or VIRTUAL_SIZE, seed)
-    if done:
+    if done and target is None:
         say_next(after_prepare(*zip(*done, strict=True)))
 
 
@@ -303,6 +340,60 @@ def _prepare_one(source: Source, out: Path, name: str, options: PrepareOptions) 
     if (out / name / PAGE_NAME).is_file():
         say(f"open {out / name / PAGE_NAME}")
     return info
+
+
+def _with_ray(
+    named: list[tuple[str, Source]], out: Path, target: str | None, options: PrepareOptions, fleet: Fleet
+) -> list[tuple[Path, DatasetInfo]]:
+    """Prepare sets, one after the other, on the machines of a cluster."""
+    import tempfile
+
+    from iccld_cli.cli.fleet import fleet_bars
+    from iccld_cli.fleet.preparing import prepare_with_ray
+    from iccld_cli.prepare.adapters.video import Video
+    from iccld_cli.prepare.archives import plain_copies
+    from iccld_cli.prepare.prepare import BadFilesError
+
+    done = []
+    for name, source in named:
+        if target is not None and (packed := plain_copies(getattr(source, "tree", None))):
+            raise IccldError(f"{packed[0].name} would be unpacked on this machine alone", "unpack the archive first")
+        with tempfile.TemporaryDirectory(prefix="iccld-") as folder:
+            if isinstance(source, Video):
+                source.fetch(Path(folder))
+            try:
+                with fleet_bars(name, "frames", f"join {name}", "frames") as bars:
+                    data, count = prepare_with_ray(
+                        source,
+                        out,
+                        name,
+                        options,
+                        fleet,
+                        Path(folder),
+                        target=target,
+                        progress=bars.work,
+                        tell=bars.tell,
+                        joining=bars.join,
+                    )
+            except BadFilesError as error:
+                _print_bad(error)
+                raise
+            except KeyboardInterrupt:
+                say(f"interrupted; finished parts of {name} are kept, the same command continues", stderr=True)
+                raise
+        where = out / name if target is None else f"{shown_address(target)}/{name}"
+        splits = ", ".join(f"{split} {number}" for split, number in data.info.splits.items())
+        skipped = f"; {len(data.info.skipped)} skipped" if data.info.skipped else ""
+        say(f"{where}: {f'{count} parts made and joined' if count else 'already prepared'}, {splits}{skipped}")
+        if count:
+            _print_classes(data.info)
+        done.append((out / name, data.info))
+    return done
+
+
+def _local(given: list[str] | None) -> list[str] | None:
+    """Texts of paths, those of `file://` addresses as paths."""
+    return given and [str(local_path(Path(text))) if text.startswith("file://") else text for text in given]
 
 
 def _prepare_part(source: Source, out: Path, name: str, options: PrepareOptions, share: Part) -> None:

@@ -440,8 +440,10 @@ class _Run:
                 hand.asked = hand.actor.state.remote()
 
     def _report(self) -> None:
+        known = [weight for weight in self.weights.values() if weight]
+        usual = sum(known) // len(known) if known else 0  # of parts of which nothing is known yet
         under_way = {hand.part: hand.progress for hand in self.hands if hand.part is not None}
         done = sum(self.done.values()) + sum(units for units, _ in under_way.values())
-        units = sum(under_way[part][1] if part in under_way else self.weights.get(part, 0) for part in self.parts)
+        units = sum(under_way[part][1] if part in under_way else self.weights.get(part, usual) for part in self.parts)
         ready = sum(hand.ready for hand in self.hands)
         self.progress(Progress(done, max(units, done), len(self.done), len(self.parts), ready))

@@ -16,9 +16,10 @@ from typing import Any
 from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet.cluster import NETWORKS, PACKAGES, Cluster, connected, import_ray
+from iccld_cli.fleet.common import failed_parts, named, relative_to_here
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.fetched import as_given, model_file
-from iccld_cli.fleet.stored import PUBLISHING, PartFolder, Target, lay_out, mirror, named, publish
+from iccld_cli.fleet.stored import PUBLISHING, PartFolder, Target, lay_out, mirror, publish
 from iccld_cli.fleet.work import Fleet, PartsFailedError, Place
 from iccld_cli.fleet.work import Progress as PartProgress
 from iccld_cli.inference.inputs import Input
@@ -27,7 +28,7 @@ from iccld_cli.inference.model import Model, load_model
 from iccld_cli.inference.parts import INPUTS, Cut, cut, part_folders, read_head
 from iccld_cli.inference.predict import chosen_inputs, predict, without_existing
 from iccld_cli.inference.predict_options import PredictOptions, Summary
-from iccld_cli.parts import FOLDER, Part, listed
+from iccld_cli.parts import FOLDER, Part
 from iccld_cli.storage import Entry, join, name_below, shown_address
 
 _SHOWN = 3
@@ -135,11 +136,6 @@ def file_digest(file: Path) -> str:
         except OSError as error:
             raise IccldError(f"{path} cannot be read ({error.strerror})", "check the model file") from None
     return total.hexdigest()[:12]
-
-
-def relative_to_here(*paths: Path | str | None) -> str | None:
-    """This folder, where one of the paths counts from it."""
-    return None if all(path is None or os.path.isabs(path) for path in paths) else os.getcwd()
 
 
 def predict_with_ray(
@@ -343,18 +339,3 @@ def inputs_of(shared: Cut) -> Callable[[Part], str]:
         return words if len(mine) <= _SHOWN else f"{words} and {len(mine) - _SHOWN} more"
 
     return named
-
-
-def failed_parts(error: PartsFailedError, named: Callable[[Part], str] | None = None) -> IccldError:
-    """What to say of parts that could not be made."""
-    parts = sorted(error.failed, key=lambda part: part.number)
-    first = error.failed[parts[0]]
-    numbers = listed([part.number for part in parts])
-    what = f"part{'s' * (len(parts) > 1)} {numbers} of {parts[0].of}"
-    holds = f" ({named(parts[0])})" if named is not None and len(parts) == 1 else ""
-    reason = first.message if isinstance(first, IccldError) else str(first)
-    hint = f"{first.hint}; " if isinstance(first, IccldError) and first.hint else ""
-    return IccldError(
-        f"{what}{holds} could not be made: {reason}",
-        f"{hint}the other parts are kept, and the same command goes on with {'it' if len(parts) == 1 else 'these'}",
-    )

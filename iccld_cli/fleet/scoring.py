@@ -13,10 +13,10 @@ from typing import Any
 from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet.cluster import NETWORKS, PACKAGES, connected
+from iccld_cli.fleet.common import failed_parts, named, relative_to_here
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.fetched import FetchedDataset, as_given, model_file, open_dataset
-from iccld_cli.fleet.predicting import failed_parts, file_digest, relative_to_here
-from iccld_cli.fleet.stored import named
+from iccld_cli.fleet.predicting import file_digest
 from iccld_cli.fleet.work import Fleet, PartsFailedError, Place
 from iccld_cli.fleet.work import Progress as PartProgress
 from iccld_cli.inference.evaluate import Scope, labelled_frames

@@ -10,15 +10,13 @@ no joining are stand-ins of the right size, without content: the store itself co
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from iccld_cli import storage
-from iccld_cli.errors import IccldError
 from iccld_cli.inference.collected import DATASET, FRAMES_NAME
 from iccld_cli.inference.parts import HEAD, INPUTS, LINES, PROBLEMS, VIDEOS
 from iccld_cli.parts import FOLDER, Part
@@ -31,22 +29,6 @@ _ALL = b"joined"
 
 _ABOUT_ALL = (FRAMES_NAME, "to_label.jsonl")
 _FACTS = (HEAD, PROBLEMS)
-
-
-@contextlib.contextmanager
-def named(*places: tuple[Path, str]) -> Iterator[None]:
-    """Say addresses in errors, not the folders on this machine that stand for them."""
-    try:
-        yield
-    except IccldError as error:
-        words = [error.message, error.hint]
-        for folder, url in places:
-            words = [text and text.replace(str(folder), storage.shown_address(url)) for text in words]
-        if words == [error.message, error.hint]:
-            raise
-        error.message, error.hint = str(words[0]), words[1]
-        error.args = (error.message,)
-        raise
 
 
 class Target:

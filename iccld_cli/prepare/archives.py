@@ -23,7 +23,9 @@ from typing import IO, Any
 
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path
+from iccld_cli.prepare.storedtree import StoredTree
 from iccld_cli.prepare.tree import FolderTree, Stamp, Tree, join, read_start
+from iccld_cli.storage import url_of
 
 MAX_MEMBER = 1 << 30
 """Largest member in bytes; the largest image of a known data set is below 100 MB."""
@@ -57,13 +59,15 @@ def open_tree(path: Path, cache: Path, peek: bool = False) -> Tree:
     """Open a folder or an archive; archives that lie in the folder are read as if they were unpacked where they lie.
 
     Args:
-        path: Folder or archive.
+        path: Folder or archive; or an address in object storage, see `StoredTree`.
         cache: Folder for the uncompressed form of compressed tar files, which cannot be read in any order otherwise.
         peek: Look into compressed tar files for a short time only and write nothing; see `peek.PeekTree`.
 
     Raises:
         IccldError: It does not exist, is damaged, or is not safe to read.
     """
+    if (url := url_of(path)) is not None:
+        return StoredTree.open(url)
     if path.is_dir():
         folder = FolderTree(path)
         archives = [(a, a.parent.relative_to(path).as_posix()) for a in _archives_below(path)]

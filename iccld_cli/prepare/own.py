@@ -11,6 +11,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.images import Images, fixed_folder
 from iccld_cli.prepare.archives import is_archive, open_tree
 from iccld_cli.prepare.labelmap import LabelMap
+from iccld_cli.prepare.storedtree import is_stored, stored_images
 from iccld_cli.prepare.tree import FolderTree, GlobTree
 
 
@@ -23,7 +24,8 @@ def own_images(pattern: str, masks: str | None, label_map: LabelMap | None, cach
     """Open own images.
 
     Args:
-        pattern: Folder, archive, glob pattern, or template with `{placeholders}`.
+        pattern: Folder, archive, glob pattern, or template with `{placeholders}`; folder and template may be addresses
+            in object storage.
         masks: Folder or template of the masks; None without labels.
         label_map: What the masks hold; None for trainIds.
         cache: Folder for uncompressed copies of compressed archives.
@@ -38,6 +40,11 @@ def own_images(pattern: str, masks: str | None, label_map: LabelMap | None, cach
     coco = masks is not None and masks.lower().endswith(".json") and "{" not in masks
     if masks is not None and not coco and ("{" in masks) != templated:
         raise IccldError("--images and --masks must both be folders or both be templates", "write {frame} in both")
+    if is_stored(pattern) or (masks is not None and is_stored(masks)):
+        if not is_stored(pattern) or (masks is not None and not is_stored(masks)):
+            raise IccldError("--images and --masks must both lie in object storage, or on a disk", "move one of them")
+        name, tree, images, inside_masks = stored_images(pattern, masks)
+        return name, Images(tree, images, inside_masks, label_map)
     if is_archive(Path(pattern)):
         if masks is not None:
             raise IccldError(f"masks beside the archive {pattern} cannot be paired", "unpack it first")

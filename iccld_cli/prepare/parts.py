@@ -14,6 +14,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from iccld_cli.prepare.prepare import (
 )
 
 FORMAT = 1
-_HEAD, _JOURNAL, _DATA = "part.json", "journal.sqlite", "data"
+HEAD, _JOURNAL, _DATA = "part.json", "journal.sqlite", "data"
 
 
 def prepare_part(
@@ -94,23 +95,69 @@ def _part(
         head["origin"] = json.loads(json.dumps(origin))
         for other in part_folders(final.parent, final.name):
             _compare(_read_head(other), head, other)
-        found = _read_head(folder) if (folder / _HEAD).exists() else None
+        found = _read_head(folder) if (folder / HEAD).exists() else None
         region = region_of(source, journal, folder, final, options)  # of all frames, while all are listed
         journal.restrict(total * (part.number - 1) // part.of, total * part.number // part.of)
         journal.forget_incomplete(folder / _DATA, bad=False)  # a part that is done may have lost files since
         if found is not None and found["done"] and not journal.count(TODO):
             return folder, journal.count(), False
-        write_json(folder / _HEAD, {**head, "done": False})
+        write_json(folder / HEAD, {**head, "done": False})
         process_frames(source, journal, folder / _DATA, options, region, progress)
         refuse_bad(source, journal, final.name, options, some=True)
-        write_json(folder / _HEAD, {**head, "done": True})
+        write_json(folder / HEAD, {**head, "done": True})
         return folder, journal.count(), True
     finally:
         close_journal(journal)
-        if not (folder / _HEAD).exists():  # nothing was begun
+        if not (folder / HEAD).exists():  # nothing was begun
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
+
+
+def same_part(source: Source, folder: Path, options: PrepareOptions, part: Part) -> int | None:
+    """Whether a part that lies elsewhere is this one and done.
+
+    Args:
+        source: What it is made of.
+        folder: Where what it says of itself (`part.json`) lies.
+        options: How it is made.
+        part: Which it is.
+
+    Returns:
+        How many frames it has; None where it is not done.
+
+    Raises:
+        IccldError: It is a part of another set.
+    """
+    origin = origin_of(source, options)
+    with tempfile.TemporaryDirectory(prefix="iccld-") as place:
+        journal = Journal(Path(place) / _JOURNAL)
+        try:
+            total = _list(source, journal, origin, options)
+        finally:
+            close_journal(journal)
+    head = {"format": FORMAT, "version": __version__, "part": [part.number, part.of], "origin": origin}
+    found = _read_head(folder)
+    _compare(found, json.loads(json.dumps(head)), folder)
+    return total * part.number // part.of - total * (part.number - 1) // part.of if found["done"] else None
+
+
+def existing_set(source: Source, out: Path, name: str, options: PrepareOptions) -> bool:
+    """Whether the set is prepared already.
+
+    Raises:
+        IccldError: It was prepared otherwise, and is not to be replaced; or it would grow, which parts cannot do.
+    """
+    if not (out / name / INFO_NAME).is_file():
+        return False
+    origin = origin_of(source, options)
+    with tempfile.TemporaryDirectory(prefix="iccld-") as place:
+        journal = Journal(Path(place) / _JOURNAL)
+        try:
+            _list(source, journal, origin, options)
+        finally:
+            close_journal(journal)
+    return _exists(source, out / name, origin, options)
 
 
 def merge_parts(
@@ -199,7 +246,7 @@ def folder_of(out: Path, name: str) -> Path:
 
 def part_folders(out: Path, name: str) -> list[Path]:
     """Folders of the parts that have begun, by number."""
-    return begun(folder_of(out, name), _HEAD)
+    return begun(folder_of(out, name), HEAD)
 
 
 def _list(source: Source, journal: Journal, origin: dict[str, Any], options: PrepareOptions) -> int:
@@ -259,7 +306,7 @@ def _refuse_lost(journal: Journal, root: Path, folder: Path) -> None:
 
 
 def _read_head(folder: Path) -> dict[str, Any]:
-    path = folder / _HEAD
+    path = folder / HEAD
     try:
         raw = parse_json(path.read_bytes())
         number, of = raw["part"]

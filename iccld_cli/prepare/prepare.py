@@ -104,6 +104,9 @@ class BadFilesError(IccldError):
         super().__init__(message, hint)
         self.files, self.notices = files, notices
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BadFilesError, (self.message, self.hint, self.files, self.notices)
+
 
 Progress = Callable[[int, int], None]
 """Called with the number of frames done and the number of all."""

@@ -170,4 +170,46 @@ def test_scores_are_those_of_one_machine_on_a_disk_and_in_object_storage(iccld, 
     store.get("drives/3.json", str(tmp_path / "3.json"))
     assert json.loads((tmp_path / "3.json").read_text())["model"]["file"] == "s3://drives/m.safetensors"
     assert scores_of(tmp_path / "3.json") == wanted
-    assert b"<html" in store.cat("drives/page.html") and not store.ls("drives/3.json.parts")
+    assert b"<html" in store.cat("drives/page.html") and not store.exists("drives/3.json.parts")
+
+
+def bytes_of(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_prepared_set_is_that_of_one_machine_on_a_disk_and_in_object_storage(iccld, cluster, store, tmp_path):
+    raw = tmp_path / "raw"
+    for i in range(9):
+        image, label = scene(i, 48, 32)
+        for folder, pixels in (("image", image[..., ::-1]), ("mask", label)):
+            (raw / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(raw / folder / f"{i}.png"), pixels)
+    make_video(tmp_path / "drive.mp4", frames=20, size=(48, 32))
+    store.put(str(raw), "drives/raw", recursive=True)
+    store.put(str(tmp_path / "drive.mp4"), "drives/drive.mp4")
+    more = ("--hold-out", "0.2", "--size", "32x24")
+    given = ("--images", raw / "image", "--masks", raw / "mask", *more)
+    assert iccld("prepare", *given, "--name", "few", "--out", tmp_path / "one")[0] == 0
+    assert iccld("prepare", "--video", tmp_path / "drive.mp4", "--fps", "10", "--out", tmp_path / "one")[0] == 0
+    ray = ("--engine", "ray", "--ray-address", cluster.address)
+    status, said, error = iccld("prepare", *given, "--name", "few", "--out", tmp_path / "many", *ray)
+    assert status == 0, error
+    assert "4 parts made and joined" in said
+    assert bytes_of(tmp_path / "one/few") == bytes_of(tmp_path / "many/few")
+    assert "already prepared" in iccld("prepare", *given, "--name", "few", "--out", tmp_path / "many", *ray)[1]
+    stored = ("--images", "s3://drives/raw/image", "--masks", "s3://drives/raw/mask", *more)
+    place = ("--out", "s3://drives/data")
+    status, _, error = iccld("prepare", *stored, "--name", "few", *place, *ray)
+    assert status == 0, error
+    status, _, error = iccld("prepare", "--video", "s3://drives/drive.mp4", "--fps", "10", *place, *ray)
+    assert status == 0, error
+    assert sorted(store.ls("drives/data")) == ["drives/data/drive", "drives/data/few"]
+    for name in ("few", "drive"):
+        found = bytes_of(download(store, f"drives/data/{name}", tmp_path / "fetched" / name))
+        wanted = bytes_of(tmp_path / "one" / name)
+        for files in (found, wanted):
+            info = json.loads(files.pop("dataset.json"))
+            files["page"] = files.pop("index.html", b"").replace(b"s3://drives", bytes(tmp_path))
+            assert info["source"].pop("path")
+            files["info"] = json.dumps(info)
+        assert found == wanted

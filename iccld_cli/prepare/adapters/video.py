@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iccld_cli import storage
 from iccld_cli.containers import cut_off, holes
 from iccld_cli.decoding import Pictures, hidden, indexed, stated_end, timed
 from iccld_cli.errors import IccldError
@@ -30,18 +31,32 @@ class Video:
         """Open a video.
 
         Args:
-            path: The file.
+            path: The file; of what lies in object storage, its address, and `fetch` must be called.
             fps: Frames per second to take; every frame when the video has fewer.
 
         Raises:
             IccldError: There is no such file.
         """
-        self.path, self.fps = path.absolute(), fps
+        self.url, self.fps = storage.url_of(path), fps
+        self.path = path.absolute()
         self._numbers: dict[int, int] = {}  # time stamp -> number of the frame
         self._holes: list[int] = []  # where packets of a transport stream are missing
         self._keys: list[tuple[int, int]] = []  # number and time stamp of key frames, where decoding may begin at them
-        if not self.path.is_file():
+        self._mark: int | None = None
+        if self.url is not None:
+            found = storage.entry(self.url)
+            if found is None:
+                raise IccldError(f"no video at {storage.shown_address(self.url)}", "check the bucket and the name")
+            self._mark = found.mark
+        elif not self.path.is_file():
             raise IccldError(f"no video at {self.path}", "check the path")
+
+    def fetch(self, scratch: Path) -> None:
+        """Fetch the file, where it lies in object storage."""
+        if self.url is not None:
+            self.path = scratch / storage.name_below(self.url)
+            if not self.path.exists():
+                storage.fetch(self.url, self.path)
 
     def _open(self) -> Any:
         import av
@@ -113,7 +128,7 @@ class Video:
     def stamp(self, frame: RawFrame) -> tuple[str, str]:
         """Size and modification time of the file."""
         stat = self.path.stat()
-        return str(stat.st_size), f"{stat.st_size},{stat.st_mtime_ns}"
+        return str(stat.st_size), f"{stat.st_size},{stat.st_mtime_ns if self._mark is None else self._mark}"
 
     def stream(self, pending: Iterator[RawFrame]) -> Iterator[tuple[RawFrame, Any]]:
         """Decode the video and hand out the frames that are wanted.
@@ -169,7 +184,8 @@ class Video:
 
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records as `source`."""
-        return {"adapter": self.name, "path": str(self.path), "options": {"fps": self.fps}}
+        place = str(self.path) if self.url is None else storage.shown_address(self.url)
+        return {"adapter": self.name, "path": place, "options": {"fps": self.fps}}
 
 
 def _number(frame: RawFrame) -> int:
