@@ -105,16 +105,21 @@ def listing(url: str) -> dict[str, Entry]:
         }
 
 
-def matching(url: str) -> dict[str, Entry]:
-    """The objects that match a glob pattern, by their whole addresses.
+def matching(url: str, base: str) -> dict[str, Entry]:
+    """The objects that match a glob pattern, by their names below an address.
+
+    Args:
+        url: The pattern.
+        base: The address, of which the pattern is below.
 
     Raises:
         IccldError: See `listing`.
     """
     with _explained(url):
         fs, root = _opened(url)
+        begin = len(_opened(base)[1].rstrip("/"))
         found = fs.glob(root, detail=True)
-        return {fs.unstrip_protocol(path): _entry(raw) for path, raw in found.items() if raw.get("type") == "file"}
+        return {path[begin:].strip("/"): _entry(raw) for path, raw in found.items() if raw.get("type") == "file"}
 
 
 def entry(url: str) -> Entry | None:

@@ -159,7 +159,7 @@ def _stored(given: str, url: str, found: Mapping[str, Entry] | None, out: Path, 
     if found is None:
         root = str(_fixed_part(url.partition("://")[2]))
         base = f"{url.partition('://')[0]}://{root}"
-        whole = {address.removeprefix(f"{base}/"): one for address, one in matching(url).items()}
+        whole = matching(url, base)
         hint = "quote the pattern and check the folder"
         nothing = IccldError(f"no image or video matches {given!r}", hint)
     else:

@@ -1,12 +1,16 @@
 """`--engine ray` on a cluster of two nodes: the local engine's results, whatever dies on the way."""
 
+import contextlib
 import json
 import logging
 import os
+import re
 import shutil
+import signal
 import sys
 import tempfile
-import time
+import threading
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -15,14 +19,21 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_dataset, make_model, make_video, scene
 
+from iccld_cli.errors import IccldError
+from iccld_cli.fleet.cluster import connected
+from iccld_cli.fleet.common import failed_parts
+from iccld_cli.fleet.engine import TRIES, run_parts
+from iccld_cli.fleet.work import Fleet, PartsFailedError
 from iccld_cli.inference.scoreparts import PIECE
 from iccld_cli.inference.smooth import GRID
 from iccld_cli.inference.video import VideoReader
+from iccld_cli.parts import Part
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'iccld[ray]'")
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 2 * GRID + 10
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 SAVE = "overlay,labels,frames,dataset"
 
 
@@ -65,13 +76,11 @@ def cluster(environment, store):
     from ray.cluster_utils import Cluster
 
     head = {
-        "num_cpus": 1,
-        "include_dashboard": False,
-        "object_store_memory": 80_000_000,
+        **NODE,
         "_system_config": {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "worker_niceness": 0},
     }
     made = Cluster(initialize_head=True, head_node_args=head)
-    made.add_node(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
+    made.add_node(**NODE)
     made.wait_for_nodes()
     yield made
     made.shutdown()
@@ -112,13 +121,183 @@ def same(one, other, given=("", "")):
             assert wanted == (other / name).read_bytes(), name
 
 
+def finished(out):
+    """Parts that say that they are done."""
+    found = []
+    for head in (out / "parts").glob("*/part.json"):
+        with contextlib.suppress(OSError, ValueError):
+            found += [head.parent] if json.loads(head.read_text())["done"] else []
+    return found
+
+
+def workers():
+    """Processes of this cluster that make parts."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            mine = os.environ["RAY_TMPDIR"].encode() in (process / "environ").read_bytes()
+            if mine and (process / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                found.append(int(process.name))
+    return found
+
+
+@contextlib.contextmanager
+def meanwhile(*steps):
+    """Wait for conditions and act, one after the other, while the block runs: pairs of functions."""
+    ended, failed = threading.Event(), []
+
+    def follow():
+        try:
+            for due, act in steps:
+                while not due():
+                    if ended.wait(0.02):
+                        failed.append("the work was done before all steps were")
+                        return
+                act()
+        except BaseException as error:
+            failed.append(repr(error))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    yield
+    ended.set()
+    thread.join(60)
+    assert not failed
+
+
+def test_an_interrupt_a_killed_worker_and_a_lost_node_change_nothing(iccld, cluster, model, tmp_path):
+    footage = tmp_path / "drives"
+    footage.mkdir()
+    for i in range(64):
+        cv2.imwrite(str(footage / f"{i:02}.png"), scene(i, 48, 32)[0])
+    make_video(footage / "long.mp4", frames=16 * GRID, size=(48, 32))
+    command = ("predict", footage, "--ckpt", model, "--backend", "torch", "--save", SAVE)
+    assert iccld(*command, "--out", tmp_path / "one/out")[0] == 0
+    out = tmp_path / "many/out"
+    ray = ("--engine", "ray", "--ray-address", cluster.address, "--out", out)
+    kept = {}
+
+    def interrupt():
+        kept.update({p: p.stat().st_mtime_ns for part in finished(out) for p in part.rglob("*") if p.is_file()})
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
+    try:
+        with meanwhile((lambda: len(finished(out)) > 0, interrupt)):
+            status, _, error = iccld(*command, *ray)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (status, "finished parts are kept" in error) == (130, True)
+    assert kept and not (out / "labels").exists()
+
+    def lose_node():
+        assert kept == {p: p.stat().st_mtime_ns for p in kept}  # nothing is made twice
+        cluster.remove_node(cluster.worker_nodes[0], allow_graceful=False)
+
+    had = len(finished(out))
+    try:
+        with meanwhile(
+            (lambda: len(finished(out)) > had, lambda: os.kill(workers()[0], signal.SIGKILL)),
+            (lambda: len(finished(out)) > had + 2, lose_node),
+        ):
+            status, said, error = iccld(*command, *ray)
+    finally:
+        if not cluster.worker_nodes:
+            cluster.add_node(**NODE)
+            cluster.wait_for_nodes()
+    assert status == 0, error
+    assert "parts made and joined" in said
+    assert "its process ended" in error and "its node left the cluster" in error, error
+    same(tmp_path / "one/out", out)
+
+
+class Stumbling:
+    """A work of which part 2 fails, and part 3 takes its worker along."""
+
+    def open(self, place):
+        return {"a fact": 1}
+
+    def do(self, part, place, progress):
+        if part.number == 2:
+            raise IccldError("there is no second")
+        if part.number == 3:
+            os._exit(1)
+        return 5
+
+
+def test_what_fails_for_good_is_named_and_the_rest_is_done(cluster):
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    parts = [Part(number, 4) for number in range(1, 5)]
+    told, seen = [], []
+    with connected(cluster.address) as found, pytest.raises(PartsFailedError) as failed:
+        run_parts(found, Stumbling(), parts, fleet=Fleet(), packages=("numpy",), progress=seen.append, tell=told.append)
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert set(failed.value.failed) == {parts[1], parts[2]}
+    assert sum("part 2/4 on node" in line and "there is no second" in line for line in told) == TRIES - 1
+    assert sum("part 3/4 on node" in line and "its process ended" in line for line in told) == TRIES - 1
+    assert (seen[-1].done, seen[-1].parts) == (10, 2)
+    error = str(failed_parts(failed.value))
+    assert error.startswith("parts 2, 3 of 4 could not be made: there is no second") and "the same command" in error
+
+
+def test_a_node_with_other_versions_is_refused_before_the_work(iccld, cluster, model, footage, tmp_path):
+    info = tmp_path / "other/numpy-9.9.9.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 9.9.9\n")
+    path = os.pathsep.join([str(info.parent), os.environ["PYTHONPATH"]])
+    node = cluster.add_node(**NODE, env_vars={"PYTHONPATH": path})
+    cluster.wait_for_nodes()
+    out = tmp_path / "out"
+    command = ("predict", footage, "--ckpt", model, "--out", out, "--engine", "ray", "--ray-address", cluster.address)
+    try:
+        status, _, error = iccld(*command)
+    finally:
+        cluster.remove_node(node)
+    assert (status, len(error.splitlines())) == (1, 1)
+    assert re.search(r"error: node .* has numpy 9\.9\.9 and not [\d.]+: install the same versions", error), error
+    assert not out.exists()
+
+
+def test_stores_that_let_nobody_in(iccld, cluster, store, model, footage, tmp_path):
+    def refused(*given):
+        status, _, error = iccld(*given, "--engine", "ray", "--ray-address", cluster.address)
+        assert (status, len(error.splitlines())) == (1, 1), error
+        return error
+
+    out = ("--out", tmp_path / "out")
+    assert "there is nothing at s3://nobodys/in" in refused("predict", "s3://nobodys/in", "--ckpt", model, *out)
+    assert "there is nothing at s3://drives/no" in refused("predict", "s3://drives/no", "--ckpt", model, *out)
+    assert "s3://nobodys/out" in refused("predict", footage, "--ckpt", model, "--out", "s3://nobodys/out")
+    assert "s3://drives/none.onnx" in refused("predict", footage, "--ckpt", "s3://drives/none.onnx", *out)
+    server = os.environ["AWS_ENDPOINT_URL"]
+
+    def let_in(actions):
+        kind = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset-auth", actions.encode(), kind))
+
+    let_in("0")
+    try:
+        error = refused("predict", "s3://drives/footage", "--ckpt", model, *out)
+        assert "no permission for s3://drives/footage" in error and "credentials" in error
+        error = refused("predict", footage, "--ckpt", model, "--out", "s3://drives/closed")
+        assert "no permission for s3://drives/closed" in error
+        data = make_dataset(tmp_path / "camvid")
+        error = refused("evaluate", "--data", data, "--ckpt", model, "--json", "s3://drives/closed.json")
+        assert "no permission for s3://drives/closed.json.parts" in error
+        error = refused("prepare", "--images", "s3://drives/raw", *out)
+        assert "no permission for s3://drives/raw" in error
+    finally:
+        let_in("inf")
+    assert not (tmp_path / "out").exists()
+
+
 def test_predictions_are_those_of_one_machine(iccld, cluster, model, footage, tmp_path):
     command = ("predict", footage, "--ckpt", model, "--backend", "torch", "--save", SAVE, "--to-label", "4")
     assert iccld(*command, "--out", tmp_path / "one/out")[0] == 0
     ray = ("--engine", "ray", "--ray-address", cluster.address, "--parts", "4")
-    t = time.time()
     status, said, error = iccld(*command, "--out", tmp_path / "many/out", *ray)
-    print(time.time() - t)
     assert status == 0, error
     assert "4 parts made and joined" in said
     same(tmp_path / "one/out", tmp_path / "many/out")
