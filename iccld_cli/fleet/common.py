@@ -19,11 +19,17 @@ def named(*places: tuple[Path, str]) -> Iterator[None]:
     try:
         yield
     except IccldError as error:
-        for folder, url in places:
-            error.message = error.message.replace(str(folder), storage.shown_address(url))
-            error.hint = error.hint and error.hint.replace(str(folder), storage.shown_address(url))
-        error.args = (error.message,)
+        rename(error, *places)
         raise
+
+
+def rename(error: IccldError, *places: tuple[Path, str]) -> IccldError:
+    """Say addresses in an error, see `named`; the same error."""
+    for folder, url in places:
+        error.message = error.message.replace(str(folder), storage.shown_address(url))
+        error.hint = error.hint and error.hint.replace(str(folder), storage.shown_address(url))
+    error.args = (error.message,)
+    return error
 
 
 def relative_to_here(*paths: Path | str) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet.cluster import NETWORKS, PACKAGES, Cluster, connected, import_ray
-from iccld_cli.fleet.common import failed_parts, named, relative_to_here
+from iccld_cli.fleet.common import failed_parts, named, relative_to_here, rename
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.fetched import as_given, model_file
 from iccld_cli.fleet.stored import PUBLISHING, PartFolder, Target, lay_out, mirror, publish
@@ -295,6 +295,8 @@ class _Job:
         storage.write(join(stored.url, FOLDER, PUBLISHING), b"")
         publish(stored, out, source, old, self.joining)
         stored.remove_parts()
+        for _, problem in found[0].problems:
+            rename(problem, (out, stored.url))
         return found
 
 

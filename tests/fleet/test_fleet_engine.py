@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -157,42 +158,43 @@ def meanwhile(*steps):
         except BaseException as error:
             failed.append(repr(error))
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
-    yield
-    ended.set()
-    thread.join(60)
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(60)
+        signal.signal(signal.SIGINT, before)
     assert not failed
 
 
 def test_an_interrupt_a_killed_worker_and_a_lost_node_change_nothing(iccld, cluster, model, tmp_path):
     footage = tmp_path / "drives"
     footage.mkdir()
-    for i in range(64):
+    for i in range(96):
         cv2.imwrite(str(footage / f"{i:02}.png"), scene(i, 48, 32)[0])
-    make_video(footage / "long.mp4", frames=16 * GRID, size=(48, 32))
-    command = ("predict", footage, "--ckpt", model, "--backend", "torch", "--save", SAVE)
+    make_video(footage / "long.mp4", frames=6 * GRID, size=(48, 32))
+    command = ("predict", footage, "--ckpt", model, "--backend", "torch", "--save", SAVE, "--to-label", "4")
     assert iccld(*command, "--out", tmp_path / "one/out")[0] == 0
     out = tmp_path / "many/out"
     ray = ("--engine", "ray", "--ray-address", cluster.address, "--out", out)
     kept = {}
 
     def interrupt():
-        kept.update({p: p.stat().st_mtime_ns for part in finished(out) for p in part.rglob("*") if p.is_file()})
+        files = [p for part in finished(out) for p in (*part.glob("[!.]*"), *part.glob("[!.]*/**/*")) if p.is_file()]
+        kept.update({p: p.stat().st_mtime_ns for p in files})
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
-    try:
-        with meanwhile((lambda: len(finished(out)) > 0, interrupt)):
-            status, _, error = iccld(*command, *ray)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with meanwhile((lambda: len(finished(out)) > 0, interrupt)):
+        status, _, error = iccld(*command, *ray)
     assert (status, "finished parts are kept" in error) == (130, True)
     assert kept and not (out / "labels").exists()
 
     def lose_node():
         assert kept == {p: p.stat().st_mtime_ns for p in kept}  # nothing is made twice
-        cluster.remove_node(cluster.worker_nodes[0], allow_graceful=False)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     had = len(finished(out))
     try:
@@ -293,16 +295,6 @@ def test_stores_that_let_nobody_in(iccld, cluster, store, model, footage, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_predictions_are_those_of_one_machine(iccld, cluster, model, footage, tmp_path):
-    command = ("predict", footage, "--ckpt", model, "--backend", "torch", "--save", SAVE, "--to-label", "4")
-    assert iccld(*command, "--out", tmp_path / "one/out")[0] == 0
-    ray = ("--engine", "ray", "--ray-address", cluster.address, "--parts", "4")
-    status, said, error = iccld(*command, "--out", tmp_path / "many/out", *ray)
-    assert status == 0, error
-    assert "4 parts made and joined" in said
-    same(tmp_path / "one/out", tmp_path / "many/out")
-
-
 def download(store, url, to):
     store.get(url, str(to), recursive=True)
     return to
@@ -315,8 +307,24 @@ def test_inputs_model_and_results_may_lie_in_object_storage(iccld, cluster, stor
     assert iccld("predict", footage, "--ckpt", model, *save, "--out", tmp_path / "one/pred")[0] == 0
     arguments = ("--ckpt", "s3://drives/m.safetensors", *save, "--out", "s3://drives/pred")
     ray = ("--engine", "ray", "--ray-address", cluster.address, "--parts", "4")
-    status, said, error = iccld("predict", "s3://drives/footage", *arguments, *ray)
+
+    def parts():
+        return list(store.glob("drives/pred/parts/*/part.json"))
+
+    with meanwhile((parts, lambda: signal.raise_signal(signal.SIGINT))):
+        assert iccld("predict", "s3://drives/footage", *arguments, *ray)[0] == 130
+    kept = {name: store.info(name)["LastModified"] for name in parts()}
+    assert kept and not store.exists("drives/pred/labels")
+    time.sleep(1)  # times in the store are whole seconds
+    again = {}
+
+    def look():
+        again.update({name: store.info(name)["LastModified"] for name in kept})
+
+    with meanwhile((lambda: len(parts()) == 4, look)):
+        status, said, error = iccld("predict", "s3://drives/footage", *arguments, *ray)
     assert status == 0, error
+    assert again == kept  # nothing is made twice
     assert "-> s3://drives/pred" in said and "iccld-" not in said
     found = download(store, "drives/pred", tmp_path / "many")
     same(tmp_path / "one/pred", found, (footage, "s3://drives/footage"))
