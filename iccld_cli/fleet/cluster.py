@@ -107,6 +107,8 @@ class Cluster:
 
 
 def _unlike(theirs: Mapping[str, str | None], mine: Mapping[str, str | None]) -> str:
+    if not theirs:
+        return f"no iccld, and not {mine['iccld']}"
     return ", ".join(
         f"{name} {theirs.get(name) or 'not at all'} and not {version or 'none, as here'}"
         for name, version in mine.items()
@@ -173,10 +175,11 @@ def connected(address: str | None) -> Iterator[Cluster]:
     except (Exception, SystemExit) as error:  # the library ends the process where a cluster does not let it in
         with contextlib.suppress(Exception):
             ray.shutdown()
+        said = " ".join(str(error).split())[:300] if "ersion mismatch" in str(error) else ray_reason(error)
         where = "on this machine" if address is None else f"at {address}"
         hint = "check --ray-address, and that this machine has the cluster's versions of Ray and Python"
         hint = "see `iccld doctor`, and the space in /dev/shm and /tmp" if address is None else hint
-        raise IccldError(f"no Ray {where} ({ray_reason(error)})", hint) from None
+        raise IccldError(f"no Ray {where} ({said})", hint) from None
     try:
         yield Cluster(ray)
     finally:

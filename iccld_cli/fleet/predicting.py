@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from iccld_cli.fleet.cluster import NETWORKS, PACKAGES, Cluster, connected, impo
 from iccld_cli.fleet.common import failed_parts, named, relative_to_here, rename
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.fetched import as_given, model_file
-from iccld_cli.fleet.stored import PUBLISHING, PartFolder, Target, lay_out, mirror, publish
+from iccld_cli.fleet.stored import PUBLISHING, PartFolder, Target, lay_out, mirror, publish, version
 from iccld_cli.fleet.work import Fleet, PartsFailedError, Place
 from iccld_cli.fleet.work import Progress as PartProgress
 from iccld_cli.inference.inputs import Input
@@ -211,10 +210,10 @@ class _Job:
             return Summary(0, 0, 0, ()), 0
         chosen = chosen_inputs(self.items, options)
         begun = begun_parts(out) if stored is None else stored.begun()
-        old: set[int] = set()
+        old: dict[Path, tuple[int, int]] = {}
         if stored is not None:
             mirror(stored.results, out, stored.url)
-            old = {os.stat(path).st_ino for path in out.rglob("*") if path.is_file()}
+            old = {path: version(path) for path in out.rglob("*") if path.is_file()}
         if begun is None:
             without_existing(chosen, chosen, options)  # told before a cluster is bothered
         file = model_file(self.ckpt, self.scratch)
@@ -282,7 +281,7 @@ class _Job:
                     with contextlib.suppress(OSError):
                         empty.rmdir()
 
-    def _join(self, old: set[int]) -> tuple[Summary, int]:
+    def _join(self, old: Mapping[Path, tuple[int, int]]) -> tuple[Summary, int]:
         options, out, stored = self.options, self.options.out, self.stored
         if stored is None:
             return merge(

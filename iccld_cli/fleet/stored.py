@@ -213,8 +213,18 @@ def _cut_videos(path: Path) -> set[str]:
     return found
 
 
+def version(path: Path) -> tuple[int, int]:
+    """What tells a file from one that takes its name: a number of the system's may be given again, but not at once."""
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns
+
+
 def publish(
-    target: Target, out: Path, source: Callable[[Path], str | None], old: set[int], progress: Callable[[int, int], None]
+    target: Target,
+    out: Path,
+    source: Callable[[Path], str | None],
+    old: Mapping[Path, tuple[int, int]],
+    progress: Callable[[int, int], None],
 ) -> None:
     """Give joined results their names in the store.
 
@@ -222,13 +232,13 @@ def publish(
         target: Where.
         out: The folder that stands for it, with the results.
         source: From `lay_out`.
-        old: Numbers (inodes) of the stand-ins for results that were there before.
+        old: What stands for results that were there before, by `version`.
         progress: Called with results done, and results in all.
     """
     files = [
         path
         for path in sorted(out.rglob("*"))
-        if path.is_file() and not _hidden(path, out) and os.stat(path).st_ino not in old
+        if path.is_file() and not _hidden(path, out) and old.get(path) != version(path)
     ]
     about_all = [path for path in files if _order(path.relative_to(out))]
     about_all.sort(key=lambda path: _order(path.relative_to(out)))
