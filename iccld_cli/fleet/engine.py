@@ -395,7 +395,8 @@ class _Run:
             if not hand.ready and not hand.mentioned and now - hand.since > _PATIENCE:
                 hand.mentioned = True
                 cpus = slots(hand.node, self.device, self.fleet.cpus)[1]
-                self.tell(f"waiting for a worker on node {hand.node.name}, which needs {cpus} free processors")
+                need = f"{cpus} free processor{'s' * (cpus != 1)}"
+                self.tell(f"still waiting for a worker on node {hand.node.name}, which needs {need}")
         if now - self.looked < _LOOK and self.hands:
             return
         self.looked = now

@@ -227,6 +227,13 @@ class Stumbling:
         return 5
 
 
+class Unlike(Stumbling):
+    """A work that finds something else on every node."""
+
+    def open(self, place):
+        return {"the model": os.getpid()}
+
+
 def test_what_fails_for_good_is_named_and_the_rest_is_done(cluster):
     import ray
 
@@ -235,6 +242,8 @@ def test_what_fails_for_good_is_named_and_the_rest_is_done(cluster):
     told, seen = [], []
     with connected(cluster.address) as found, pytest.raises(PartsFailedError) as failed:
         run_parts(found, Stumbling(), parts, fleet=Fleet(), packages=("numpy",), progress=seen.append, tell=told.append)
+    with connected(cluster.address) as found, pytest.raises(IccldError, match=r"node .*it has the model \d+, not \d+"):
+        run_parts(found, Unlike(), parts[2:3], fleet=Fleet(), packages=())
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert set(failed.value.failed) == {parts[1], parts[2]}
     assert sum("part 2/4 on node" in line and "there is no second" in line for line in told) == TRIES - 1
