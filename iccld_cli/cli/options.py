@@ -113,7 +113,9 @@ RayAddress = Annotated[
 ]
 Parts = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST, metavar="N", help="With --engine ray: number of parts (default: 8 a worker)."),
+    typer.Option(
+        min=1, max=MOST, metavar="N", help="With --engine ray: number of parts (default: 8 a worker, of prepare 2)."
+    ),
 ]
 WorkerCpus = Annotated[
     int | None,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from iccld_cli import storage
 from iccld_cli.errors import IccldError
+from iccld_cli.files import explain_os_error
 from iccld_cli.fleet.work import PartsFailedError
 from iccld_cli.parts import Part, listed
+
+_TOKEN = ".fleet-"
 
 
 @contextlib.contextmanager
@@ -35,6 +39,40 @@ def rename(error: IccldError, *places: tuple[Path, str]) -> IccldError:
 def relative_to_here(*paths: Path | str) -> str | None:
     """This folder, where one of the paths counts from it."""
     return None if all(os.path.isabs(path) for path in paths) else os.getcwd()
+
+
+@contextlib.contextmanager
+def token_in(folder: Path | None) -> Iterator[Path | None]:
+    """A file that every node must see, and that goes when the block ends, with the folders that were made for it.
+
+    Args:
+        folder: Where the parts will lie; None where that is object storage.
+
+    Yields:
+        The file.
+
+    Raises:
+        IccldError: It cannot be written.
+    """
+    if folder is None:
+        yield None
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    token = folder / f"{_TOKEN}{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_TOKEN}*"):  # of a command that was killed
+            left.unlink(missing_ok=True)
+        token.touch()
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    try:
+        yield token
+    finally:
+        with contextlib.suppress(OSError):
+            token.unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
 
 
 def failed_parts(error: PartsFailedError, inputs: Callable[[Part], str] | None = None) -> IccldError:

@@ -21,7 +21,13 @@ from iccld_cli.fleet.worker import Worker
 from iccld_cli.parts import Part, listed
 
 TRIES = 3
-"""How often a part is begun, at most."""
+"""How often a part is begun, at most, not counting nodes that went away with it."""
+
+MOVES = 20
+"""How many nodes may go away with a part: machines that are lent by the hour do."""
+
+_PAUSES = (1.0, 4.0)
+"""Seconds before the second try of a part and the third: what hindered it, such as a lock, may go away."""
 
 _POLL = 0.1
 _ASK = 0.5
@@ -213,7 +219,9 @@ class _Run:
         self.waiting = deque(parts)
         self.done: dict[Part, int] = {}
         self.failed: dict[Part, Exception] = {}
-        self.tries: dict[Part, list[str]] = {}  # keys of the nodes that a part was lost on
+        self.tries: dict[Part, list[str]] = {}  # keys of the nodes that a part failed on
+        self.moves: dict[Part, int] = {}  # nodes that went away with a part
+        self.due: dict[Part, float] = {}  # when a part may be tried again
         self.hands: list[_Hand] = []
         self.known: dict[str, Node] = {}
         self.first: set[str] = set()  # keys of the nodes that were there from the beginning and have not begun yet
@@ -290,14 +298,18 @@ class _Run:
                 return
             if hand.pending is None and hand.ready:
                 part = self._next(hand.node)
+                if part is None:
+                    return
                 self.waiting.remove(part)
                 hand.part, hand.progress = part, (0, self.weights.get(part, 0))
                 hand.pending = hand.actor.do.remote(part)
 
-    def _next(self, node: Node) -> Part:
-        """The first part that was not lost on this node, or the first."""
-        fresh = (part for part in self.waiting if node.key not in self.tries.get(part, ()))
-        return next(fresh, self.waiting[0])
+    def _next(self, node: Node) -> Part | None:
+        """The first part that may be begun and did not fail on this node, else the first that may be begun."""
+        now = time.monotonic()
+        due = [part for part in self.waiting if self.due.get(part, 0.0) <= now]
+        fresh = (part for part in due if node.key not in self.tries.get(part, ()))
+        return next(fresh, due[0] if due else None)
 
     def _hear(self, hand: _Hand) -> None:
         """Take what a worker answered."""
@@ -350,10 +362,11 @@ class _Run:
         """A worker is dead."""
         self.hands.remove(hand)
         alive = {node.key for node in self.cluster.nodes()}
-        if hand.node.key not in alive:
+        left = hand.node.key not in alive
+        if left:
             reason = "its node left the cluster"
         if hand.part is not None:
-            self._lost(hand.part, hand.node, IccldError(f"its worker is gone: {reason}"))
+            self._lost(hand.part, hand.node, IccldError(f"its worker is gone: {reason}"), left)
         else:
             self.tell(f"warning: a worker on node {hand.node.name} is gone: {reason}")
         if hand.node.key in alive:
@@ -375,11 +388,15 @@ class _Run:
         with contextlib.suppress(Exception):
             self.ray.kill(hand.actor)
 
-    def _lost(self, part: Part, node: Node, error: Exception) -> None:
-        """A part was not made; say so, and try again or give up."""
+    def _lost(self, part: Part, node: Node, error: Exception, left: bool = False) -> None:
+        """A part was not made, as its node left or for another reason; say so, and try again or give up."""
         places = self.tries.setdefault(part, [])
-        places.append(node.key)
-        if len(places) >= TRIES or isinstance(error, self.final):
+        if left:
+            self.moves[part] = self.moves.get(part, 0) + 1
+        else:
+            places.append(node.key)
+            self.due[part] = time.monotonic() + _PAUSES[min(len(places), len(_PAUSES)) - 1]
+        if len(places) >= TRIES or self.moves.get(part, 0) > MOVES or isinstance(error, self.final):
             self.failed[part] = error
             if not self.done and len(self.failed) >= len(self.hands):
                 self.failed |= dict.fromkeys([*self.waiting], error)  # all of them fail, and go on failing

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +13,7 @@ from typing import Any
 from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet.cluster import NETWORKS, PACKAGES, Cluster, connected, import_ray
-from iccld_cli.fleet.common import failed_parts, named, relative_to_here, rename
+from iccld_cli.fleet.common import failed_parts, named, relative_to_here, rename, token_in
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.fetched import as_given, model_file
 from iccld_cli.fleet.stored import PUBLISHING, PartFolder, Target, lay_out, mirror, publish, version
@@ -228,18 +226,14 @@ class _Job:
                 refuse_other_inputs(out, shared)
             else:
                 refuse_other_stored_inputs(stored, shared)
-            self._make(cluster, shared, expected)
+            with token_in(out / FOLDER if stored is None else None) as token:
+                self._make(cluster, shared, expected, token)
         return self._join(old)
 
-    def _make(self, cluster: Cluster, shared: Cut, expected: Mapping[str, Any]) -> None:
+    def _make(self, cluster: Cluster, shared: Cut, expected: Mapping[str, Any], token: Path | None) -> None:
         """Make all parts."""
         options, stored, out = self.options, self.stored, self.options.out
-        token = None
-        if stored is None:
-            token = out / FOLDER / f".fleet-{secrets.token_hex(8)}"
-            token.parent.mkdir(parents=True, exist_ok=True)
-            token.touch()
-        else:
+        if stored is not None:
             lines = shared.of(Part(1, len(shared.weights))).lines()
             storage.write(join(stored.url, FOLDER, INPUTS), lines.encode("utf-8", "backslashreplace"))
         files = [item.path for item in shared.inputs if item.source is None]
@@ -274,12 +268,6 @@ class _Job:
             )
         except PartsFailedError as error:
             raise failed_parts(error, inputs_of(shared)) from None
-        finally:
-            if token is not None:
-                token.unlink(missing_ok=True)
-                for empty in (token.parent, out):
-                    with contextlib.suppress(OSError):
-                        empty.rmdir()
 
     def _join(self, old: Mapping[Path, tuple[int, int]]) -> tuple[Summary, int]:
         options, out, stored = self.options, self.options.out, self.stored

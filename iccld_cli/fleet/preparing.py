@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +12,7 @@ from iccld_cli import storage
 from iccld_cli.data.prepared import IGNORED_NAME, INDEX_NAME, INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet.cluster import PACKAGES, connected
-from iccld_cli.fleet.common import failed_parts, named, relative_to_here
+from iccld_cli.fleet.common import failed_parts, named, relative_to_here, token_in
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.work import Fleet, PartsFailedError, Place
 from iccld_cli.fleet.work import Progress as PartProgress
@@ -135,32 +133,24 @@ def prepare_with_ray(
             workers = workers_of(usable_nodes(cluster.nodes(), None), None, fleet)
             most = None if fleet.parts else _EACH * workers
             count = parts_for(fleet, workers, begun, str(folder_of(out, name)), most)
-            token = None if target is not None else folder_of(out, name) / f".fleet-{secrets.token_hex(8)}"
-            if token is not None:
-                token.parent.mkdir(parents=True, exist_ok=True)
-                token.touch()
             given = [] if target is not None else [out]
             if options.ignore not in (None, "auto"):
                 given.append(Path(str(options.ignore)))
-            try:
-                run_parts(
-                    cluster,
-                    PrepareWork(source, out, name, options, target, token),
-                    [Part(number, count) for number in range(1, count + 1)],
-                    fleet=fleet,
-                    packages=PACKAGES,
-                    folder=relative_to_here(*given),
-                    final=(BadFilesError,),
-                    progress=progress,
-                    tell=tell,
-                )
-            except PartsFailedError as error:
-                raise _of_bad_files(error) or failed_parts(error) from None
-            finally:
-                if token is not None:
-                    token.unlink(missing_ok=True)
-                    with contextlib.suppress(OSError):
-                        token.parent.rmdir()
+            with token_in(folder_of(out, name) if target is None else None) as token:
+                try:
+                    run_parts(
+                        cluster,
+                        PrepareWork(source, out, name, options, target, token),
+                        [Part(number, count) for number in range(1, count + 1)],
+                        fleet=fleet,
+                        packages=PACKAGES,
+                        folder=relative_to_here(*given),
+                        final=(BadFilesError,),
+                        progress=progress,
+                        tell=tell,
+                    )
+                except PartsFailedError as error:
+                    raise _of_bad_files(error) or failed_parts(error) from None
         if target is None:
             return merge_parts(source, out, name, options, joining)
         at = storage.join(target, f"{name}.parts")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from typing import Any
 from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet.cluster import NETWORKS, PACKAGES, connected
-from iccld_cli.fleet.common import failed_parts, named, relative_to_here
+from iccld_cli.fleet.common import failed_parts, named, relative_to_here, token_in
 from iccld_cli.fleet.engine import Progress, parts_for, run_parts, usable_nodes, workers_of
 from iccld_cli.fleet.fetched import FetchedDataset, as_given, model_file, open_dataset
 from iccld_cli.fleet.predicting import file_digest
@@ -177,43 +175,35 @@ def score_with_ray(
             part: len(contest.names) * sum(len(_positions(piece, frames)) for piece in share)
             for part, share in shares.items()
         }
-        token = None if target is not None else folder_of(scores) / f".fleet-{secrets.token_hex(8)}"
-        if token is not None:
-            token.parent.mkdir(parents=True, exist_ok=True)
-            token.touch()
         given = [Path(ckpt) for ckpt in ckpts if ckpt is not None and Path(ckpt).exists()]
         folder = relative_to_here(*given, *([] if storage.url_of(data) else [data]), *([] if target else [scores]))
-        work = ScoreWork(
-            storage.url_of(data) or str(data),
-            [as_given(ckpt) for ckpt in ckpts],
-            samplings,
-            backend,
-            scope,
-            scores,
-            target,
-            token,
-        )
-        try:
-            run_parts(
-                cluster,
-                work,
-                [part for part, weight in weights.items() if weight],
-                fleet=fleet,
-                packages=(*PACKAGES, *NETWORKS),
-                device=device,
-                weights=weights,
-                folder=folder,
-                expected=expected,
-                progress=progress,
-                tell=tell,
+        with token_in(folder_of(scores) if target is None else None) as token:
+            work = ScoreWork(
+                storage.url_of(data) or str(data),
+                [as_given(ckpt) for ckpt in ckpts],
+                samplings,
+                backend,
+                scope,
+                scores,
+                target,
+                token,
             )
-        except PartsFailedError as error:
-            raise failed_parts(error) from None
-        finally:
-            if token is not None:
-                token.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    token.parent.rmdir()
+            try:
+                run_parts(
+                    cluster,
+                    work,
+                    [part for part, weight in weights.items() if weight],
+                    fleet=fleet,
+                    packages=(*PACKAGES, *NETWORKS),
+                    device=device,
+                    weights=weights,
+                    folder=folder,
+                    expected=expected,
+                    progress=progress,
+                    tell=tell,
+                )
+            except PartsFailedError as error:
+                raise failed_parts(error) from None
     if target is not None:
         made = [part for part, weight in weights.items() if weight]
         storage.fetch_all((stored_part(target, part), folder_of(scores) / f"{part.name}.jsonl") for part in made)

@@ -16,6 +16,7 @@ from iccld_cli import storage
 from iccld_cli.errors import IccldError
 from iccld_cli.fleet import scratch
 from iccld_cli.fleet.cluster import Node
+from iccld_cli.fleet.common import token_in
 from iccld_cli.fleet.engine import parts_for, slots, usable_nodes
 from iccld_cli.fleet.work import Fleet
 from iccld_cli.inference.inputs import collect
@@ -195,3 +196,18 @@ def test_what_a_killed_worker_left_is_removed_by_the_next(tmp_path, monkeypatch)
     assert other.path.is_dir()
     other.remove()
     assert not list(other.path.parent.iterdir())
+
+
+def test_the_file_that_all_nodes_must_see_goes_with_its_folders(tmp_path):
+    parts = tmp_path / "out/parts"
+    with token_in(parts) as token:
+        assert token.is_file() and token.parent == parts
+    assert not (tmp_path / "out").exists()
+    parts.mkdir(parents=True)
+    (parts / ".fleet-0").touch()  # of a command that was killed
+    with token_in(parts) as token:
+        assert list(parts.iterdir()) == [token]
+        (parts / "1-of-2").mkdir()
+    assert [path.name for path in parts.iterdir()] == ["1-of-2"]
+    with token_in(None) as token:
+        assert token is None
