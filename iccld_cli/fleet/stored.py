@@ -151,7 +151,8 @@ class PartFolder:
 
 
 def _hidden(path: Path, folder: Path) -> bool:
-    return any(name.startswith(".") for name in path.relative_to(folder).parts)
+    """Whether a file lies in a folder that this program keeps for itself; inputs may have any name."""
+    return path.relative_to(folder).parts[0].startswith(".")
 
 
 def lay_out(target: Target, out: Path) -> Callable[[Path], str | None]:
