@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from iccld_cli.errors import IccldError
 
 _ROOT = f"iccld-fleet-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
@@ -26,6 +29,9 @@ class Scratch:
     def __init__(self) -> None:
         root = Path(tempfile.gettempdir()) / _ROOT
         root.mkdir(mode=0o700, exist_ok=True)
+        found = root.lstat()
+        if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+            raise IccldError(f"{root} belongs to somebody else", "remove it, or set TMPDIR to a folder of your own")
         for lock in root.glob("*.lock"):
             _remove_abandoned(lock)
         self.path = root / uuid.uuid4().hex[:12]
