@@ -61,16 +61,16 @@ class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Logits (B, K, h, w), labels (B, H, W) below K and weights (B, H, W), 0 where there is no label."""
-        index = labels.unsqueeze(1)
-        with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
+        index, learns = labels.unsqueeze(1), ctx.needs_input_grad[0]
+        with torch.set_grad_enabled(learns):
+            leaf = logits.detach().requires_grad_(learns)
             fine = _at_size(leaf, labels)
         values = fine.detach().float()
         top = values.amax(dim=1, keepdim=True)
         shares = (values - top).exp_()  # (B, K, H, W)
         total = shares.sum(dim=1, keepdim=True)
         losses = total.log() + top - values.gather(1, index)
-        if ctx.needs_input_grad[0]:
+        if learns:
             # Of each pixel: weight (softmax - one-hot).
             weights_ = weights.unsqueeze(1)
             gradient = shares.mul_(weights_ / total).scatter_add_(1, index, -weights_.to(shares.dtype))
