@@ -25,7 +25,7 @@ def options(tmp_path):
     (target / "dataset.json").write_text(json.dumps(info))
     return argparse.Namespace(
         target=target, out=tmp_path / "out", seed=3, ckpt="free", iterations=2, batch_size=2, precision="fp32",
-        split="test", set=[], device="cpu",
+        split="test", set=[], device="cpu", limit=0, classes=None, source=[],
     )  # fmt: skip
 
 
