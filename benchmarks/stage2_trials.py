@@ -21,6 +21,7 @@ a step costs no pass of E. RESULTS.md holds what came out.
 
 from __future__ import annotations
 
+import abc
 import argparse
 import copy
 import json
@@ -194,7 +195,7 @@ def _copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).requires_grad_(True)
 
 
-class Trial:
+class Trial(abc.ABC):
     """The frozen model, the frames, and what both trials share."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -271,15 +272,17 @@ class Trial:
                 )
         return mean.eval()
 
+    @abc.abstractmethod
     def loss(self, network: nn.Module, labelled: Frames, target: Frames, rng: torch.Generator) -> Tensor:
-        raise NotImplementedError
+        """The loss of a step: a scalar."""
 
+    @abc.abstractmethod
     def network(self) -> nn.Module:
-        raise NotImplementedError
+        """What is trained, with random weights."""
 
+    @abc.abstractmethod
     def more(self, network: nn.Module, encoded: Frames) -> dict[str, Any]:
-        """Of one frame: name -> (logits that answer, further probabilities of it) of the trial's own rules."""
-        raise NotImplementedError
+        """Of one frame: name -> (logits that answer, key -> logits of further passes) of the trial's own rules."""
 
     @torch.no_grad()
     def judge(self, network: nn.Module, data: PreparedDataset, split: str) -> dict[str, dict[str, float]]:

@@ -6,7 +6,6 @@ Ray reports to nobody from here: usage statistics are off, and no dashboard is s
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import socket
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iccld_cli import __version__
 from iccld_cli.errors import IccldError, reason_of
 
 INSTALL = "pip install 'iccld[ray]'"
@@ -88,8 +86,8 @@ class Cluster:
             nodes: Which to ask.
             packages: Distributions that count.
         """
-        mine = _versions(packages)
-        remote = self.ray.remote(_probe())
+        versions = _probe()
+        mine, remote = versions(list(packages)), self.ray.remote(versions)
         asked = [
             remote.options(num_cpus=0, scheduling_strategy=self.on(node), max_retries=0).remote(list(packages))
             for node in nodes
@@ -114,16 +112,6 @@ def _unlike(theirs: Mapping[str, str | None], mine: Mapping[str, str | None]) ->
         for name, version in mine.items()
         if theirs.get(name) != version
     )
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {"iccld": __version__}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 def _probe() -> Callable[[list[str]], dict[str, str | None]]:
