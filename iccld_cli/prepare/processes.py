@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import ctypes
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -18,9 +20,11 @@ import cv2
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.base import RawFrame
 from iccld_cli.prepare.worker import FrameJob, process
+from iccld_cli.reading import MIB
 
 _BATCH = 4
 _INLINE_BELOW = 24
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _job: FrameJob | None = None
 
 Outcome = tuple[RawFrame, dict[str, Any]]
@@ -78,7 +82,20 @@ def _start(job: FrameJob) -> None:
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone decides what an interrupt means
     cv2.setNumThreads(1)
+    keep_freed_memory()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of a frame for the next one.
+
+    glibc gives the pages of large arrays back as they are freed, and the system clears them anew for the next frame:
+    a tenth of the time that a frame of two million pixels takes. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 * MIB)  # the most that every version takes
+        mallopt(_M_TRIM_THRESHOLD, 256 * MIB)
 
 
 def _leave_with_parent() -> None:
