@@ -428,7 +428,8 @@ def write_set(
             **({} if region is None else _ignored(root, region, options.size)),
         },
     )
-    preview.write_preview(root, [frames[number] for number in shown], source.label_space)
+    threads = options.workers or processes.default_workers()
+    preview.write_preview(root, [frames[number] for number in shown], source.label_space, threads)
     preview.write_page(root, info, own_warnings(info))
     write_json(root / INFO_NAME, info.to_json())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +56,22 @@ def overlay(image: np.ndarray, label: np.ndarray, space: LabelSpace, weight: flo
     return mixed
 
 
-def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
+def write_preview(root: Path, frames: list[Frame], space: LabelSpace, threads: int = 1) -> None:
     """Write the contact sheet: each frame, and beside it the same with its label.
 
     Args:
         root: Folder of the data set.
         frames: Frames to show.
         space: Colours of the classes.
+        threads: How many frames are read at once.
     """
-    tiles = []
     # As high as the middle frame's shape asks, so that frames of one camera have no bars beside them.
     shapes = sorted(frame.height / frame.width for frame in frames)
     size = (_TILE_WIDTH, round(_TILE_WIDTH * min(shapes[len(shapes) // 2], 1.0)))
-    for frame in frames:
-        image = cv2.imread(str(root / frame.image), cv2.IMREAD_COLOR_RGB)
-        tile = _fit(image, size, cv2.INTER_AREA)
-        tiles.append(tile)
-        if frame.label is not None:
-            label = cv2.imread(str(root / frame.label), cv2.IMREAD_UNCHANGED)
-            mask = _fit(label, size, cv2.INTER_NEAREST_EXACT, IGNORE)
-            tiles.append(overlay(tile, mask, space))
+    # Nothing else runs by now, and large frames take most of the time between the last one and the end.
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        shown = pool.map(functools.partial(_tiles, root, size, space), frames)
+        tiles = [tile for of_frame in shown for tile in of_frame]
     blank = np.full((size[1], size[0], 3), 255, np.uint8)
     tiles += [blank] * (-len(tiles) % _COLUMNS)
     sheet = np.vstack([np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)])
@@ -83,6 +81,14 @@ def write_preview(root: Path, frames: list[Frame], space: LabelSpace) -> None:
     assert done
     with atomic_path(root / PREVIEW_NAME) as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+def _tiles(root: Path, size: tuple[int, int], space: LabelSpace, frame: Frame) -> list[np.ndarray]:
+    tile = _fit(cv2.imread(str(root / frame.image), cv2.IMREAD_COLOR_RGB), size, cv2.INTER_AREA)
+    if frame.label is None:
+        return [tile]
+    label = cv2.imread(str(root / frame.label), cv2.IMREAD_UNCHANGED)
+    return [tile, overlay(tile, _fit(label, size, cv2.INTER_NEAREST_EXACT, IGNORE), space)]
 
 
 def _fit(pixels: np.ndarray, tile: tuple[int, int], how: int, border: int = 24) -> np.ndarray:
