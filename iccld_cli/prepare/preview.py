@@ -21,6 +21,7 @@ PAGE_NAME = "index.html"
 _TILE_WIDTH = 320
 _COLUMNS = 4
 _MOST = 16
+_MOST_AT_ONCE = 4  # decoded frames in memory
 _IGNORED = 0.35
 
 _MOST_LEFT_OUT = 200
@@ -69,7 +70,7 @@ def write_preview(root: Path, frames: list[Frame], space: LabelSpace, threads: i
     shapes = sorted(frame.height / frame.width for frame in frames)
     size = (_TILE_WIDTH, round(_TILE_WIDTH * min(shapes[len(shapes) // 2], 1.0)))
     # Nothing else runs by now, and large frames take most of the time between the last one and the end.
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    with concurrent.futures.ThreadPoolExecutor(min(threads, _MOST_AT_ONCE)) as pool:
         shown = pool.map(functools.partial(_tiles, root, size, space), frames)
         tiles = [tile for of_frame in shown for tile in of_frame]
     blank = np.full((size[1], size[0], 3), 255, np.uint8)
