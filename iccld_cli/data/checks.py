@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from iccld_cli.data.jpeg import damage_reports
+from iccld_cli.data.unpacked import crc32, unpacked
 from iccld_cli.errors import IccldError
 
 MAX_PIXELS = 128 * 1024 * 1024
@@ -66,7 +67,7 @@ def check_png(data: bytes) -> None:
         end = at + 8 + length
         if end + 4 > len(data):
             break
-        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(view[at + 4 : end]):
+        if struct.unpack_from(">I", data, end)[0] != crc32(view[at + 4 : end]):
             raise IccldError("is damaged (checksum of a PNG chunk differs)")
         if data[at + 4 : at + 8] == b"IEND":
             return
@@ -150,7 +151,8 @@ def decode_image(data: bytes) -> Photograph:
         check_jpeg_end(data)
     image = None
     with damage_reports(form == "JPEG") as reports, contextlib.suppress(cv2.error):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        plain = unpacked(data) if form == "PNG" else data
+        image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise IccldError("cannot be decoded")
     for report in reports:
