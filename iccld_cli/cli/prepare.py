@@ -143,7 +143,9 @@ def _prepare(
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
     from iccld_cli.prepare.prepare import PrepareOptions
+    from iccld_cli.prepare.processes import keep_freed_memory
 
+    keep_freed_memory()  # a few frames, and all of them with one worker, are made in this process
     wanted, share = parse_size(size), parse_part(part, merge)
     if check and (share is not None or merge):
         raise typer.BadParameter("--check looks at all frames; leave --part and --merge out", param_hint="--check")

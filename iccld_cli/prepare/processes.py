@@ -57,7 +57,7 @@ def run(job: FrameJob, items: Iterable[tuple[RawFrame, Any]], count: int, worker
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start, (job,))
     try:
-        yield from _feed(pool, iter(items), 3 * workers)
+        yield from _feed(pool, iter(items), 3 * workers, count)
     except BrokenProcessPool:
         raise IccldError(
             "a worker process died, probably for lack of memory",
@@ -67,10 +67,18 @@ def run(job: FrameJob, items: Iterable[tuple[RawFrame, Any]], count: int, worker
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _feed(pool: concurrent.futures.Executor, items: Iterator[tuple[RawFrame, Any]], depth: int) -> Iterator[Outcome]:
+def _feed(
+    pool: concurrent.futures.Executor, items: Iterator[tuple[RawFrame, Any]], depth: int, count: int
+) -> Iterator[Outcome]:
     under_way: collections.deque[concurrent.futures.Future] = collections.deque()
     while True:
-        while len(under_way) < depth and (batch := list(itertools.islice(items, _BATCH))):
+        while len(under_way) < depth:
+            # The last ones go one by one, so that no worker waits for another that has several left.
+            size = _BATCH if count > depth * _BATCH else 1
+            batch = list(itertools.islice(items, size))
+            if not batch:
+                break
+            count -= len(batch)
             under_way.append(pool.submit(_work, batch))
         if not under_way:
             return

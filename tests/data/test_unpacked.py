@@ -106,3 +106,9 @@ def test_small_and_interlaced_files_are_left_as_they_are():
 def test_the_checksum_is_that_of_zlib():
     data = np.random.default_rng(0).integers(0, 256, 100_003).astype(np.uint8).tobytes()
     assert all(crc32(data[:size]) == zlib.crc32(data[:size]) for size in (0, 1, 15, 16, 4097, 100_003))
+
+
+def test_without_the_library_files_are_left_as_they_are(monkeypatch):
+    data = _png("RGB", (400, 300))
+    monkeypatch.setattr("iccld_cli.data.unpacked._isal", None)
+    assert unpacked(data) is data and crc32(data) == zlib.crc32(data)
