@@ -21,3 +21,14 @@ def test_light_modules_stay_light(module):
     code = f"import sys, {module}; print(*[m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
+
+
+def test_a_model_without_a_unet_needs_no_diffusers():
+    """It and what it brings along take seconds to import, in each process of a training of stage 1."""
+    code = (
+        "import sys, iccld_cli.train.run; from iccld_cli.config import load_config; "
+        "from iccld_cli.models.build import build_segmenter; build_segmenter(load_config('tiny'), 5, denoiser=False); "
+        "print(*[m for m in ('diffusers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""

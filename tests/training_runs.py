@@ -98,7 +98,10 @@ def call(function, out, *arguments, ranks=2, timeout=120):
 
 def _start(target, arguments, said, ranks):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["iccld_cli.train.run", "iccld_cli.__main__"])
+    # The last two are imported where they are first used, which each run would do again.
+    context.set_forkserver_preload(
+        ["iccld_cli.train.run", "iccld_cli.__main__", "diffusers.models.unets", "torch._dynamo"]
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

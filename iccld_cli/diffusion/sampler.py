@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DDIMScheduler
 
 from iccld_cli.errors import IccldError
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(z_t (B, C, h, w), t (B,) int64) -> estimate of the clean latent (B, C, h, w)."""

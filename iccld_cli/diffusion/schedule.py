@@ -9,10 +9,14 @@ at t = T the noise says nothing about the clean latent and predicting it would d
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers import DDIMScheduler
 
 from iccld_cli.sections import DiffusionConfig
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 
 def build_scheduler(config: DiffusionConfig) -> DDIMScheduler:
@@ -20,6 +24,8 @@ def build_scheduler(config: DiffusionConfig) -> DDIMScheduler:
 
     Trailing spacing starts every run at t = T, whatever the number of steps (Lin et al. 2023, section 3.3).
     """
+    from diffusers import DDIMScheduler  # see `models.denoiser.Denoiser`
+
     return DDIMScheduler(
         num_train_timesteps=config.train_timesteps,
         beta_schedule=config.beta_schedule,

@@ -6,14 +6,17 @@ The sampler becomes a few sums with constant factors, so that the graph holds no
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from iccld_cli.diffusion.sampler import sample, seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.models.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 
 class LogitsGraph(nn.Module):
@@ -31,7 +34,7 @@ class LogitsGraph(nn.Module):
         """
         super().__init__()
         self.segmenter = segmenter
-        self.updates = linear_updates(segmenter.scheduler, steps)
+        self.updates = linear_updates(segmenter.scheduler, steps) if steps else []
 
     def forward(self, images: Tensor, *noises: Tensor) -> Tensor:
         """Segment images.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 
@@ -62,6 +61,9 @@ class Denoiser(nn.Module):
             attention: Whether the deepest level attends globally.
         """
         super().__init__()
+        # Here, because it takes seconds of processor time, and models of stage 1 have no UNet.
+        from diffusers import UNet2DModel
+
         levels = len(channels)
         self.multiple = 2 ** (levels - 1)
         deepest = "Attn" if attention else ""

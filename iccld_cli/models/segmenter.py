@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +33,9 @@ from iccld_cli.models.decoder import Decoder
 from iccld_cli.models.denoiser import Denoiser
 from iccld_cli.models.encoder import Encoder
 from iccld_cli.models.views import View
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 
 class Segmenter(nn.Module):
@@ -57,8 +62,12 @@ class Segmenter(nn.Module):
         self.decoder = decoder
         self.denoiser = denoiser
         self.config = config
-        self.scheduler = build_scheduler(config.diffusion)
         self.multiple = math.lcm(32, 8 * (denoiser.multiple if denoiser else 1)) * self.resolutions
+
+    @cached_property
+    def scheduler(self) -> DDIMScheduler:
+        """The noise process; built where it is used, since a model of stage 1 samples nothing."""
+        return build_scheduler(self.config.diffusion)
 
     @torch.no_grad()
     def logits(self, images: Tensor, steps: int, seed: int = 0, draws: int = 1) -> Iterator[Tensor]:
