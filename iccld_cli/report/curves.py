@@ -37,6 +37,12 @@ RENAMED = {"pseudo_believed": "pseudo_label_weight"}
 """Keys that older logs hold under another name."""
 
 
+PANEL = (6.4, 3.3)
+"""Width and height of a panel, inches."""
+MARGINS = (0.75, 0.2, 0.5, 0.42)
+"""What a panel leaves free at its left, right, bottom and top, inches."""
+
+
 def read_log(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[tuple[float, str]]]:
     """The curves in a `log.jsonl`.
 
@@ -113,8 +119,15 @@ def plot_curves(log_path: Path, out_path: Path) -> None:
     panels = group_curves(list(curves)) or [("nothing logged yet", [])]
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(6.4 * columns, 3.3 * rows), dpi=110, layout="constrained", facecolor="white")
+    width, height = PANEL
+    figure = Figure(figsize=(width * columns, height * rows), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)  # the object interface: pyplot would keep global state and may look for a display
+    # All labels have one size, so margins in inches do. A layout that asks what is drawn draws everything twice.
+    left, right, bottom, top = MARGINS
+    figure.subplots_adjust(
+        left / (width * columns), bottom / (height * rows), 1 - right / (width * columns), 1 - top / (height * rows),
+        (left + right) / (width - left - right), (bottom + top) / (height - bottom - top),
+    )  # fmt: skip
     for i, (title, keys) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
         _draw_panel(axes, title, {key: curves[key] for key in keys}, [start for start, _ in stages])

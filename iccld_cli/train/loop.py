@@ -203,7 +203,7 @@ class Trainer:
         if save:
             save_state(self.run, self.stage.name, done, self._contents(), settings.keep_states, write=self._main)
             if self._log is not None and self._log.path.is_file():
-                self._log.plot()
+                self._log.plot(last=final or stop)
             self._ranks.wait()
         if log or save or draw:
             self._began, self._timed = time.perf_counter(), 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from iccld_cli.report.curves import plot_curves
 
 LOG_NAME = "log.jsonl"
 CURVES_NAME = "curves.png"
+_PAUSE = 30.0
+"""Seconds without a new picture, at least: drawing one takes longer than many a step."""
 
 
 class RunLog:
@@ -28,6 +31,7 @@ class RunLog:
         """
         self.path = run / LOG_NAME
         self.stage = stage
+        self._drawn = time.monotonic()
         if self.path.is_file():
             kept = [row for row in _rows(self.path) if row.get("stage") != stage or row["step"] <= start]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -44,9 +48,15 @@ class RunLog:
         except OSError as error:
             raise explain_os_error(error, self.path) from error
 
-    def plot(self) -> None:
-        """Draw `curves.png`; where the log holds several stages, they follow each other."""
-        plot_curves(self.path, self.path.with_name(CURVES_NAME))
+    def plot(self, *, last: bool = True) -> None:
+        """Draw `curves.png`; where the log holds several stages, they follow each other.
+
+        Args:
+            last: Whether no more lines follow. If not, nothing is drawn so soon after the start or the last picture.
+        """
+        if last or time.monotonic() - self._drawn >= _PAUSE:
+            plot_curves(self.path, self.path.with_name(CURVES_NAME))
+            self._drawn = time.monotonic()
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import torch
 from iccld_cli.errors import IccldError
 from iccld_cli.parallel.ranks import Ranks
 from iccld_cli.report.curves import read_log
+from iccld_cli.train import runlog
 from iccld_cli.train.log_means import LogMeans
 from iccld_cli.train.runlog import RunLog
 
@@ -90,3 +91,13 @@ def test_curves_of_two_stages_follow_each_other(tmp_path):
     assert stages == [(0.0, "stage1"), (3.0, "stage2")]
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]
+
+
+def test_curves_are_not_drawn_again_at_once(tmp_path, monkeypatch):
+    log, picture = RunLog(tmp_path, "stage1", 0), tmp_path / "curves.png"
+    log.write({"step": 1, "loss": 2.0})
+    log.plot(last=False)
+    assert not picture.exists()
+    monkeypatch.setattr(runlog, "_PAUSE", 0.0)
+    log.plot(last=False)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
