@@ -44,7 +44,8 @@ LIBRARIES = (
     "iccld_cli.train.run", "iccld_cli.train.runlog", "iccld_cli.train.trackers", "iccld_cli.prepare.prepare",
     "iccld_cli.prepare.preview", "iccld_cli.inference.predict", "iccld_cli.inference.openvino_model",
     "iccld_cli.inference.torch_model", "iccld_cli.report.overlay", "kornia.augmentation", "openvino",
-    "matplotlib.figure", "matplotlib.backends.backend_agg", "transformers", "diffusers", "pydantic", "typer", "av",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "transformers", "diffusers.models.unets",
+    "diffusers.schedulers.scheduling_ddim", "torch._dynamo", "pydantic", "typer", "av",
 )  # fmt: skip
 """Imported before anything is forked: most of a command's time would be spent on them, and most kills."""
 

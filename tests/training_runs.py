@@ -32,6 +32,12 @@ SMALL = (
     "run.overlay_every=0",
 )
 TIMING = ("step_seconds", "memory_gib")
+LATE = [
+    "diffusers.models.unets", "diffusers.schedulers.scheduling_ddim", "torch._dynamo", "iccld_cli.cli.app",
+    "matplotlib.figure", "matplotlib.backends.backend_agg",
+]  # fmt: skip
+"""What is imported where it is first used, which each process would do again."""
+PRELOADED = ["iccld_cli.train.run", "iccld_cli.__main__", *LATE]
 
 
 def make_dataset(root, frames=(("train", 5),), size=(80, 64), labelled=True, seed=0):
@@ -98,10 +104,7 @@ def call(function, out, *arguments, ranks=2, timeout=120):
 
 def _start(target, arguments, said, ranks):
     context = multiprocessing.get_context("forkserver")
-    # The last two are imported where they are first used, which each run would do again.
-    context.set_forkserver_preload(
-        ["iccld_cli.train.run", "iccld_cli.__main__", "diffusers.models.unets", "torch._dynamo"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
