@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_dataset, make_model, make_video, scene
 
 from iccld_cli.errors import IccldError
+from iccld_cli.fleet import engine
 from iccld_cli.fleet.cluster import connected
 from iccld_cli.fleet.common import failed_parts
 from iccld_cli.fleet.engine import TRIES, run_parts
@@ -33,7 +34,7 @@ from iccld_cli.parts import Part
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'iccld[ray]'")
 
 ROOT = Path(__file__).parents[2]
-FRAMES = 2 * GRID + 10
+FRAMES = GRID + 10
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 SAVE = "overlay,labels,frames,dataset"
 
@@ -90,7 +91,7 @@ def cluster(environment, store):
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    """A folder of images, a video of three pieces and one of one."""
+    """A folder of images, a video of two pieces and one of one."""
     folder = tmp_path_factory.mktemp("footage")
     for i in range(20):
         cv2.imwrite(str(folder / f"{i:02}.png"), scene(i, 48, 32)[0])
@@ -100,7 +101,20 @@ def footage(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def connection(cluster):
+    """What all commands use from now on: with connections of their own, each would start processes of its own."""
+    with connected(cluster.address):
+        yield
+
+
+@pytest.fixture(scope="module")
 def model(tmp_path_factory):
+    """A model of stage 1, which a worker has read in a third of the time."""
+    return make_model(tmp_path_factory.mktemp("model") / "m.safetensors", "stage1")
+
+
+@pytest.fixture(scope="module")
+def with_unet(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
@@ -143,15 +157,18 @@ def workers():
 
 
 @contextlib.contextmanager
-def meanwhile(*steps):
-    """Wait for conditions and act, one after the other, while the block runs: pairs of functions."""
+def meanwhile(*steps, every=0.02):
+    """Wait for conditions and act, one after the other, while the block runs: pairs of functions.
+
+    Conditions are looked at `every` so many seconds.
+    """
     ended, failed = threading.Event(), []
 
     def follow():
         try:
             for due, act in steps:
                 while not due():
-                    if ended.wait(0.02):
+                    if ended.wait(every):
                         failed.append("the work was done before all steps were")
                         return
                 act()
@@ -234,9 +251,11 @@ class Unlike(Stumbling):
         return {"the model": os.getpid()}
 
 
-def test_what_fails_for_good_is_named_and_the_rest_is_done(cluster):
+@pytest.mark.usefixtures("connection")
+def test_what_fails_for_good_is_named_and_the_rest_is_done(cluster, monkeypatch):
     import ray
 
+    monkeypatch.setattr(engine, "_PAUSES", (0.1, 0.4))
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     parts = [Part(number, 4) for number in range(1, 5)]
     told, seen = [], []
@@ -253,6 +272,7 @@ def test_what_fails_for_good_is_named_and_the_rest_is_done(cluster):
     assert error.startswith("parts 2, 3 of 4 could not be made: there is no second") and "the same command" in error
 
 
+@pytest.mark.usefixtures("connection")
 def test_a_node_with_other_versions_is_refused_before_the_work(iccld, cluster, model, footage, tmp_path):
     info = tmp_path / "other/numpy-9.9.9.dist-info"
     info.mkdir(parents=True)
@@ -271,6 +291,7 @@ def test_a_node_with_other_versions_is_refused_before_the_work(iccld, cluster, m
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("connection")
 def test_stores_that_let_nobody_in(iccld, cluster, store, model, footage, tmp_path):
     def refused(*given):
         status, _, error = iccld(*given, "--engine", "ray", "--ray-address", cluster.address)
@@ -309,6 +330,7 @@ def download(store, url, to):
     return to
 
 
+@pytest.mark.usefixtures("connection")
 def test_inputs_model_and_results_may_lie_in_object_storage(iccld, cluster, store, model, footage, tmp_path):
     store.put(str(footage), "drives/footage", recursive=True)
     store.put(str(model), "drives/m.safetensors")
@@ -320,7 +342,8 @@ def test_inputs_model_and_results_may_lie_in_object_storage(iccld, cluster, stor
     def parts():
         return list(store.glob("drives/pred/parts/*/part.json"))
 
-    with meanwhile((parts, lambda: signal.raise_signal(signal.SIGINT))):
+    # The server of the store is this process, and each look at it is work.
+    with meanwhile((parts, lambda: signal.raise_signal(signal.SIGINT)), every=0.1):
         assert iccld("predict", "s3://drives/footage", *arguments, *ray)[0] == 130
     kept = {name: store.info(name)["LastModified"] for name in parts()}
     assert kept and not store.exists("drives/pred/labels")
@@ -330,7 +353,7 @@ def test_inputs_model_and_results_may_lie_in_object_storage(iccld, cluster, stor
     def look():
         again.update({name: store.info(name)["LastModified"] for name in kept})
 
-    with meanwhile((lambda: len(parts()) == 4, look)):
+    with meanwhile((lambda: len(parts()) == 4, look), every=0.1):
         status, said, error = iccld("predict", "s3://drives/footage", *arguments, *ray)
     assert status == 0, error
     assert again == kept  # nothing is made twice
@@ -348,7 +371,9 @@ def scores_of(path):
     return found
 
 
-def test_scores_are_those_of_one_machine_on_a_disk_and_in_object_storage(iccld, cluster, store, model, tmp_path):
+@pytest.mark.usefixtures("connection")
+def test_scores_are_those_of_one_machine_on_a_disk_and_in_object_storage(iccld, cluster, store, with_unet, tmp_path):
+    model = with_unet
     data = make_dataset(tmp_path / "camvid", counts=(("val", 2 * PIECE + 5),), sizes=((48, 32),))
     store.put(str(data), "drives/camvid", recursive=True)
     store.put(str(model), "drives/m.safetensors")
@@ -373,6 +398,7 @@ def bytes_of(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.usefixtures("connection")
 def test_a_prepared_set_is_that_of_one_machine_on_a_disk_and_in_object_storage(iccld, cluster, store, tmp_path):
     raw = tmp_path / "raw"
     for i in range(9):
