@@ -37,7 +37,7 @@ LATE = [
     "matplotlib.figure", "matplotlib.backends.backend_agg",
 ]  # fmt: skip
 """What is imported where it is first used, which each process would do again."""
-PRELOADED = ["iccld_cli.train.run", "iccld_cli.__main__", *LATE]
+PRELOADED = ["iccld_cli.train.run", "iccld_cli.__main__", *LATE, "frozen"]
 
 
 def make_dataset(root, frames=(("train", 5),), size=(80, 64), labelled=True, seed=0):

@@ -22,7 +22,7 @@ import training_runs
 
 STEPS = 6
 PATIENCE = 240 if torch.cuda.is_available() else 600  # seconds; a CPU that rehearses may be a busy one
-_PRELOADED = [*training_runs.PRELOADED, "iccld_cli.cli.evaluate", "iccld_cli.cli.predict"]
+_PRELOADED = ["iccld_cli.cli.evaluate", "iccld_cli.cli.predict", *training_runs.PRELOADED]
 _ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic kernels ask for
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # looking for a GPU does not start the driver, which forks would not survive
