@@ -27,6 +27,7 @@ SECONDS = 8.0
 TRAINED_STEPS = 12
 _PATIENCE = 900  # seconds that a row may take: a compiler needs minutes on some machines
 TOWN_FRAMES = 12  # frames a look
+TOWN_SIZE = "512x384"
 _GIB = 2**30
 
 
@@ -150,7 +151,7 @@ def _training(
     with tempfile.TemporaryDirectory(prefix="iccld-speed-") as folder:
         root = Path(folder)
         tell("rendering frames for training")
-        town = ["prepare", "--virtual", str(TOWN_FRAMES), "--look", "game", "--look", "camera", "--size", "512x384"]
+        town = ["prepare", "--virtual", str(TOWN_FRAMES), "--look", "game", "--look", "camera", "--size", TOWN_SIZE]
         failed = _command([*town, "--out", str(root / "data")])
         if failed:
             return [{"stage": "stage1", **facts, "error": failed}]

@@ -29,6 +29,7 @@ def test_rows_of_prediction_and_training(model_file, monkeypatch, capsys):
     monkeypatch.setattr(speed, "TRAINED_STEPS", 2)
     monkeypatch.setattr(speed, "SECONDS", 0.2)
     monkeypatch.setattr(speed, "TOWN_FRAMES", 4)
+    monkeypatch.setattr(speed, "TOWN_SIZE", "96x72")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(
         sys, "argv", ["iccld", "doctor", "--speed", "--json", "--size", "64x48", "--ckpt", str(model_file)]
