@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import training_runs
 
 SMALL = ["--frames", "8", "--size", "128x64", "--iterations", "2", "--seconds", "0.12"]
-
-
-def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iccld_cli", "demo", "--out", str(out), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    done = run_demo(out, *SMALL)
-    assert done.returncode == 0, done.stderr
+    assert training_runs.run(["demo", "--out", str(out), *SMALL], timeout=600) == [0], training_runs.said(out)
     return out
 
 
@@ -41,22 +34,22 @@ def test_leaves_scores_page_video_and_runs(demo: Path) -> None:
         assert (demo / "runs" / run / "curves.png").is_file()
 
 
-def test_a_finished_demo_is_not_run_again(demo: Path, next_command: Callable[[str], list[str]]) -> None:
+def test_a_finished_demo_is_not_run_again(iccld, demo: Path, next_command: Callable[[str], list[str]]) -> None:
     model = demo / "runs" / "adapted" / "stage2.safetensors"
     before = model.stat().st_mtime_ns
-    again = run_demo(demo, *SMALL)
-    assert again.returncode == 0, again.stderr
+    status, said, error = iccld("demo", "--out", demo, *SMALL)
+    assert status == 0, error
     assert model.stat().st_mtime_ns == before
-    assert next_command(again.stdout) == ["predict", str(demo / "drive.mp4"), "--ckpt", str(model)]
+    assert next_command(said) == ["predict", str(demo / "drive.mp4"), "--ckpt", str(model)]
 
 
-def test_other_options_and_other_folders_are_refused(demo: Path, tmp_path: Path) -> None:
-    other = run_demo(demo, *SMALL, "--seed", "1")
-    assert other.returncode == 1
-    assert "other options" in other.stderr
-    assert other.stderr.count("\n") == 1
+def test_other_options_and_other_folders_are_refused(iccld, demo: Path, tmp_path: Path) -> None:
+    status, _, error = iccld("demo", "--out", demo, *SMALL, "--seed", "1")
+    assert status == 1
+    assert "other options" in error
+    assert error.count("\n") == 1
     (tmp_path / "mine.txt").write_text("keep me")
-    foreign = run_demo(tmp_path, *SMALL)
-    assert foreign.returncode == 1
-    assert "is no demo" in foreign.stderr
+    status, _, error = iccld("demo", "--out", tmp_path, *SMALL)
+    assert status == 1
+    assert "is no demo" in error
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
