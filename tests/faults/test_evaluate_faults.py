@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="uses POSIX devices and de
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("model") / "stage2.safetensors")
+    return make_model(tmp_path_factory.mktemp("model") / "stage1.safetensors", "stage1")
 
 
 @pytest.fixture
