@@ -102,9 +102,15 @@ def call(function, out, *arguments, ranks=2, timeout=120):
     return _finish(_start(_call, (function, str(out), arguments), Path(out), ranks), timeout)
 
 
-def _start(target, arguments, said, ranks):
+def forks():
+    """A `multiprocessing` context: processes that share one start of Python and of the libraries."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _start(target, arguments, said, ranks):
+    context = forks()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -7,11 +7,11 @@ import stat
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
+import training_runs
 from factories import make_model, scene
 
 from iccld_cli.errors import IccldError
@@ -331,14 +331,15 @@ def test_the_oldest_conversions_go(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] != ".") == ["b", "c"]
 
 
-def _opened(path, results):
+def _opened(path, folder, results):
+    os.environ["ICCLD_CACHE"] = folder  # the processes have the environment of their server
     results.put(OpenvinoModel.open(path).segment(frames((64, 64))).labels.sum())
 
 
 def test_two_processes_at_once(plain, empty_cache):
-    context = get_context("spawn")
+    context = training_runs.forks()
     results = context.Queue()
-    both = [context.Process(target=_opened, args=(plain, results)) for _ in range(2)]
+    both = [context.Process(target=_opened, args=(plain, os.environ["ICCLD_CACHE"], results)) for _ in range(2)]
     for process in both:
         process.start()
     assert results.get(timeout=120) == results.get(timeout=120)

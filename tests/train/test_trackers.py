@@ -11,13 +11,17 @@ import pytest
 import training_runs as runs
 
 
-def train(tmp_path, tracker, **environment):
-    """Three steps of stage 1 with a tracker; what the run said."""
+def arguments(tmp_path, tracker):
+    """Three steps of stage 1 with a tracker."""
     for name, labelled in (("source", True), ("target", False)):
         runs.make_dataset(tmp_path / name, labelled=labelled)
-    arguments = runs.seg_arguments(tmp_path, tmp_path / "run", f'run.trackers=["{tracker}"]', steps=3)
+    return runs.seg_arguments(tmp_path, tmp_path / "run", f'run.trackers=["{tracker}"]', steps=3)
+
+
+def train(tmp_path, tracker, **environment):
+    """Train in a process of the given environment; what the run said."""
     done = subprocess.run(
-        [sys.executable, "-m", "iccld_cli", *arguments],
+        [sys.executable, "-m", "iccld_cli", *arguments(tmp_path, tracker)],
         env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -28,8 +32,9 @@ def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tmp_path, "tensorboard")
-    (file,) = (tmp_path / "run").rglob("events.out.tfevents*.0")
+    out = tmp_path / "run"
+    assert runs.run(arguments(tmp_path, "tensorboard")) == [0], runs.said(out)
+    (file,) = out.rglob("events.out.tfevents*.0")
     events = EventAccumulator(str(file))
     events.Reload()
     assert [event.step for event in events.Scalars("stage1/loss")] == [1, 2, 3]
