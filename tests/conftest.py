@@ -7,12 +7,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the netw
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands that tests start share the cores with one another
 
 import atexit
+import functools
 import tempfile
 
 import hypothesis
 import pytest
 import torch
 import training_runs
+import typer.main
 
 from iccld_cli.config import Config, load_config
 from iccld_cli.models.build import build_segmenter
@@ -28,10 +30,12 @@ SMALL = (
 )
 
 
-# Conversions of these models are no use to anyone afterwards.
-_CACHE = tempfile.TemporaryDirectory(prefix="iccld-tests-")
-atexit.register(_CACHE.cleanup)
-os.environ["ICCLD_CACHE"] = _CACHE.name
+# Conversions of these models are no use to anyone afterwards. Workers of pytest-xdist share those of the process that
+# started them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="iccld-tests-")
+    atexit.register(_CACHE.cleanup)
+    os.environ["ICCLD_CACHE"] = _CACHE.name
 
 # A change is judged by the same examples each time; `pytest --hypothesis-profile=new` tries new ones.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -40,6 +44,48 @@ hypothesis.settings.load_profile("same")
 
 # Thread teams cost more than they give at these sizes, and a process that was forked beside one waits for it for ever.
 torch.set_num_threads(1)
+
+# A process that calls the command line hundreds of times need not build its commands as often.
+typer.main.get_command = functools.cache(typer.main.get_command)
+
+# Files that take long, the longest first. A worker takes whole files, and one that was begun last would keep its worker
+# busy while the others have nothing left to do.
+LONG = (
+    "test_fleet_engine.py",
+    "test_compare_command.py",
+    "test_processes.py",
+    "test_footage.py",
+    "test_demo.py",
+    "test_export.py",
+    "test_resume.py",
+    "test_backends.py",
+    "test_sharding.py",
+    "test_exported.py",
+    "test_speed.py",
+    "test_elastic.py",
+    "test_training.py",
+    "test_hub.py",
+    "test_model_files.py",
+    "test_adapt_commands.py",
+    "test_evaluate_command.py",
+    "test_predict.py",
+    "test_api.py",
+    "test_architectures.py",
+    "test_stages_on_device.py",
+    "test_prepare_command.py",
+)
+
+
+def pytest_configure(config):
+    """Take files in the order below: that of pytest-xdist is by the number of their tests, which is not their time."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Put the long files first; all others stay as they are."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture
