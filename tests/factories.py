@@ -23,8 +23,11 @@ from iccld_cli.models.build import build_segmenter
 CLASSES = (0, 2, 8, 10, 13)  # road, building, vegetation, sky, car
 
 
-def make_model(path, stage="stage2", seed=0, detail=False):
-    """A `tiny` model file with random weights, smaller than the preset; `detail` gives it two resolutions."""
+def make_model(path, stage="stage2", seed=0, detail=False, levels=2):
+    """A `tiny` model file with random weights, smaller than the preset; `detail` gives it two resolutions.
+
+    A UNet of one level is converted to other formats in half of the time.
+    """
     config = load_config(
         "tiny",
         assignments=[
@@ -33,7 +36,7 @@ def make_model(path, stage="stage2", seed=0, detail=False):
             "model.fuse_channels=16",
             "model.skip_channels=8",
             "model.decoder_channels=16",
-            "model.unet_channels=[16, 16]",
+            f"model.unet_channels={[16] * levels}",
             f"model.detail={str(detail).lower()}",
         ],
     )

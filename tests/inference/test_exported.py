@@ -30,7 +30,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("model") / "stage2.safetensors")
+    return make_model(tmp_path_factory.mktemp("model") / "stage2.safetensors", levels=1)
 
 
 @pytest.fixture(scope="module")
