@@ -7,7 +7,8 @@ other (`inference.exported`).
 
 fp16 means weights stored in fp16, which are widened when the file is loaded: half the size, the same speed on a CPU.
 int8 means weights and activations quantised by NNCF (post-training, per channel, symmetric for weights), with ranges
-taken from frames of the user: smaller, and faster where the processor has instructions for it.
+taken from frames of the user: smaller, and faster where the processor has instructions for it. What `sensitive_to_int8`
+names stays in float.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ CHECKED = 8
 
 CALIBRATION_FRAMES = 128
 """Frames that int8 takes its ranges from, at most; those that it is compared on are others."""
+
+_CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 _MOST = 16384
 """Pixels of a side, at most."""
@@ -527,6 +530,44 @@ def _to_openvino(
     return [xml, xml.with_suffix(".bin")]
 
 
+def sensitive_to_int8(model: Any) -> list[str]:
+    """The convolutions that lose most of the answers in int8 and take little of the time: they stay in float.
+
+    Depthwise convolutions, the convolutions that read one through nothing but an activation, and the first ones after
+    the image. A depthwise filter sums a few large weights that nearly cancel, so that the rounding of a single one
+    moves its whole channel, and the projection behind it has no other input. Measured: benchmarks/RESULTS.md.
+
+    Args:
+        model: An OpenVINO model as exported, float.
+
+    Returns:
+        Names of its operations; none where it has no such convolutions.
+    """
+    names = []
+    for op in model.get_ordered_ops():
+        if op.get_type_name() not in _CONVOLUTIONS:
+            continue
+        before = _read_by(op)
+        first = before.get_type_name() == "Parameter" and INPUT in before.output(0).get_names()
+        if first or _is_depthwise(op) or (_is_depthwise(before) and op.get_type_name() == "Convolution"):
+            names.append(op.get_friendly_name())
+    return names
+
+
+def _read_by(op: Any) -> Any:
+    """The convolution, product, input or constant whose values an operation reads, through everything in between."""
+    while True:
+        values = [value.get_node() for value in op.input_values()]
+        op = next((value for value in values if value.get_type_name() != "Constant"), values[0])
+        if op.get_input_size() == 0 or op.get_type_name() in (*_CONVOLUTIONS, "MatMul", "MVN"):
+            return op
+
+
+def _is_depthwise(op: Any) -> bool:
+    """Whether it is a convolution with one input channel a group: weights (groups, outputs, inputs, height, width)."""
+    return op.get_type_name() == "GroupConvolution" and op.input_value(1).get_partial_shape()[2] == 1
+
+
 def _quantised(
     model: Any, size: tuple[int, int], its_noises: Sequence[np.ndarray], frames: Sequence[np.ndarray]
 ) -> Any:
@@ -541,6 +582,7 @@ def _quantised(
                 nncf.Dataset(list(frames), lambda frame: (to_input(frame, size), *its_noises)),
                 preset=nncf.QuantizationPreset.MIXED,  # activations of SiLU and the like are not symmetric
                 subset_size=len(frames),
+                ignored_scope=nncf.IgnoredScope(names=sensitive_to_int8(model), validate=False),
             )
         except Exception as error:  # the library's own kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

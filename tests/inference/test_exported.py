@@ -16,9 +16,10 @@ from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.diffusion.sampler import seeded_noise
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.evaluate import Scope, evaluate
-from iccld_cli.inference.export import export, usual_size
+from iccld_cli.inference.export import export, sensitive_to_int8, usual_size
 from iccld_cli.inference.model import Sampling, load_model
 from iccld_cli.inference.onnxfile import read_notes
+from iccld_cli.inference.runtimes import import_openvino
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime", "openvino")),
@@ -283,3 +284,58 @@ def test_a_header_of_any_size_from_anywhere_is_checked(any_size, tmp_path):
         (tmp_path / "m.onnx").write_bytes(damaged(any_size["onnx"][0], put))
         with pytest.raises(IccldError, match=words):
             load_model(tmp_path / "m.onnx")
+
+
+class Separable(torch.nn.Module):
+    """An image through a first convolution, a block of MobileNet, a grouped convolution, a norm and a head."""
+
+    def __init__(self):
+        super().__init__()
+        conv = torch.nn.Conv2d
+        self.first = conv(3, 8, 3)
+        self.expand = conv(8, 12, 1)
+        self.depthwise = conv(12, 12, 3, groups=12)
+        self.project = conv(12, 8, 1)
+        self.grouped = conv(8, 16, 3, groups=2)
+        self.other = conv(16, 16, 3, groups=16)
+        self.norm = torch.nn.LayerNorm(16)
+        self.head = conv(16, 5, 1)
+
+    def forward(self, image):
+        x = torch.relu(self.first((torch.nn.functional.interpolate(image, (32, 48), mode="bilinear") - 0.5) / 0.25))
+        x = self.project(torch.nn.functional.relu6(self.depthwise(torch.nn.functional.silu(self.expand(x)))))
+        x = self.other(torch.relu(self.grouped(x)))
+        return self.head(self.norm(x.movedim(1, -1)).movedim(-1, 1))
+
+
+def test_depthwise_convolutions_and_what_reads_them_stay_in_float(tmp_path):
+    path, module = tmp_path / "m.onnx", Separable().eval()
+    torch.onnx.export(module, (torch.rand(1, 3, 40, 60),), str(path), input_names=["image"], dynamo=True, verbose=False)
+    model = import_openvino().convert_model(path)
+    widths = {}  # (outputs, inputs of a group) of each convolution
+    for op in model.get_ordered_ops():
+        if "Convolution" in op.get_type_name():
+            shape = list(op.input_value(1).get_shape())
+            widths[op.get_friendly_name()] = (op.get_output_shape(0)[1], shape[-3])
+    found = [widths[name] for name in sensitive_to_int8(model)]
+    # first, depthwise, project, other; not expand, grouped, nor head, which reads a norm
+    assert found == [(8, 3), (12, 1), (8, 12), (16, 1)]
+    assert len(widths) == 7
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="the int8 extra is not installed")
+def test_int8_files_hold_those_convolutions_in_float_and_others_in_int8(original, tmp_path, frames):
+    path = tmp_path / "m.xml"
+    export(*load_segmenter(original), path, "openvino", size=(64, 48), precision="int8", frames=[*frames, *frames])
+    model = import_openvino().Core().read_model(path)
+    convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+
+    def stored(op):
+        """The type of a convolution's weights in the file."""
+        while op.get_type_name() != "Constant":
+            op = op.input_value(0 if op.get_type_name() != "Convolution" else 1).get_node()
+        return op.get_element_type().get_type_name()
+
+    kinds = {stored(op) for op in convolutions[1:]}
+    assert stored(convolutions[0]) in ("f16", "f32")  # the first one after the image
+    assert "i8" in kinds
