@@ -305,9 +305,10 @@ def test_a_third_of_the_minutes_is_for_stage_2(start, tmp_path, monkeypatch):
     assert not (out / "runs/probe").exists()
 
 
-def test_minutes_become_steps_once(iccld, start, tmp_path):
+def test_minutes_become_steps_once(iccld, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_IN_TRAINING", 0.2)
     raw, out = folder_of(tmp_path / "raw", [street(i) for i in range(3)]), tmp_path / "out"
-    command = ("adapt", raw, "--out", out, "--ckpt", start, "--minutes", "0.03")
+    command = ("adapt", raw, "--out", out, "--ckpt", start, "--minutes", "0.1")
     assert iccld(*command)[0] == 0
     steps = json.loads((out / "summary.json").read_text())["iterations"]
     assert steps >= 20
