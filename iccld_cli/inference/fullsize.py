@@ -90,20 +90,30 @@ def largest(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     classes, height, width = logits.shape
     cells = np.ascontiguousarray(logits.reshape(classes, -1).T)  # (h w, K): the values of a cell lie together
     coarse = cells.argmax(axis=1).astype(np.uint8).reshape(height, width)
+    cells = cells.reshape(height, width, classes)
     y_0, y_1, f_y = _taps(height, size[0])
     x_0 = _taps(width, size[1])[0]
     below = np.concatenate([coarse[1:], coarse[-1:]])
     mixed = (coarse != below) | (coarse != _right(coarse)) | (coarse != _right(below))  # (h, w)
-    labels = coarse.take(y_0, axis=0).take(x_0, axis=1)
-    rows, columns = np.nonzero(mixed.take(y_0, axis=0).take(x_0, axis=1))
-    if len(rows):
-        wide = _widened(cells.reshape(height, width, classes), size[1]).reshape(-1, classes)  # (h W, K)
-        upper = wide.take(y_0[rows] * size[1] + columns, axis=0)  # (N, K)
-        lower = wide.take(y_1[rows] * size[1] + columns, axis=0)
+    labels = coarse.take(x_0, axis=1).take(y_0, axis=0)
+    flat = labels.reshape(-1)
+    pixels = np.flatnonzero(mixed.take(x_0, axis=1).take(y_0, axis=0))
+    # In strips of cells, as long as a strip's values are small: large arrays are new memory each time, and clearing it
+    # takes the system longer than all of this.
+    step = max(1, STRIP_BYTES // (4 * classes * size[1]) - 1)
+    tops = np.arange(0, height, step)
+    ends = np.searchsorted(pixels, np.searchsorted(y_0, np.append(tops[1:], height)) * size[1])
+    for top, its in zip(tops.tolist(), np.split(pixels, ends[:-1]), strict=True):
+        if not len(its):
+            continue
+        rows, columns = np.divmod(its, size[1])
+        wide = _widened(cells[top : top + step + 1], size[1]).reshape(-1, classes)  # (rows of cells x W, K)
+        upper = wide.take((y_0[rows] - top) * size[1] + columns, axis=0)  # (N, K)
+        lower = wide.take((y_1[rows] - top) * size[1] + columns, axis=0)
         lower -= upper
         lower *= f_y[rows][:, None]
         upper += lower
-        labels[rows, columns] = upper.argmax(axis=1)
+        flat[its] = upper.argmax(axis=1)
     return labels
 
 

@@ -466,7 +466,7 @@ class _Run:
             raise _Unreadable(error) from None
 
     def _logits(self, batch: list[VideoFrame]) -> tuple[list[VideoFrame], list[list[Logits]]]:
-        images = np.stack([frame.image for frame in batch])
+        images = batch[0].image[None] if len(batch) == 1 else np.stack([frame.image for frame in batch])
         return batch, self.model.logits(images, self.options.wants(), self.options.sampling)
 
     def _bound(self, reader: SpanReader, span: Span) -> int:

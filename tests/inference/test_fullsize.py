@@ -37,6 +37,15 @@ def test_labels_are_those_of_the_interpolated_logits(size, classes):
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_labels_do_not_depend_on_the_strips_they_are_made_in(size, monkeypatch):
+    for values in (smooth(0), np.random.default_rng(1).standard_normal((6, 12, 16), np.float32)):
+        whole = largest(values, size)
+        for cells in (1, 2, 5, 11):  # rows of cells a strip
+            monkeypatch.setattr("iccld_cli.inference.fullsize.STRIP_BYTES", 4 * 6 * size[1] * (cells + 1))
+            assert (largest(values, size) == whole).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_maps_are_those_of_the_interpolated_logits(size, monkeypatch):
     monkeypatch.setattr("iccld_cli.inference.fullsize.STRIP_BYTES", 4 * 6 * size[1] * 5)  # five rows a strip
     views = [Logits(smooth(0)), Logits(smooth(1), mirrored=True), Logits(smooth(2, size=(8, 10)))]
