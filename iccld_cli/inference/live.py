@@ -20,7 +20,7 @@ import numpy as np
 from iccld_cli.errors import IccldError
 from iccld_cli.inference.images import MAX_PIXELS
 from iccld_cli.inference.remote import PAUSES, TIMEOUT, shown_url
-from iccld_cli.inference.video import DEFAULT_FPS, Choose, VideoFrame, upright
+from iccld_cli.inference.video import DEFAULT_FPS, Choose, VideoFrame, pixels_of, upright
 
 _PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto,rtmp,rtmps,rtmpt,srt,data"
 """What FFmpeg may open on behalf of a stream: no file of this machine."""
@@ -214,7 +214,7 @@ class _Stream:
         size: dict[str, int] = {}
 
         def of(frame: Any) -> np.ndarray:
-            return upright(frame.to_ndarray(format="rgb24", **size), frame.rotation)
+            return upright(pixels_of(frame, size), frame.rotation)
 
         for packet in self._container.demux(self._stream):
             try:

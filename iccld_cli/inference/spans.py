@@ -16,7 +16,7 @@ from pathlib import Path
 from iccld_cli.containers import cut_off, holes
 from iccld_cli.decoding import MOST_HELD, Pictures, hidden, indexed
 from iccld_cli.errors import IccldError
-from iccld_cli.inference.video import Choose, VideoFrame, VideoReader, openable, upright
+from iccld_cli.inference.video import Choose, VideoFrame, VideoReader, openable, pixels_of, upright
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SpanReader(VideoReader):
                 self.stopped = True
                 return
             if choice == "take":
-                image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+                image = pixels_of(frame, {"width": size[0], "height": size[1]})
                 yield VideoFrame(number, told(number), upright(image, frame.rotation))
         if expected != len(times) or not table.whole:
             raise Inexact

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,8 +163,7 @@ class VideoReader:
                 return
             if choice == "skip":
                 continue
-            image = frame.to_ndarray(format="rgb24", **size)
-            yield VideoFrame(index, time, upright(image, frame.rotation))
+            yield VideoFrame(index, time, upright(pixels_of(frame, size), frame.rotation))
         self._damaged |= pictures.damaged
 
     def missing(self) -> int:
@@ -299,8 +299,8 @@ class VideoWriter:
         down, right = image.shape[0] % 2, image.shape[1] % 2
         if down or right:
             image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
-        frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame: Any = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")  # not copied
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", **_one_thread())
         frame.pts, frame.time_base = round(time / BASE), BASE
         self._take(self._encoder.encode(frame))
 
@@ -359,6 +359,19 @@ def openable(path: Path) -> Any:
     except UnicodeEncodeError:
         return open(path, "rb")  # closed with its last reference, which the container holds
     return str(path)
+
+
+def pixels_of(frame: Any, size: dict[str, int]) -> np.ndarray:
+    """PyAV's frame as uint8 (H, W, 3), RGB, of a `width` and `height`; of its own where there are none."""
+    return np.asarray(frame.to_ndarray(format="rgb24", **size, **_one_thread()))
+
+
+@functools.cache
+def _one_thread() -> dict[str, int]:
+    """For PyAV's conversions: since version 17 they start threads for each frame, which takes longer than the work."""
+    import av
+
+    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 def upright(image: np.ndarray, rotation: int) -> np.ndarray:

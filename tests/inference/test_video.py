@@ -150,3 +150,20 @@ def test_the_same_frames_give_the_same_video(tmp_path):
         writer.close()
         found.add((tmp_path / "v.mp4").read_bytes())
     assert len(found) == 1
+
+
+def test_pictures_that_are_views_or_read_only_are_written_as_their_copies(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (48, 128, 3), np.uint8) for _ in range(3)]
+    written = []
+    for name in ("views", "copies"):
+        writer = VideoWriter(tmp_path / f"{name}.mp4", (64, 48), Fraction(10))
+        for number, picture in enumerate(pictures):
+            half = picture[:, ::2]
+            if name == "copies":
+                half = half.copy()
+                half.flags.writeable = number > 0
+            writer.write(half, Fraction(number, 10))
+        writer.close()
+        written.append((tmp_path / f"{name}.mp4").read_bytes())
+    assert written[0] == written[1]
