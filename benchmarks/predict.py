@@ -6,9 +6,11 @@
 Everything is measured in alternating rounds of one run, and medians are given. The whole command runs in a process of
 its own, as a user runs it; its seconds are those that it reports, without the start of Python. Prints JSON:
 
-    parts      processor seconds a frame of decoding, network, drawing and encoding, each alone
-    whole      by backend: wall and processor seconds a frame, share of those spent in the system, peak MiB
-    bars       wall by (processor seconds of the parts / cores); milliseconds outside the network; ratio to before
+    parts      processor seconds a frame of decoding, network, steadying, drawing and encoding, each alone
+    whole      by backend: wall and processor seconds a frame, share of those spent in the system, peak MiB; `start`,
+               seconds until the first frame is done (the graph is compiled), and what each further frame takes
+    bars       wall by (processor seconds of the parts / cores), with the start and for each further frame;
+               milliseconds outside the network (of the parts: decoding, drawing and encoding); ratio to before
     peer       SegFormer-B0 at the same size and output, by torch and OpenVINO, and this model by both: seconds a frame
     floor      multiply-adds of the network by the processor's own measured rate of matrix products
 """
@@ -34,6 +36,7 @@ import numpy as np
 
 from iccld_cli.inference.model import Sampling, find_model, load_model
 from iccld_cli.inference.runtimes import threads
+from iccld_cli.inference.smooth import Smoother
 from iccld_cli.inference.video import VideoFrame, VideoReader, VideoWriter
 from iccld_cli.report.overlay import draw_overlay
 
@@ -122,6 +125,11 @@ def measure_parts(
     network, labels = processor_seconds(
         lambda: [model.segment(frame.image[None], sampling=sampling).labels[0] for frame in frames]
     )
+    logits = [model.logits(frame.image[None], sampling=sampling)[0] for frame in frames]
+    smoother = Smoother(header.label_space.names)
+    steady, _ = processor_seconds(
+        lambda: [smoother.smooth(frame.index, frame.image, views) for frame, views in zip(frames, logits, strict=True)]
+    )
     draw, pictures = processor_seconds(
         lambda: [
             draw_overlay(frame.image, one, header.label_space, legend=header.classes)
@@ -129,15 +137,25 @@ def measure_parts(
         ]
     )
     encoded, _ = processor_seconds(lambda: encode(pictures))
-    seconds = {"decode": decode, "network": network, "draw": draw, "encode": encoded}
+    seconds = {"decode": decode, "network": network, "steady": steady, "draw": draw, "encode": encoded}
     return {name: value / len(frames) for name, value in seconds.items()}
 
 
 def run_command(given: argparse.Namespace, checkout: Path, backend: str | None) -> dict[str, float]:
-    """`predict` of a checkout in a process of its own; None leaves its backend to it."""
+    """`predict` of a checkout, of one frame and of all; None leaves its backend to it."""
+    first, found = run_frames(given, checkout, backend, 1), run_frames(given, checkout, backend, given.frames)
+    further = max(given.frames - 1, 1)
+    found["start"] = first["wall"]
+    for name in ("wall", "processor"):
+        found[f"{name}_further"] = (found[name] * given.frames - first[name]) / further
+    return found
+
+
+def run_frames(given: argparse.Namespace, checkout: Path, backend: str | None, frames: int) -> dict[str, float]:
+    """`predict` of the first frames in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "iccld_cli", "predict", str(given.video.resolve()), "--out", folder]
-        command += ["--ckpt", str(given.ckpt.resolve()), "--limit", str(given.frames)]
+        command += ["--ckpt", str(given.ckpt.resolve()), "--limit", str(frames)]
         if backend is not None:
             command += ["--backend", backend, *(["--height", given.height] if given.height else [])]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -156,7 +174,7 @@ def run_command(given: argparse.Namespace, checkout: Path, backend: str | None) 
     return {
         "wall": 1 / float(found[2]),
         "frames_per_second": float(found[2]),
-        "processor": (user + system) / given.frames,
+        "processor": (user + system) / frames,
         "system_share": system / (user + system),
         "peak_mib": after.ru_maxrss / 1024,  # of the largest child so far
     }
@@ -168,8 +186,10 @@ def bars(result: dict[str, Any]) -> dict[str, float]:
     whole, parts = result["whole"][first], result["parts"]
     found = {
         "wall_by_parts": whole["wall"] * result["cores"] / sum(parts.values()),
-        "processor_ms_outside_network": 1000 * (sum(parts.values()) - parts["network"]),
+        "further_wall_by_parts": whole["wall_further"] * result["cores"] / sum(parts.values()),
+        "processor_ms_outside_network": 1000 * (parts["decode"] + parts["draw"] + parts["encode"]),
         "whole_processor_ms_outside_network": 1000 * (whole["processor"] - parts["network"]),
+        "further_processor_ms_outside_network": 1000 * (whole["processor_further"] - parts["network"]),
     }
     if "before" in result["whole"]:
         found["times_before"] = whole["frames_per_second"] / result["whole"]["before"]["frames_per_second"]
