@@ -19,6 +19,11 @@ from iccld_cli.inference.evaluate import Scope, evaluate
 from iccld_cli.inference.labelfree import look
 from iccld_cli.inference.model import load_model
 
+CLEAR = 0.01
+"""How much higher than the start's a score without labels must be for the new weights to be kept whole: between the
+rises of runs that stood to gain more than their average with the start (at least 0.020) and of those that lost (at
+most 0.004) in benchmarks/RESULTS.md."""
+
 TOLERATED = 0.04
 """How much lower than the start's a score without labels may be: between the falls of runs that gained (at most 0.034)
 and of those that lost (at least 0.047) in benchmarks/RESULTS.md."""
@@ -112,14 +117,14 @@ def judge(
 def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
     """Which candidate is kept.
 
-    With labels of `val`, the one with the best score, the start where nothing is above it. Without, the adapted model,
-    unless its score without labels is far lower than the start's; then the average, under the same condition; else the
-    start. That tells a model that has broken from one that works, and not which of two good ones is better
-    (`benchmarks/RESULTS.md`). A model that was taught labels of this road may lose more of its score: it may have
-    learnt to be less sure.
+    With labels of `val`, the one with the best score, the start where nothing is above it. Without, the adapted model
+    where its score without labels is clearly higher than the start's. Where it is about the same or lower, the score
+    does not tell a gain from a loss, and the average of both is kept, which gains less and loses less; where that is
+    far lower, the model has broken, and the start is kept (`benchmarks/RESULTS.md`). A model that was taught labels of
+    this road is kept unless it has broken, and may lose more of its score: it may have learnt to be less sure.
 
-    Stage 2, where it was asked for, takes the place of the adapted model, unless its score is far lower than the
-    start's or than that of the adapted model, with which it began.
+    Stage 2, where it was asked for, takes the place of the adapted model under the same conditions, unless its score
+    is far lower than that of the adapted model, with which it began.
 
     Args:
         judged: The candidates.
@@ -127,10 +132,14 @@ def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
     """
     if by_labels(judged):
         return max(judged, key=lambda name: (judged[name].miou or 0.0, name == "start"))
-    least = judged["start"].score - (BROKEN if taught else TOLERATED)
-    if "stage2" in judged and judged["stage2"].score >= max(least, judged["adapted"].score - TOLERATED):
+    start = judged["start"].score
+    least = start - (BROKEN if taught else TOLERATED)
+    whole = least if taught else start + CLEAR
+    if "stage2" in judged and judged["stage2"].score >= max(whole, judged["adapted"].score - TOLERATED):
         return "stage2"
-    return next((name for name in ("adapted", "average") if judged[name].score >= least), "start")
+    if judged["adapted"].score >= whole:
+        return "adapted"
+    return "average" if judged["average"].score >= least else "start"
 
 
 def reason(judged: Mapping[str, Judged], chosen: str, taught: bool = False) -> str:
@@ -145,9 +154,9 @@ REASONS = {
     (True, "adapted"): "it scores best on the labels of --val",
     (True, "average"): "it scores best on the labels of --val",
     (True, "stage2"): "it scores best on the labels of --val",
-    (False, "stage2"): "nothing speaks against it, and it has learnt the new road in both stages",
-    (False, "adapted"): "nothing speaks against it, and it has learnt the new road",
-    (False, "average"): "the adapted model contradicts itself far more often than the start does, and it less often",
+    (False, "stage2"): "it contradicts itself less often than the start does, and has learnt the new road in both stages",
+    (False, "adapted"): "it contradicts itself less often than the start does, and has learnt the new road",
+    (False, "average"): "without labels nothing says that the adapted model is better; half of its change risks less",
     (False, "start"): "the others contradict themselves far more often than it does",
 }
 """(whether labels chose, what was chosen) -> why."""
