@@ -154,8 +154,8 @@ REASONS = {
     (True, "adapted"): "it scores best on the labels of --val",
     (True, "average"): "it scores best on the labels of --val",
     (True, "stage2"): "it scores best on the labels of --val",
-    (False, "stage2"): "it contradicts itself less often than the start does, and has learnt the new road in both stages",
-    (False, "adapted"): "it contradicts itself less often than the start does, and has learnt the new road",
+    (False, "stage2"): "it contradicts itself less often than the start, and has learnt the new road in both stages",
+    (False, "adapted"): "it contradicts itself less often than the start, and has learnt the new road",
     (False, "average"): "without labels nothing says that the adapted model is better; half of its change risks less",
     (False, "start"): "the others contradict themselves far more often than it does",
 }
