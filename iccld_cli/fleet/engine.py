@@ -36,6 +36,9 @@ _ASK = 0.5
 _LOOK = 5.0
 """Seconds between two looks at which nodes there are."""
 
+_SETTLE = 2.0
+"""Seconds that a cluster may take to notice that a node is gone whose workers have ended with it."""
+
 _PATIENCE = 30.0
 """Seconds after which a worker that does not start is mentioned."""
 
@@ -361,18 +364,26 @@ class _Run:
     def _bury(self, hand: _Hand, reason: str) -> None:
         """A worker is dead."""
         self.hands.remove(hand)
-        alive = {node.key for node in self.cluster.nodes()}
-        left = hand.node.key not in alive
+        left = self._has_left(hand.node)
         if left:
             reason = "its node left the cluster"
         if hand.part is not None:
             self._lost(hand.part, hand.node, IccldError(f"its worker is gone: {reason}"), left)
         else:
             self.tell(f"warning: a worker on node {hand.node.name} is gone: {reason}")
-        if hand.node.key in alive:
-            self._again(hand.node)
-        else:
+        if left:
             self.known.pop(hand.node.key, None)
+        else:
+            self._again(hand.node)
+
+    def _has_left(self, node: Node) -> bool:
+        """Whether a node on which a worker ended is gone itself."""
+        until = time.monotonic() + _SETTLE
+        while any(other.key == node.key for other in self.cluster.nodes()):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL)
+        return True
 
     def _again(self, node: Node) -> None:
         """Start another worker in place of one that ended, unless they all end before they get anything done."""
