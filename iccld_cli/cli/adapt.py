@@ -57,9 +57,9 @@ def adapt(
     """Adapt a model to your own footage, without labels or with a few, and without a network.
 
     Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
-    the start, the adapted model or their average: the adapted one unless it has broken, or with --stage-2 what that
-    made of it, under the same condition. DIR/index.html shows before and after. The same command again goes on where it
-    stopped.
+    the start, the adapted model or their average: what scores best on --val; without it the adapted one where it
+    contradicts itself clearly less often than the start, else the average, and the start where that has broken.
+    DIR/index.html shows before and after. The same command again goes on where it stopped.
     """
     from iccld_cli.data.prepared import INFO_NAME
     from iccld_cli.footage.options import FootageOptions

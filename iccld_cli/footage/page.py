@@ -79,8 +79,9 @@ def write_page(
 
 _UNSURE = (
     "The score without labels counts the confidence of pixels that keep their label when the frame is mirrored or "
-    "made smaller. It finds a model that has broken, and cannot say which of two good ones is better: look below, or "
-    "label a few frames of this road and give them as --labelled, or as --val."
+    "made smaller. A clear rise has meant a gain so far, a deep fall a model that has broken; in between it does not "
+    "say which is better, and the average is kept. Look below, or label a few frames of this road and give them as "
+    "--labelled, or as --val."
 )
 
 
