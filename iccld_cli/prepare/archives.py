@@ -6,6 +6,7 @@ or whole archives that unpack to far more than real data sets do.
 
 from __future__ import annotations
 
+import abc
 import bz2
 import contextlib
 import gzip
@@ -123,7 +124,7 @@ def _open_archive(path: Path, cache: Path, where: str, peek: bool) -> ArchiveTre
         raise IccldError(f"{path} is damaged or no archive ({error})", hint) from None
 
 
-class ArchiveTree:
+class ArchiveTree(abc.ABC):
     """What zip and tar have in common: members by cleaned path."""
 
     def __init__(self, path: Path, where: str = "") -> None:
@@ -200,8 +201,9 @@ class ArchiveTree:
         except _READ_ERRORS as error:
             raise IccldError(f"cannot be read from the archive ({error})") from None
 
+    @abc.abstractmethod
     def _read(self, handle: Any, stamp: Stamp) -> bytes:
-        raise NotImplementedError
+        """A member's content."""
 
     def describe(self) -> str:
         """The archive's path."""

@@ -7,6 +7,7 @@ Adapters import no heavy library at module level, because the command line lists
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def blame(file: str) -> Iterator[None]:
         raise FileProblem(file, error.message) from None
 
 
-class Adapter:
+class Adapter(abc.ABC):
     """Base class of the raw data sets.
 
     Attributes:
@@ -123,13 +124,13 @@ class Adapter:
         self.passed_over: list[str] = []
         self.options = check_options(self.name, self.choices, options or {})
 
+    @abc.abstractmethod
     def scan(self) -> Iterator[RawFrame]:
         """List the frames, in any order and without reading them.
 
         Raises:
             IccldError: The layout is not that of this data set.
         """
-        raise NotImplementedError
 
     def classes_known(self) -> tuple[str, ...] | None:
         """Names of the classes that the labels distinguish, in the order of the label space."""
