@@ -2,6 +2,7 @@
 
     python benchmarks/pseudo_set.py --data DATA/camvid --split train --ckpt free --out runs/labels/camvid --keep 0.7
     python benchmarks/pseudo_set.py ... --scales 0.75,1,1.5 --flip      # the mean of six views of each frame
+    python benchmarks/pseudo_set.py ... --ckpt A --ckpt B --ckpt C      # the mean of three models of the same classes
     iccld adapt-seg ... --labelled runs/labels/camvid
 
 Of each class the most confident `--keep` of its pixels, over all frames together, keep their label; the others are
@@ -18,7 +19,7 @@ import secrets
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -179,21 +180,41 @@ def _by_name(counts: Counter[int], space: LabelSpace) -> dict[str, int]:
 
 
 def answers_of(
-    model: Model, dataset: PreparedDataset, frames: Iterable[Frame], sampling: Sampling
+    models: Sequence[Model], dataset: PreparedDataset, frames: Iterable[Frame], sampling: Sampling
 ) -> Iterator[tuple[Frame, np.ndarray, np.ndarray]]:
-    """What a model says of frames: labels uint8 (H, W), 255 for classes that it was not trained on, and confidence."""
-    sampling = model.settle(sampling)
+    """What models say of frames: labels uint8 (H, W), 255 for classes that they were not trained on, and confidence.
+
+    Several models answer with the mean of their probabilities.
+    """
+    first = models[0]
+    sampling = first.settle(sampling)
     loaded = prefetch(((frame, dataset.read_image(frame)) for frame in frames), 4)
     try:
         for batch in group(
-            loaded, lambda item: item[1].shape, lambda item: model.batch_size(item[1].shape[:2], sampling)
+            loaded, lambda item: item[1].shape, lambda item: first.batch_size(item[1].shape[:2], sampling)
         ):
-            found = model.segment(np.stack([image for _, image in batch]), _WANTED, sampling=sampling)
-            assert found.confidence is not None
-            for (frame, _), labels, confidence in zip(batch, found.labels, found.confidence, strict=True):
-                yield frame, ignored_below(labels, confidence, 0.0, model.header.classes), confidence
+            images = np.stack([image for _, image in batch])
+            if len(models) == 1:
+                found = first.segment(images, _WANTED, sampling=sampling)
+                assert found.confidence is not None
+                answered = zip(batch, found.labels, found.confidence, strict=True)
+            else:
+                answered = zip(batch, *_mean_answer(models, images, sampling), strict=True)
+            for (frame, _), labels, confidence in answered:
+                yield frame, ignored_below(labels, confidence, 0.0, first.header.classes), confidence
     finally:
         loaded.close()
+
+
+def _mean_answer(models: Sequence[Model], images: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """Labels uint8 (B, H, W) and their probability, of the mean over models."""
+    mean: np.ndarray | None = None
+    for model in models:
+        found = model.segment(images, ("probabilities",), sampling=model.settle(sampling)).probabilities
+        assert found is not None
+        mean = found / len(models) if mean is None else mean + found / len(models)
+    assert mean is not None
+    return mean.argmax(1).astype(np.uint8), mean.max(1)
 
 
 def main() -> None:
@@ -201,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="prepared data set; its labels are not read")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--ckpt", required=True, help="model file, or the name of a shipped one")
+    parser.add_argument("--ckpt", action="append", required=True, help="model file or a shipped one's name; repeatable")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new set")
     parser.add_argument("--keep", type=float, default=0.7, help="share of each class that keeps its label")
     parser.add_argument("--scales", default="1", help="sizes that each frame is seen at, separated by commas")
@@ -217,8 +238,10 @@ def main() -> None:
         dataset = PreparedDataset(options.data)
         frames = evenly(dataset.frames(options.split), options.limit)
         sampling = Sampling(scales=scales, flip=options.flip, average=len(scales) > 1 or options.flip)
-        model = load_model(options.ckpt, options.device)
-        write_pseudo_set(dataset, options.out, answers_of(model, dataset, frames, sampling), options.keep)
+        models = [load_model(ckpt, options.device) for ckpt in options.ckpt]
+        if len({model.header.classes for model in models}) > 1:
+            sys.exit("the files of --ckpt know different classes; name files of one class set")
+        write_pseudo_set(dataset, options.out, answers_of(models, dataset, frames, sampling), options.keep)
     except IccldError as error:
         sys.exit(f"{error.message}{f'; {error.hint}' if error.hint else ''}")
     found = PreparedDataset(options.out).info.extra["pixels"]
