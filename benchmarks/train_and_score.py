@@ -1,7 +1,7 @@
 """Train with one command and score what comes out, in one process: result.json beside the model.
 
-    python benchmarks/train_and_score.py --out runs/a --score data/camvid:val --score data/camvid:test --classes NAMES \\
-        -- adapt-seg --source data/virtual-camera --target data/camvid --preset small --iterations 1200 --seed 0
+    python benchmarks/train_and_score.py --out runs/a --score data/camvid:val --score data/camvid:test \\
+        --classes NAMES -- adapt-seg --source data/virtual-camera --target data/camvid --iterations 1200
 
 What comes after `--` is a command of iccld without --out. Nothing is done where result.json is there already, and a
 training that was stopped goes on. For many of them side by side on one machine: benchmarks/side_by_side.py.
@@ -45,7 +45,8 @@ def score(ckpt: Path, where: str, options: argparse.Namespace, out: Path) -> Any
     """What `iccld evaluate --json` says of SET:SPLIT."""
     data, split = where.rsplit(":", 1)
     path = out / f"score-{Path(data).name}-{split}.json"
-    argv = ["evaluate", "--ckpt", str(ckpt), "--data", data, "--split", split, "--backend", "torch", "--json", str(path)]
+    argv = ["evaluate", "--ckpt", str(ckpt), "--data", data, "--split", split, "--backend", "torch"]
+    argv += ["--json", str(path)]
     argv += ["--classes", options.classes] if options.classes else []
     argv += ["--steps", options.steps] if options.steps and ckpt.name == MODELS[0] else []
     run(*argv)
