@@ -109,6 +109,11 @@ class Frozen:
         return self.encoded(image, blank, blank).of(torch.tensor([0]))
 
     @torch.no_grad()
+    def plain(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Probabilities (1, K, *size) of a frame (1, 3, H, W)."""
+        return self.model.probabilities(pixels, 0, size=size)
+
+    @torch.no_grad()
     def views(self, pixels: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Probabilities (1, K, *size) of a frame (1, 3, H, W): plain, mirrored, and both at the other scales."""
         found = []

@@ -16,6 +16,7 @@ the frozen model sees them, and leaves to the samples how they differ.
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ class JudgeTrial(Trial):
             self.said |= {"label maps": of_real.detach().mean(), "estimates": of_fakes.detach().mean()}
 
     def loss(self, network: nn.Module, labelled: Frames, target: Frames, draws: Draws) -> Tensor:
-        known, many = len(labelled), SAMPLES * len(target)
+        known = len(labelled)
         z, skip = (
             torch.cat([a, b.repeat_interleave(SAMPLES, 0)])
             for a, b in ((labelled.z, target.z), (labelled.skip, target.skip))
@@ -162,10 +163,11 @@ class JudgeTrial(Trial):
         loss = cross_entropy(logits[:known], labelled)
         if self.calibrated:
             samples = logits[known:].log_softmax(1).unflatten(0, (len(target), SAMPLES))
-            mean = samples.logsumexp(1) - torch.log(torch.tensor(float(SAMPLES)))
+            mean = samples.logsumexp(1) - math.log(SAMPLES)
             seen = target.answer.clamp(min=1e-5).log()
-            loss = loss + (mean.exp() * (mean - seen)).sum(1).mean()
-            self.said |= {"calibration": loss.detach()}
+            distance = (mean.exp() * (mean - seen)).sum(1).mean()
+            loss = loss + distance
+            self.said |= {"calibration": distance.detach()}
         if self.judging is not None:
             fakes = latents[known:]
             self._judge_learns(fakes.detach(), draws)
@@ -175,17 +177,18 @@ class JudgeTrial(Trial):
                 scores = self.judging(self._noised(fakes, timestep, draws), timestep)
             self.judging.requires_grad_(True)
             loss = loss + self.weight * scored_as_source(scores).mean()
-        assert len(logits) == known + many
         return loss
 
     def told(self) -> str:
         return "".join(f"  {key} {float(value):.3f}" for key, value in self.said.items())
 
     def more(self, network: nn.Module, encoded: Frames) -> Passes:
-        draws = Draws(0, self.device)
-        samples = [network(encoded.z, encoded.skip, draws.normal(*encoded.z.shape))[1] for _ in range(2 * SAMPLES)]
-        mean = torch.stack([sample.softmax(1) for sample in samples]).mean(0).clamp(min=1e-8).log()
+        many = 2 * SAMPLES
+        noise = Draws(0, self.device).normal(many, *encoded.z.shape[1:])
+        z, skip = (part.expand(many, -1, -1, -1) for part in (encoded.z, encoded.skip))
+        samples = network(z, skip, noise)[1].split(1)
+        mean = torch.cat(samples).softmax(1).mean(0, keepdim=True).clamp(min=1e-8).log()
         return {
-            "one sample": (samples[0], {f"{2 * SAMPLES - 1} more": samples[1:]}),
-            f"mean of {2 * SAMPLES} samples": (mean, {"its samples": samples}),
+            "one sample": (samples[0], {f"{many - 1} more": list(samples[1:])}),
+            f"mean of {many} samples": (mean, {"its samples": list(samples)}),
         }

@@ -139,9 +139,10 @@ class RepairTrial(Trial):
         found: Passes = {}
         features = condition_of(self.variant, encoded)
         for share in (0.0, 0.5) if self.variant.noise else (0.0,):
-            draws = Draws(0, self.device)
-            noises = [draws.normal(1, Repairer.EMBEDDING, *encoded.z.shape[-2:]) for _ in range(4 if share else 1)]
-            of = torch.full((1,), share, device=self.device)
-            first, *others = (network(encoded.answer, features, of, noise) for noise in noises)
+            passes = 4 if share else 1
+            noise = Draws(0, self.device).normal(passes, Repairer.EMBEDDING, *encoded.z.shape[-2:])
+            of = torch.full((passes,), share, device=self.device)
+            many = None if features is None else features.expand(passes, -1, -1, -1)
+            first, *others = network(encoded.answer.expand(passes, -1, -1, -1), many, of, noise).split(1)
             found[f"repaired, {share:.0%} noise"] = (first, {"four noises": others})
         return found

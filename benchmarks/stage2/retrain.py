@@ -26,6 +26,7 @@ from iccld_cli import adapt_seg
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.footage.training import QUANTILE
 from iccld_cli.inference.device import pick_device
+from iccld_cli.inference.threads import prefetch
 from iccld_cli.models.segmenter import resize_logits
 
 ANSWERS = ("none", "start", "averaged", "repaired")
@@ -52,9 +53,10 @@ def answers_of(
         repairer.eval().to(frozen.device)
     known = torch.zeros(len(frozen.header.label_space), device=frozen.device)
     known[list(frozen.header.classes)] = 1  # the others were never trained, and are no answer
-    for frame in target.frames("train")[:limit]:
+    frames = target.frames("train")[:limit]
+    for frame, image in prefetch((frame, target.read_image(frame)) for frame in frames):
         size = (frame.height, frame.width)
-        pixels = torch.tensor(target.read_image(frame)).to(frozen.device).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.tensor(image).to(frozen.device).permute(2, 0, 1)[None].float() / 255
         if repairer is not None:
             seen = frozen.seen(pixels)
             none = torch.zeros(1, device=frozen.device)
@@ -62,8 +64,8 @@ def answers_of(
             logits = repairer(seen.answer, condition_of(VARIANTS["full"], seen), none, noise)
             probabilities = resize_logits(logits, size).softmax(1)
         else:
-            views = frozen.views(pixels, size)
-            probabilities = views[0] if kind == "start" else sum(views) / len(views)
+            views = frozen.views(pixels, size) if kind == "averaged" else [frozen.plain(pixels, size)]
+            probabilities = sum(views) / len(views)
         confidence, labels = (probabilities[0] * known.view(-1, 1, 1)).max(0)
         yield frame, labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
 
@@ -102,7 +104,7 @@ def retrain(options: argparse.Namespace, write: Callable[[list[dict[str, Any]]],
         seconds = time.perf_counter() - began
         model = Frozen(trained, None, device)
         for split in options.splits:
-            scores = judge_frozen(model, "trained", target, split, options.limit)
+            scores = judge_frozen(model, "trained", target, split, options.limit, views=False)
             found.append(
                 {"seed": seed, "steps": options.steps, "split": split, "seconds": round(seconds, 1),
                  "answer_seconds": round(answered, 1), "scores": scores}

@@ -11,6 +11,7 @@ from torch import Tensor
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.header import ModelHeader
 from iccld_cli.inference.evaluate import folded_predictions, labelled_frames, scored_classes
+from iccld_cli.inference.threads import prefetch
 from iccld_cli.labels import IGNORE
 from iccld_cli.metrics.calibration import ErrorDetection
 from iccld_cli.metrics.confusion import ConfusionMatrix
@@ -49,11 +50,12 @@ def score(
     fold, scored = fold.to(device), scored.to(device)
     bins = ErrorDetection().bins
     found: dict[str, _Counts] = {}
-    for frame in labelled_frames(data, split, limit):
-        truth = torch.tensor(data.read_label(frame)).to(device).long().flatten()
-        pixels = torch.tensor(data.read_image(frame)).to(device).permute(2, 0, 1)[None].float() / 255
+    frames = labelled_frames(data, split, limit)
+    for label, image in prefetch((data.read_label(frame), data.read_image(frame)) for frame in frames):
+        truth = torch.tensor(label).to(device).long().flatten()
+        pixels = torch.tensor(image).to(device).permute(2, 0, 1)[None].float() / 255
         valid = scored[truth].long()
-        for name, answer, unsure in rules(pixels, (frame.height, frame.width)):
+        for name, answer, unsure in rules(pixels, label.shape):
             counts = found.setdefault(name, _Counts(count, bins, device))
             labels = fold[answer.flatten()]
             counts.pairs.scatter_add_(0, truth.masked_fill(truth == IGNORE, 0) * count + labels, valid)

@@ -121,13 +121,16 @@ class Trial(abc.ABC):
 
 @torch.no_grad()
 def judge_frozen(
-    frozen: Frozen, name: str, data: PreparedDataset, split: str, limit: int | None
+    frozen: Frozen, name: str, data: PreparedDataset, split: str, limit: int | None, views: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Rule -> scores of E and D as they are, of their views, and of the views' mean."""
+    """Rule -> scores of E and D as they are and, with `views`, of the mirror image and the other scales."""
 
     def rules(pixels: Tensor, size: tuple[int, int]) -> Iterator[Scored]:
-        views = frozen.views(pixels, size)
-        yield from rules_of(name, views[0], {"flip": [views[1]], "flip and scales": views[1:]})
-        yield from rules_of(f"{name}, mean of flip and scales", sum(views) / len(views), {})
+        if not views:
+            yield from rules_of(name, frozen.plain(pixels, size), {})
+            return
+        seen = frozen.views(pixels, size)
+        yield from rules_of(name, seen[0], {"flip": [seen[1]], "flip and scales": seen[1:]})
+        yield from rules_of(f"{name}, mean of flip and scales", sum(seen) / len(seen), {})
 
     return score(rules, frozen.header, data, split, frozen.device, limit)
