@@ -7,7 +7,7 @@
         --network runs/repair/network-0.safetensors --steps 300 --out runs/retrain
     python benchmarks/stage2_trials.py judge $DATA --out runs/judge
     python benchmarks/stage2_trials.py start $DATA --out runs/start
-    python benchmarks/stage2_trials.py --jobs                         # all of them, a JSON object a line
+    python benchmarks/stage2_trials.py --jobs                         # what is worth running, a JSON object a line
 
 `masked`, evidence-masked diffusion. The noise is which blocks of cells of z_0 and of the inter-coder features are
 hidden; the time step is the hidden share. The UNet fills in, and learns cross-entropy on source and mixed frames and
@@ -69,7 +69,7 @@ def main() -> None:
     """Train a trial for each seed, judge it, and print a table."""
     options = _options()
     if options.jobs:
-        for line in lines():
+        for line in lines(options.jobs):
             print(json.dumps(line))
         return
     torch.backends.cudnn.benchmark = True
@@ -87,7 +87,10 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trial", choices=(*TRIALS, "retrain", "start"), nargs="?")
-    parser.add_argument("--jobs", action="store_true", help="Print the jobs, what is worth most first, and stop.")
+    parser.add_argument(
+        "--jobs", type=float, nargs="?", const=25.5, metavar="MINUTES",
+        help="Print the jobs, what is worth most first, that take so long on a GPU, one after the other, and stop.",
+    )  # fmt: skip
     parser.add_argument("--ckpt", type=Path, default=Path(__file__).parents[1] / "assets" / "iccld-small.safetensors")
     parser.add_argument("--source", type=Path, action="append")
     parser.add_argument("--target", type=Path)

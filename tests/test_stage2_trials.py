@@ -1,5 +1,6 @@
 """benchmarks/stage2_trials.py in a tiny form: each trial from frames to its result, and what its numbers mean."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_repaired_answers_are_learnt_again(trial, tmp_path, world):
     assert any("loss_labelled" in json.loads(line) for line in log)
 
 
+def test_what_is_judged_is_the_mean_of_what_was_trained(frozen, world, stage1, encoder):
+    options = argparse.Namespace(
+        ckpt=stage1 / "stage1.safetensors", encoder=str(encoder), source=[world / "source"], target=world / "target",
+        frames=4, warm_up=4, workers=0, device="cpu", variant="plain-own", steps=3, limit=1,
+    )  # fmt: skip
+    trial = repair.RepairTrial(options)
+    assert len(trial.frames.source) == len(trial.frames.target) == 4 and len(trial.frames.labelled) == 8
+    network = trial.network()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    mean, after = trial.train(network, 0).state_dict(), network.state_dict()
+    for name in ("unet.conv_out.weight", "condition.0.running_mean"):
+        assert not torch.equal(mean[name], before[name]) and not torch.equal(mean[name], after[name])
+    assert int(mean["condition.0.num_batches_tracked"]) == 3
+
+
 def test_only_trained_classes_are_answered(frozen, world):
     target = PreparedDataset(world / "target")
     for kind in ("start", "averaged"):
@@ -151,10 +167,10 @@ def test_scores_are_those_of_the_program(frozen, world):
 
 
 def test_jobs_are_commands_of_this_script_and_come_after_what_they_need(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["stage2_trials.py", "--jobs"])
+    monkeypatch.setattr(sys, "argv", ["stage2_trials.py", "--jobs", "1000"])
     stage2_trials.main()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines == jobs.lines()
+    assert lines == jobs.lines(1000) and len(lines) == len(jobs.ORDER) > len(jobs.lines(25))
     done = set()
     for line in lines:
         assert line["name"] not in done and done.issuperset(line["needs"])

@@ -131,19 +131,18 @@ class Training:
     """The frames that a trial learns from.
 
     Attributes:
-        source: With their own labels.
-        mixed: ClassMix of source and target frames, with pseudo-labels.
+        labelled: Source frames with their own labels, then as many of ClassMix of source and target frames, with
+            pseudo-labels.
         target: With pseudo-labels.
     """
 
-    source: Frames
-    mixed: Frames
+    labelled: Frames
     target: Frames
 
     @property
-    def labelled(self) -> Frames:
-        """Source and mixed frames."""
-        return Frames.joined([self.source, self.mixed])
+    def source(self) -> Frames:
+        """The source frames, which take no memory of their own."""
+        return Frames(*(getattr(self.labelled, f.name)[: len(self.labelled) // 2] for f in fields(Frames)))
 
 
 def training_frames(
@@ -175,7 +174,11 @@ def training_frames(
                 found.append(frozen.encoded(part.images, part.labels, part.weights))
             assert batch.target is not None
             parts[2].append(frozen.encoded(batch.target, pseudo.labels, pseudo.weights))
-    return Training(*(Frames.joined(part) for part in parts))
+    found = Training(Frames.joined([*parts[0], *parts[1]]), Frames.joined(parts[2]))
+    del parts
+    if frozen.device.type == "cuda":
+        torch.cuda.empty_cache()  # others share the device
+    return found
 
 
 class Draws:

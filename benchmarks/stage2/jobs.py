@@ -19,11 +19,13 @@ class Job:
     Attributes:
         name: Without the seed.
         options: Of `stage2_trials.py`.
+        seconds: About how long it takes on a GPU that it shares with some others; a guess.
         needs: Name of the job, without the seed, whose network it takes.
     """
 
     name: str
     options: tuple[str, ...]
+    seconds: float
     needs: str = ""
 
     def line(self, seed: int) -> dict[str, Any]:
@@ -37,37 +39,52 @@ class Job:
 
 def _repair(variant: str, steps: int = 500) -> Job:
     more = f"-{steps}" if steps != 500 else ""
-    return Job(f"repair-{variant}{more}", ("repair", "--variant", variant, "--steps", str(steps)))
+    options = ("repair", "--variant", variant, "--steps", str(steps))
+    return Job(f"repair-{variant}{more}", options, 40 + 0.06 * steps)
 
 
-def _retrain(answers: str, steps: int = 300, rate: float = 0.3, whole: bool = False) -> Job:
-    name = f"retrain-{answers}-{steps}" + ("-slow" if rate != 0.3 else "") + ("-whole" if whole else "")
-    options = ("retrain", "--answers", answers, "--steps", str(steps), "--rate", str(rate))
-    return Job(name, (*options, *(["--whole-frames"] if whole else [])), "repair-full" if answers == "repaired" else "")
+def _retrain(answers: str, steps: int = 300, rate: float = 0.3, whole: bool = False, alone: bool = False) -> Job:
+    """`alone`: without self-training beside the answers."""
+    name = f"retrain-{answers}-{steps}" + (f"-rate{rate:g}" if rate != 0.3 else "")
+    name += ("-whole" if whole else "") + ("-alone" if alone else "")
+    options = ["retrain", "--answers", answers, "--steps", str(steps), "--rate", str(rate)]
+    options += (["--whole-frames"] if whole else []) + (["--mixed-weight", "0"] if alone else [])
+    seconds = 25 + {"none": 0, "averaged": 30}.get(answers, 12) + steps * (0.07 if answers == "none" else 0.1)
+    return Job(name, tuple(options), seconds, "repair-full" if answers == "repaired" else "")
 
 
 def _judge(name: str, *options: str) -> Job:
-    return Job(f"judge-{name}", ("judge", "--steps", "500", *options))
+    return Job(f"judge-{name}", ("judge", "--steps", "500", *options), 75)
 
 
-FULL, START = _repair("full"), Job("start", ("start",))
+FULL, START = _repair("full"), Job("start", ("start",), 45)
 REPAIRED, OWN, ALONE = _retrain("repaired"), _retrain("start"), _retrain("none")
 AVERAGED, PLAIN_OWN = _retrain("averaged"), _repair("plain-own")
 JUDGE, UNJUDGED = _judge("full", "--judge-weight", "0.03"), _judge("without", "--judge-weight", "0")
 
-ORDER: tuple[tuple[Job, tuple[int, ...]], ...] = (
-    (FULL, (0,)), (REPAIRED, (0,)), (OWN, (0,)), (ALONE, (0,)), (START, (0,)), (PLAIN_OWN, (0,)),
-    (JUDGE, (0,)), (UNJUDGED, (0,)), (_repair("plain"), (0,)), (_repair("no-features"), (0,)), (AVERAGED, (0,)),
-    (_repair("features-alone"), (0,)), (_retrain("none", 500, whole=True), (0,)),
-    (_judge("without-calibration", "--judge-weight", "0.03", "--no-calibration"), (0,)),
-    (_retrain("repaired", 1200), (0,)), (_retrain("none", 1200), (0,)), (_retrain("none", 300, rate=0.1), (0,)),
-    *((job, (seed,)) for seed in (1, 2) for job in (FULL, REPAIRED, OWN, ALONE)),
-    *((job, (seed,)) for seed in (1, 2) for job in (PLAIN_OWN, JUDGE, UNJUDGED)),
-    (_retrain("start", 1200), (0,)), (_repair("full", 2000), (0,)), (_repair("own"), (0,)),
-    (_judge("strong", "--judge-weight", "0.3"), (0,)), (AVERAGED, (1, 2)),
+ORDER: tuple[tuple[Job, int], ...] = (
+    *((job, 0) for job in (
+        FULL, REPAIRED, OWN, ALONE, START, PLAIN_OWN, JUDGE, UNJUDGED, _repair("features-alone"),
+        _repair("no-features"), _repair("plain"), _retrain("repaired", alone=True),
+        _retrain("none", 500, whole=True), AVERAGED,
+        _judge("without-calibration", "--judge-weight", "0.03", "--no-calibration"),
+    )),
+    *((job, seed) for seed in (1, 2) for job in (FULL, REPAIRED, OWN, ALONE)),
+    # What follows is beyond 25 minutes.
+    (_retrain("repaired", 1200), 0), (_retrain("start", 1200), 0),
+    (_retrain("none", 1200), 0), *((job, seed) for seed in (1, 2) for job in (PLAIN_OWN, JUDGE, UNJUDGED)),
+    (_retrain("none", rate=0.1), 0), (_repair("full", 2000), 0), (_judge("strong", "--judge-weight", "0.3"), 0),
+    (_repair("own"), 0), (_retrain("start", alone=True), 0), (_retrain("none", 1200, rate=0.1), 0),
+    (AVERAGED, 1), (AVERAGED, 2),
 )  # fmt: skip
 
 
-def lines() -> list[dict[str, Any]]:
-    """All jobs, what is worth most first."""
-    return [job.line(seed) for job, seeds in ORDER for seed in seeds]
+def lines(minutes: float) -> list[dict[str, Any]]:
+    """The jobs, what is worth most first, until they take about so many minutes together, one after the other."""
+    found, seconds = [], 0.0
+    for job, seed in ORDER:
+        seconds += job.seconds
+        if seconds > 60 * minutes:
+            break
+        found.append(job.line(seed))
+    return found

@@ -143,9 +143,7 @@ class JudgeTrial(Trial):
             with torch.no_grad(), self.autocast():
                 real = self.labels(labels)
             both = torch.cat([self._noised(real, timestep, draws), self._noised(fakes, timestep, draws)])
-            with self.autocast():
-                scores = self.judging(both, timestep).float()
-            of_real, of_fakes = scores.split(len(fakes))
+            of_real, of_fakes = self.judging(both, timestep).split(len(fakes))
             loss = (scored_as_source(of_real).mean() + scored_as_other(of_fakes).mean()) / 2
             self.judge_optimizer.zero_grad()
             loss.backward()
@@ -173,8 +171,7 @@ class JudgeTrial(Trial):
             self._judge_learns(fakes.detach(), draws)
             timestep = int(torch.randint(LEAST, MOST, (), generator=draws.host))
             self.judging.requires_grad_(False)
-            with self.autocast():
-                scores = self.judging(self._noised(fakes, timestep, draws), timestep)
+            scores = self.judging(self._noised(fakes, timestep, draws), timestep)
             self.judging.requires_grad_(True)
             loss = loss + self.weight * scored_as_source(scores).mean()
         return loss

@@ -51,7 +51,6 @@ class Trial(abc.ABC):
         self.frames = training_frames(
             self.frozen, options.source, options.target, options.frames, options.workers, options.warm_up
         )
-        self.labelled = self.frames.labelled
 
     def encoder(self, options: argparse.Namespace) -> str | None:
         """The ImageNet encoder whose features the trial uses."""
@@ -74,7 +73,7 @@ class Trial(abc.ABC):
         network.train()
         began = time.perf_counter()
         for step in range(steps):
-            labelled = self.labelled.of(draws.rows(BATCH, self.labelled))
+            labelled = self.frames.labelled.of(draws.rows(BATCH, self.frames.labelled))
             target = self.frames.target.of(draws.rows(BATCH // 2, self.frames.target))
             loss = self.loss(network, labelled, target, draws)
             optimizer.zero_grad()
