@@ -8,6 +8,7 @@
     python benchmarks/stage2_trials.py judge $DATA --out runs/judge
     python benchmarks/stage2_trials.py start $DATA --out runs/start
     python benchmarks/stage2_trials.py --jobs                         # what is worth running, a JSON object a line
+    python benchmarks/stage2_trials.py --table runs                   # results of all folders in `runs`
 
 `masked`, evidence-masked diffusion. The noise is which blocks of cells of z_0 and of the inter-coder features are
 hidden; the time step is the hidden share. The UNet fills in, and learns cross-entropy on source and mixed frames and
@@ -55,6 +56,7 @@ from stage2.label_judge import JudgeTrial
 from stage2.masked import MaskedTrial
 from stage2.repair import VARIANTS, RepairTrial
 from stage2.retrain import ANSWERS, retrain
+from stage2.table import table
 from stage2.trial import Trial, judge_frozen
 
 from iccld_cli.data.prepared import PreparedDataset
@@ -71,6 +73,9 @@ def main() -> None:
     if options.jobs:
         for line in lines(options.jobs):
             print(json.dumps(line))
+        return
+    if options.table:
+        print(table(options.table))
         return
     torch.backends.cudnn.benchmark = True
     try:
@@ -91,6 +96,7 @@ def _options() -> argparse.Namespace:
         "--jobs", type=float, nargs="?", const=25.5, metavar="MINUTES",
         help="Print the jobs, what is worth most first, that take so long on a GPU, one after the other, and stop.",
     )  # fmt: skip
+    parser.add_argument("--table", type=Path, metavar="DIR", help="Print the results of the folders in DIR, and stop.")
     parser.add_argument("--ckpt", type=Path, default=Path(__file__).parents[1] / "assets" / "iccld-small.safetensors")
     parser.add_argument("--source", type=Path, action="append")
     parser.add_argument("--target", type=Path)
@@ -120,7 +126,7 @@ def _options() -> argparse.Namespace:
     judge.add_argument("--no-calibration", action="store_true", help="Leave out what holds the samples' mean.")
     judge.add_argument("--label-steps", type=int, default=300, help="Steps that the label encoder is trained for.")
     options = parser.parse_args()
-    if options.jobs:
+    if options.jobs or options.table:
         return options
     if not (options.trial and options.source and options.target and options.out):
         parser.error("name a trial, --source, --target and --out")

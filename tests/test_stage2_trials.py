@@ -72,7 +72,7 @@ def test_a_trial_writes_its_scores(arguments, trial):
     assert all(0 <= one["miou"] <= 100 and "iou road" in one for one in row["scores"].values())
 
 
-def test_repaired_answers_are_learnt_again(trial, tmp_path, world):
+def test_repaired_answers_are_learnt_again(trial, tmp_path, world, monkeypatch, capsys):
     (repaired,) = trial("repair", "repair", "--variant", "full")
     assert {name.partition(";")[0] for name in repaired["scores"]} == {"repaired, 0% noise", "repaired, 50% noise"}
     network = tmp_path / "repair/network-0.safetensors"
@@ -82,6 +82,12 @@ def test_repaired_answers_are_learnt_again(trial, tmp_path, world):
     assert [f.image for f in pseudo.frames("train")] == [f.image for f in target.frames("train")]
     log = (tmp_path / "again/run-0/log.jsonl").read_text().splitlines()
     assert any("loss_labelled" in json.loads(line) for line in log)
+    monkeypatch.setattr(sys, "argv", ["stage2_trials.py", "--table", str(tmp_path)])
+    capsys.readouterr()
+    stage2_trials.main()
+    head, _, first, *others = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert len(others) == 2 and all(len(line) == len(head) for line in (first, *others))
+    assert first[1] == "trained" and float(first[3]) == pytest.approx(row["scores"]["trained; 1 - p"]["miou"], abs=0.01)
 
 
 def test_what_is_judged_is_the_mean_of_what_was_trained(frozen, world, stage1, encoder):
