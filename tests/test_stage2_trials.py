@@ -141,6 +141,14 @@ def test_label_latents_tell_classes_apart_and_have_unit_variance():
     assert (latents[0, :, 4, 2] - latents[0, :, 4, 9]).abs().max() > 0.05
 
 
+def test_label_latents_are_those_of_the_image_where_there_is_no_label(seen):
+    seen.labels[:, :, :160], seen.labels[:, :, 160:] = IGNORE, 0
+    latents = label_judge.normalise_latent(torch.randn_like(seen.z))
+    found = label_judge.filled(latents, seen)
+    torch.testing.assert_close(found[..., :20], seen.z[..., :20], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(found[..., 20:], latents[..., 20:], atol=1e-3, rtol=1e-3)
+
+
 def test_masks_hide_every_cell_once():
     assert (torch.stack(complementary((11, 15), CPU)).long().sum(0) == 1).all()
 

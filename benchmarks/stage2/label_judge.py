@@ -26,6 +26,7 @@ from stage2.trial import Passes, Trial, copied, cross_entropy
 from torch import Tensor, nn
 
 from iccld_cli.diffusion.latent import class_shares, normalise_latent
+from iccld_cli.labels import IGNORE
 from iccld_cli.losses.adversarial import scored_as_other, scored_as_source
 from iccld_cli.models.denoiser import Denoiser
 from iccld_cli.models.discriminator import PatchDiscriminator
@@ -55,6 +56,13 @@ class LabelEncoder(nn.Module):
         size = (labels.shape[-2] // GROUND, labels.shape[-1] // GROUND)
         shares = class_shares(labels.long(), self.classes, size)
         return normalise_latent(self.layers(F.pixel_unshuffle(shares, 2)))
+
+
+def filled(latents: Tensor, frames: Frames) -> Tensor:
+    """Label latents (B, C_z, h/8, w/8) with z_0 where there is no label: no estimate looks like an ignored cell."""
+    ignored = (frames.labels == IGNORE).float()[:, None]
+    share = F.avg_pool2d(ignored, ignored.shape[-1] // latents.shape[-1])
+    return normalise_latent((1 - share) * latents + share * frames.z)
 
 
 class Judge(nn.Module):
@@ -138,10 +146,10 @@ class JudgeTrial(Trial):
     def _judge_learns(self, fakes: Tensor, draws: Draws) -> None:
         assert self.judging is not None and self.labels is not None
         for _ in range(JUDGE_STEPS):
-            labels = self.frames.source.labels[draws.rows(len(fakes), self.frames.source).to(self.device)]
+            source = self.frames.source.of(draws.rows(len(fakes), self.frames.source))
             timestep = int(torch.randint(LEAST, MOST, (), generator=draws.host))
             with torch.no_grad(), self.autocast():
-                real = self.labels(labels)
+                real = filled(self.labels(source.labels), source)
             both = torch.cat([self._noised(real, timestep, draws), self._noised(fakes, timestep, draws)])
             of_real, of_fakes = self.judging(both, timestep).split(len(fakes))
             loss = (scored_as_source(of_real).mean() + scored_as_other(of_fakes).mean()) / 2
