@@ -64,7 +64,7 @@ def seen(frozen):
 @pytest.mark.parametrize(
     "arguments",
     [("start",), ("masked",), ("repair", "--variant", "plain-own"), ("judge", "--label-steps", "1"),
-     ("judge", "--judge-weight", "0")],
+     ("judge", "--judge-weight", "0"), ("judge", "--label-steps", "1", "--no-calibration")],
 )  # fmt: skip
 def test_a_trial_writes_its_scores(arguments, trial):
     (row,) = trial("run", *arguments)
