@@ -18,7 +18,7 @@ def table(folder: Path) -> str:
     """
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for file in sorted(folder.glob("*/result.json")):
-        for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+        for row in json.loads(file.read_text(encoding="utf-8")).get("rows", ()):  # others lie beside them
             seed = row.get("seed", 0)
             trial = file.parent.name.removesuffix(f"-{seed}")
             for rule, scores in row["scores"].items():
