@@ -59,6 +59,10 @@ CUTOUT = np.array(
 )
 """Tiles with holes, by number."""
 
+CLOSE = {"leaf": 0.12, "needles": 0.12, "twigs": 0.2, "fence": 0.1, "spokes": 0.35}
+"""Width of the widest hole, in tile edges, that a human annotator takes for part of what is around it, by the beginning
+of a tile's name."""
+
 LIT = np.array([(n.startswith("win_") and n.endswith("3")) or n.startswith("shop") for n in PAINTERS], np.float32)
 """Tiles whose glass shines after dark, by number."""
 
@@ -86,10 +90,12 @@ class Atlas:
     Attributes:
         picture: (rows * CELL_H, COLUMNS * CELL_W, 4) uint8: display-encoded RGB and tint mask.
         cutout: Flat bool array of every tile's cut-out, level after level.
+        outline: The same with the holes closed.
     """
 
     picture: np.ndarray
     cutout: np.ndarray
+    outline: np.ndarray
 
     def sample(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray, lod: np.ndarray) -> np.ndarray:
         """Bilinear texture look-up.
@@ -109,12 +115,16 @@ class Atlas:
         y = (v - np.floor(v)) * size + _AT_Y[lod] + (tile // COLUMNS) * np.float32(CELL_H) + np.float32(PAD - 0.5)
         return lookup(self.picture, x, y)
 
-    def solid(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray, lod: np.ndarray) -> np.ndarray:
-        """Nearest cut-out look-up; same arguments as :meth:`sample`, returns bool (N,)."""
+    def texel(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray, lod: np.ndarray) -> np.ndarray:
+        """Nearest position (N,) int32 in ``cutout`` and ``outline``; same arguments as :meth:`sample`."""
         size = SIZE >> lod
         x = np.minimum(((u - np.floor(u)) * size).astype(np.int32), size - 1)
         y = np.minimum(((v - np.floor(v)) * size).astype(np.int32), size - 1)
-        return self.cutout[tile.astype(np.int32) * _CUT_TOTAL + _CUT_AT[lod] + y * size + x]
+        return tile.astype(np.int32) * _CUT_TOTAL + _CUT_AT[lod] + y * size + x
+
+    def solid(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray, lod: np.ndarray) -> np.ndarray:
+        """Nearest cut-out look-up; same arguments as :meth:`sample`, returns bool (N,)."""
+        return self.cutout[self.texel(tile, u, v, lod)]
 
 
 _SIZES = np.array([SIZE >> k for k in range(LEVELS)], np.float32)
@@ -122,6 +132,21 @@ _AT_X = np.array([a[0] for a in _AT], np.float32)
 _AT_Y = np.array([a[1] for a in _AT], np.float32)
 _CUT_TOTAL = sum((SIZE >> k) ** 2 for k in range(LEVELS))
 _CUT_AT = np.cumsum([0] + [(SIZE >> k) ** 2 for k in range(LEVELS - 1)]).astype(np.int32)
+
+
+def closed(name: str, solid: np.ndarray) -> np.ndarray:
+    """A tile's cut-out (SIZE, SIZE) bool with the holes closed that are narrower than its CLOSE."""
+    width = next((share for start, share in CLOSE.items() if name.startswith(start)), 0.0)
+    if not width:
+        return solid
+    reach = round(width * SIZE)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach | 1, reach | 1))
+    # Fences repeat along their length; nothing goes on beyond the edge of a leaf's or a wheel's tile.
+    mask = np.pad(solid.astype(np.uint8), ((reach, reach), (reach, reach)))
+    if name.startswith("fence"):
+        mask[:, :reach], mask[:, -reach:] = mask[:, -2 * reach : -reach], mask[:, reach : 2 * reach]
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, disc)
+    return mask[reach:-reach, reach:-reach] > 0
 
 
 @lru_cache(maxsize=4)
@@ -137,11 +162,13 @@ def build_atlas(gritty: bool) -> Atlas:
     rows = -(-len(PAINTERS) // COLUMNS)
     picture = np.zeros((rows * CELL_H, COLUMNS * CELL_W, 4), np.uint8)
     cutout = np.ones((len(PAINTERS), _CUT_TOTAL), bool)
+    outline = cutout.copy()
     for name, k in TILES.items():
         tile = PAINTERS[name](rng=np.random.default_rng([977, k, int(gritty)]), gritty=gritty)
         oy, ox = (k // COLUMNS) * CELL_H, (k % COLUMNS) * CELL_W
         # Thin bars close up into a solid panel with distance, leaves keep their outline.
         solid = 0.33 if name.startswith(("fence", "spokes", "twigs")) else 0.5
+        whole = closed(name, tile[..., 4] > solid).astype(np.float32)
         for level in range(LEVELS):
             size = SIZE >> level
             small = tile if level == 0 else cv2.resize(tile, (size, size), interpolation=cv2.INTER_AREA)
@@ -152,4 +179,6 @@ def build_atlas(gritty: bool) -> Atlas:
             )
             start = _CUT_AT[level]
             cutout[k, start : start + size * size] = (small[..., 4] > solid).ravel()
-    return Atlas(picture, cutout.ravel())
+            around = cv2.resize(whole, (size, size), interpolation=cv2.INTER_AREA) > 0.5
+            outline[k, start : start + size * size] = around.ravel() | cutout[k, start : start + size * size]
+    return Atlas(picture, cutout.ravel(), outline.ravel())

@@ -1,12 +1,15 @@
 """Geometry pass: which face, ground or backdrop every sample sees, and at which depth.
 
-Image and label are both read from this one buffer, which is why they agree at every pixel.
+Image and label are both read from this one buffer, which is why they agree at every pixel, but for the holes of leaves,
+twigs, fences and spokes: the picture shows what lies behind, the label is that of the object, as a human annotator
+outlines it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from iccld_cli.town import raster
@@ -20,6 +23,15 @@ GROUND, HILLS, SKY = -1, -2, -3
 """Face numbers of samples that see no face."""
 
 HILL_LABEL, SKY_LABEL = 8, 10
+
+GAPS = {8: 0.45, 18: 0.25}
+"""Widest gap, in metres, between parts of plants and of bicycles that is labelled as they are."""
+
+REACHES = (1, 2, 3, 4, 6, 8, 11, 16)
+"""Pixels that a gap is closed from either side; plants that touch the camera take the last."""
+
+NEIGHBOURS = 1.2
+"""How far apart, as a factor of distance, parts may lie beyond the distances of one reach and still share a gap."""
 
 BATCH = 256
 """Cut-out faces drawn at once."""
@@ -88,6 +100,8 @@ class GBuffer:
         ground: Ground hit of every sample.
         faces: The faces.
         table: Texture mapping of the faces from this camera, see screen_texture.
+        veil: Inverse depth (P,) float32 of the nearest hole in front of what every pixel's centre sees, else 0.
+        veil_ids: Face (P,) int32 that has the hole; meaningless where there is none.
     """
 
     camera: Camera
@@ -97,6 +111,8 @@ class GBuffer:
     ground: GroundHit
     faces: Faces
     table: np.ndarray
+    veil: np.ndarray
+    veil_ids: np.ndarray
 
     def grid(self, flat: np.ndarray) -> np.ndarray:
         """A flat per-sample array as (rows, columns)."""
@@ -104,16 +120,61 @@ class GBuffer:
         return flat.reshape(h, w)
 
     def label(self) -> np.ndarray:
-        """trainIds (H, W) uint8 of the pixel centres."""
+        """trainIds (H, W) uint8 of the pixel centres, holes belonging to the object that has them."""
         ids = self.grid(self.ids)[::SUPER, ::SUPER]
         kind = self.grid(self.ground.kind)[::SUPER, ::SUPER]
+        depth = self.grid(self.depth)[::SUPER, ::SUPER]
+        veil = self.veil.reshape(ids.shape)
+        # What was drawn after a hole may lie before it.
+        before = veil > depth
+        ids, depth = np.where(before, self.veil_ids.reshape(ids.shape), ids), np.where(before, veil, depth)
         out = np.full(ids.shape, SKY_LABEL, np.uint8)
         out[ids == HILLS] = HILL_LABEL
         road = ids == GROUND
         out[road] = GROUND_LABELS[kind[road]]
         face = ids >= 0
         out[face] = self.faces.mesh.labels[ids[face]]
+        for label, gap in GAPS.items():
+            out[close_gaps(np.where(face & (out == label), depth, 0), depth, gap / 2 * self.camera.focal)] = label
         return out
+
+
+def close_gaps(near: np.ndarray, depth: np.ndarray, reach: float) -> np.ndarray:
+    """Pixels seen through narrow gaps of an object.
+
+    Args:
+        near: Inverse depth (H, W) float32 of the object, 0 where it is not seen.
+        depth: Inverse depth (H, W) float32 of what is seen, 0 for the backdrop.
+        reach: Half the widest gap, in pixels at a distance of one metre.
+
+    Returns:
+        Mask (H, W) of the pixels between parts of the object that show something behind them.
+    """
+    hit = np.zeros(near.shape, bool)
+    for size, following in zip(REACHES, (*REACHES[1:], np.inf), strict=True):
+        # Parts at the distances at which half a gap spans this many pixels.
+        part = np.where((near > size / reach / NEIGHBOURS) & (near < following / reach * NEIGHBOURS), near, 0)
+        rows, columns = (np.flatnonzero(part.any(axis)) for axis in (1, 0))
+        if len(rows):
+            margin = 2 * size + 1
+            box = (
+                slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
+                slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
+            )
+            hit[box] |= _closed(part[box], size) > depth[box]
+    return hit & (near == 0)
+
+
+def _closed(picture: np.ndarray, size: int) -> np.ndarray:
+    """Grey closing by an octagon that reaches ``size`` pixels: the surroundings' depth inside narrow gaps."""
+    square, cross = (cv2.getStructuringElement(shape, (3, 3)) for shape in (cv2.MORPH_RECT, cv2.MORPH_CROSS))
+    # What the edge of the picture cuts off goes on beyond it; left out, the edge would count as part of the object.
+    picture = cv2.copyMakeBorder(picture, size, size, size, size, cv2.BORDER_REPLICATE)
+    for step in (cv2.dilate, cv2.erode):
+        # OpenCV is fast with kernels of three pixels and with squares.
+        picture = step(picture, cross, iterations=size - size // 2)
+        picture = step(picture, square, iterations=size // 2) if size > 1 else picture
+    return picture[size:-size, size:-size]
 
 
 def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np.ndarray) -> GBuffer:
@@ -142,6 +203,8 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
     for start in range(0, len(solid), SOLID_BATCH):
         index, depth, owner = raster.fragments(setup, solid[start : start + SOLID_BATCH], width)
         raster.resolve(zbuf, ids, index, depth, seen.take(owner))
+    veil = np.zeros(len(zbuf) // SUPER**2, np.float32)
+    veil_ids = np.zeros(len(veil), np.int32)
     holes = np.flatnonzero(drawn & faces.cutout[seen])
     # Near leaves first: most of what lies behind is then dropped before its holes are looked up.
     nearest, _ = raster.span_of(np.maximum(points[holes, :, 2], 1e-3))
@@ -150,9 +213,16 @@ def draw(camera: Camera, faces: Faces, atlas: Atlas, ground: GroundHit, rays: np
         index, depth, owner = raster.fragments(setup, holes[start : start + BATCH], width)
         ahead = np.flatnonzero(depth > zbuf.take(index))
         index, depth, owner = index.take(ahead), depth.take(ahead), seen.take(owner.take(ahead))
-        keep = np.flatnonzero(_solid(faces, atlas, camera, table, index, depth, owner))
+        texel = _texel(faces, atlas, camera, table, index, depth, owner)
+        solid = atlas.cutout.take(texel)
+        keep = np.flatnonzero(solid)
         raster.resolve(zbuf, ids, index.take(keep), depth.take(keep), owner.take(keep))
-    return GBuffer(camera, ids, zbuf, rays, ground, faces, table)
+        hole = np.flatnonzero(atlas.outline.take(texel) > solid)
+        row, column = np.divmod(index.take(hole), width)
+        centre = np.flatnonzero((row | column) % SUPER == 0)
+        hole, pixel = hole.take(centre), (row.take(centre) * (width // SUPER) + column.take(centre)) // SUPER
+        raster.resolve(veil, veil_ids, pixel, depth.take(hole), owner.take(hole))
+    return GBuffer(camera, ids, zbuf, rays, ground, faces, table, veil, veil_ids)
 
 
 def _in_view(camera: Camera, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +242,7 @@ def _in_view(camera: Camera, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
     return points.take(keep, axis=0), seen.take(keep)
 
 
-def _solid(
+def _texel(
     faces: Faces,
     atlas: Atlas,
     camera: Camera,
@@ -181,12 +251,12 @@ def _solid(
     depth: np.ndarray,
     owner: np.ndarray,
 ) -> np.ndarray:
-    """Which fragments of cut-out faces hit matter rather than a hole."""
+    """Where in the atlas's masks fragments of cut-out faces find whether they hit matter or a hole."""
     z = 1 / depth
     u, v = texture_at(table, owner, index, z, camera.samples[0])
     lod = np.log2(np.maximum(faces.density[owner] * z / np.float32(camera.sample_focal), 1))
     lod = np.minimum(lod + np.float32(0.5), LEVELS - 1).astype(np.int32)
-    return atlas.solid(faces.mesh.tiles[owner], u, v, lod)
+    return atlas.texel(faces.mesh.tiles[owner], u, v, lod)
 
 
 def screen_texture(faces: Faces, camera: Camera) -> np.ndarray:

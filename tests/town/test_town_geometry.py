@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
-from iccld_cli.town import gbuffer, ground, raster, render, street
+from iccld_cli.town import gbuffer, ground, nature, raster, render, street
 from iccld_cli.town.atlas import TILES, build_atlas
 from iccld_cli.town.camera import SUPER, Camera, make_camera
 from iccld_cli.town.mesh import Builder, Look, Mesh, merge
@@ -35,7 +36,7 @@ def box(z: float, label: int, width: float = 2.0, height: float = 2.0, x: float 
 
 def draw(camera: Camera, mesh: Mesh, plan: Plan) -> gbuffer.GBuffer:
     rays = camera.rays()
-    faces = gbuffer.prepare(mesh, mesh.quads)
+    faces = gbuffer.prepare(mesh, gbuffer.turn_sprites(mesh, camera.rotation[0], -camera.rotation[1]))
     hit = ground.cast(plan, camera.position, rays)
     return gbuffer.draw(camera, faces, build_atlas(False), hit, rays)
 
@@ -103,12 +104,60 @@ def test_street_coordinates_undo_placement() -> None:
         assert back[1][0] == pytest.approx(s, abs=0.05)
 
 
-def test_holes_of_a_fence_show_what_is_behind(camera: Camera, straight: Plan) -> None:
-    fence = street.fence("bars", 6.0, 1.5).moved((-3.0, 0.0, 5.0), np.pi / 2)
-    label = draw(camera, merge([fence, box(9.0, BUS, 12.0, 3.0)]), straight).label()
-    middle = label[42:50, 40:120]
-    assert (middle == street.FENCE).any()
-    assert (middle == BUS).any()
+@pytest.mark.parametrize("kind", ["bars", "mesh", "picket"])
+def test_holes_of_a_fence_show_what_is_behind_and_are_labelled_fence(camera: Camera, straight: Plan, kind: str) -> None:
+    fence = street.fence(kind, 6.0, 1.5).moved((-3.0, 0.0, 5.0), np.pi / 2)
+    buf = draw(camera, merge([fence, box(9.0, BUS, 12.0, 3.0)]), straight)
+    seen = buf.faces.mesh.labels[buf.grid(buf.ids)[::SUPER, ::SUPER][44:50, 40:120]]
+    assert (seen == street.FENCE).any()
+    assert (seen == BUS).any()
+    assert (buf.label()[44:50, 40:120] == street.FENCE).all()
+
+
+def test_holes_cover_nothing_nearer(camera: Camera, straight: Plan) -> None:
+    fence = street.fence("mesh", 6.0, 1.5).moved((-3.0, 0.0, 5.0), np.pi / 2)
+    crown = nature.tree("bare", 0, 2).moved((4.0, -2.5, 8.0))
+    cars = merge([box(3.5, CAR, 0.6, 1.2), box(4.5, CAR, 1.2, 3.0, x=2.6)])
+    alone = draw(camera, cars, straight).label() == CAR
+    label = draw(camera, merge([fence, crown, cars]), straight).label()
+    assert alone.sum() > 1000
+    assert (label[alone] == CAR).all()
+
+
+def test_a_bare_crown_is_labelled_without_the_sky_between_its_twigs(camera: Camera, straight: Plan) -> None:
+    buf = draw(camera, nature.tree("bare", 1, 2).moved((0.0, -2.5, 11.0)), straight)
+    label, plants = buf.label(), nature.VEGETATION
+    ids = buf.grid(buf.ids)[::SUPER, ::SUPER]
+    outline = cv2.fillPoly(np.zeros(label.shape, np.uint8), cv2.findContours((ids >= 0).astype(np.uint8), 0, 2)[0], 1)
+
+    def inner(mask: np.ndarray) -> int:
+        return int((outline[mask & (np.arange(len(label)) < 36)[:, None]] > 0).sum())
+
+    assert inner(ids == gbuffer.SKY) > 50
+    assert inner(label == gbuffer.SKY_LABEL) == 0
+    assert (label[ids >= 0] == plants).all()
+
+
+def test_the_open_space_below_a_crown_is_not_labelled_plant(camera: Camera, straight: Plan) -> None:
+    label = draw(camera, nature.tree("round", 0, 2).moved((0.0, 0.0, 12.0)), straight).label()
+    beside = np.r_[label[34, 70:76], label[34, 85:91]]
+    assert (label[34, 78:83] == nature.VEGETATION).any()
+    assert (label[:28, 70:91] == nature.VEGETATION).any(0).all()
+    assert (beside != nature.VEGETATION).all()
+
+
+def test_gaps_close_by_their_width_in_the_world_and_only_over_what_lies_behind() -> None:
+    near, depth = np.zeros((2, 40, 60), np.float32)
+    near[10:30, 10:20] = near[10:30, 24:34] = near[10:30, 46:50] = 1 / 10
+    depth[:] = near
+    depth[18:20, 20:24] = 1 / 8
+    # Ten metres away, a gap of 4 pixels is 0.4 m wide at a focal length of 100 pixels, one of 12 is 1.2 m.
+    closed = gbuffer.close_gaps(near, depth, 0.5 / 2 * 100)
+    assert closed[13:18, 20:24].all()
+    assert closed[20:27, 20:24].all()
+    closed[10:18, 20:24] = closed[20:30, 20:24] = False
+    assert not closed.any()
+    assert not gbuffer.close_gaps(near, depth, 0.2 / 2 * 100).any()
 
 
 def test_image_and_label_come_from_the_same_geometry() -> None:
