@@ -287,6 +287,7 @@ def adapt_footage(
     minutes: float = 20.0,
     iterations: int | None = None,
     stage2: bool = False,
+    answers: bool = True,
     val: DataSet | None = None,
     labelled: Sequence[DataSet] | DataSet = (),
     to_label: int = 20,
@@ -302,9 +303,10 @@ def adapt_footage(
         footage: Videos, folders of images or prepared data sets; their labels are not read.
         out: Folder for everything; the model is `model.safetensors` in it.
         ckpt: Model to start from: file, folder or hub id; None for the shipped one.
-        minutes: Minutes of training, where `iterations` is None.
+        minutes: Minutes of answering and training, where `iterations` is None.
         iterations: Steps of stage 1; the same number gives the same model.
         stage2: Whether stage 2 follows, in a third of the minutes or half as many steps.
+        answers: Whether the start's own surest answers to the frames are learnt as labels, beside self-training.
         val: Prepared data set with labels in `val`, by which the model is chosen.
         labelled: Prepared data sets of this road with any labelled pixels, which are learnt.
         to_label: Frames most worth labelling that are listed; 0 for none.
@@ -342,6 +344,7 @@ def adapt_footage(
         _folders(labelled),
         to_label,
         stage2,
+        answers,
     )
     return run(options, console or Console(quiet=True))
 

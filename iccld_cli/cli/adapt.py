@@ -25,7 +25,7 @@ def adapt(
             help="Model to start from: a file, or small, roads or free, the shipped ones (default: small).",
         ),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="Minutes of training.")] = 20.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="Minutes of answering and training.")] = 20.0,
     iterations: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Steps of training, in place of --minutes.")
     ] = None,
@@ -36,6 +36,13 @@ def adapt(
             help="Adversarial learning on the UNet after stage 1: a third of --minutes, half as many --iterations.",
         ),
     ] = False,
+    answers: Annotated[
+        bool,
+        typer.Option(
+            "--answers/--no-answers",
+            help="Learn the start's own surest answers to the frames as labels, beside self-training.",
+        ),
+    ] = True,
     val: Annotated[
         Path | None, typer.Option(metavar="SET", help="Prepared set with labels in `val`: they choose the model.")
     ] = None,
@@ -56,10 +63,12 @@ def adapt(
 ) -> None:
     """Adapt a model to your own footage, without labels or with a few, and without a network.
 
-    Chooses frames worth training on, goes on from a finished model with the virtual town as labelled source, and keeps
-    the start, the adapted model or their average: what scores best on --val; without it the adapted one where it
-    contradicts itself clearly less often than the start, else the average, and the start where that has broken.
-    DIR/index.html shows before and after. The same command again goes on where it stopped.
+    Chooses frames worth training on, has the start answer them, learns its surest answers beside self-training and the
+    virtual town, and keeps the start, the adapted model or their average: what scores best on --val; without it the
+    adapted one where it contradicts itself clearly less often than the start, else the average, and the start where
+    that has broken. --minutes counts answering (at most a third of them, if eight frames take no longer) and training;
+    choosing frames, rendering the town, judging and predicting come on top. DIR/index.html shows before and after. The
+    same command again goes on where it stopped.
     """
     from iccld_cli.data.prepared import INFO_NAME
     from iccld_cli.footage.options import FootageOptions
@@ -81,6 +90,7 @@ def adapt(
         labelled or [],
         to_label,
         stage_2,
+        answers,
     )
     summary = adapt_footage(options, console)
     console.rule("Done")

@@ -177,7 +177,7 @@ class Batch:
 class TrainingBatches(Dataset):
     """Item `step * accumulate + m` is micro-batch m of that step (map style, so that a loader can start anywhere).
 
-    Labels of the target are never opened, those of `annotated` aside.
+    Labels of the target are never opened, those of `annotated` and `answered` aside.
     """
 
     def __init__(
@@ -192,6 +192,7 @@ class TrainingBatches(Dataset):
         accumulate: int = 1,
         folds: Mapping[int, int] | None = None,
         annotated: AnnotatedCrops | None = None,
+        answered: AnnotatedCrops | None = None,
     ) -> None:
         """Prepare drawing.
 
@@ -206,11 +207,14 @@ class TrainingBatches(Dataset):
             accumulate: Micro-batches a step.
             folds: TrainId of a source label -> the one of `classes` that it is trained as.
             annotated: Draws labelled crops of the target, as many as there are source crops; None without.
+            answered: The same of labels that a model gave. Where there are both, every other crop is of these: a few
+                labels of a person are not lost among them.
         """
         folds = folds or {}
         self.config = config
         self.seed = seed
-        self.source, self.target, self.annotated = source, target, annotated
+        self.source, self.target = source, target
+        self.marked = [drawer for drawer in (annotated, answered) if drawer is not None]
         self.rank, self.world = rank, world
         self.accumulate = accumulate
         self.sampler = RareClassSampler(
@@ -257,12 +261,13 @@ class TrainingBatches(Dataset):
             if self.config.context != (0, 0):
                 batch["surroundings"] = _stack_images([s.surroundings for s in samples])
                 batch["places"] = torch.tensor([s.place for s in samples])
-        if self.annotated is not None:
-            drawn = [self.annotated.draw(sample_rng(self.seed, step, n, ANNOTATED)) for n in numbers]
+        if self.marked:
+            turns = [(n, self.marked[(step + n) % len(self.marked)]) for n in numbers]
+            drawn = [drawer.draw(sample_rng(self.seed, step, n, ANNOTATED)) for n, drawer in turns]
             images, labels, names = zip(*drawn, strict=True)
             batch["annotated"] = _stack_images(images)
             batch["annotation"] = torch.from_numpy(np.stack(labels))
-            batch["groups"] = self.annotated.meaning.groups
+            batch["groups"] = self.marked[0].meaning.groups
             batch["names"].append(list(names))
         return batch
 

@@ -43,10 +43,12 @@ class Record:
             asked["labelled"] = [[str(path.absolute()), PreparedDataset(path).digest] for path in options.labelled]
         if options.stage2:
             asked["stage2"] = True
+        if options.answers:
+            asked["answers"] = True
         if os.path.lexists(self.path):
             self.tree = self._read()
             before = self.tree["options"]
-            known = asked.keys() | before.keys() & {"labelled", "stage2"}
+            known = asked.keys() | before.keys() & {"labelled", "stage2", "answers"}
             differs = sorted(key for key in known if before.get(key) != asked.get(key))
             if differs:
                 raise IccldError(
@@ -66,12 +68,19 @@ class Record:
         except ReadError as error:
             raise IccldError(f"{self.path} {error.message}", "choose another --out") from None
         steps = (int, type(None))
-        numbers = {"seconds": (int, float), "iterations": steps, "iterations_stage2": steps}
+        numbers: dict[str, tuple[type, ...]] = {
+            "seconds": (int, float),
+            "iterations": steps,
+            "iterations_stage2": steps,
+            "answered": steps,
+            "answer_seconds": (int, float, type(None)),
+        }
         whole = isinstance(tree, dict) and isinstance(tree.get("options"), dict) and "seconds" in tree
         whole = whole and all(isinstance(tree.get(name), kinds) for name, kinds in numbers.items())
         targets = tree.get("targets", []) if whole else None
         pairs = tree.get("pairs", []) if whole else None
-        whole = isinstance(targets, list) and all(isinstance(root, str) for root in targets)
+        answers = tree.get("answers", []) if whole else None
+        whole = all(isinstance(roots, list) and all(isinstance(r, str) for r in roots) for roots in (targets, answers))
         whole = whole and isinstance(pairs, list) and all(_is_pairs(one) for one in pairs)
         if not whole:
             raise IccldError(f"{self.path} is damaged", "choose another --out")

@@ -1,6 +1,7 @@
 """Adapting to footage, from its frames to the page.
 
-    footage -> frames worth training on -> stage 1 from a finished model, with the virtual town as source
+    footage -> frames worth training on -> the start's answers to them
+    -> stage 1 from a finished model, with the virtual town as source, the answers as labels and self-training
     -> start, adapted, and their average; one of them is kept -> model.safetensors, page, predictions
 
 With `stage2`, stage 2 goes on from the adapted model, and what it gives is a fourth to choose among.
@@ -12,7 +13,7 @@ when that is whole, so a stopped run goes on.
     OUT/summary.json         what was done                   OUT/predictions/    with `predict`
     OUT/data/                frames that were trained on     OUT/runs/           the trainings: adapted/, stage2/
     OUT/to_label/            frames most worth labelling     OUT/to_label.jsonl  their list
-    OUT/pairs/               neighbouring frames that answers are compared on
+    OUT/answers/             the start's answers        OUT/pairs/  neighbouring frames that answers are compared on
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.console import Console
 from iccld_cli.data.prepared import INFO_NAME, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path, write_json
+from iccld_cli.footage.answers import learnt_answers
 from iccld_cli.footage.choice import Judged, choice, judge, reason
 from iccld_cli.footage.frames import targets_of
 from iccld_cli.footage.options import FootageOptions
@@ -53,9 +55,9 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         console: Where messages go.
 
     Returns:
-        What `summary.json` holds: `seconds`, `frames`, `start` (name and sha256), `iterations` of stage 1,
-        `iterations_stage2` (None without it), `chosen` (`start`, `adapted`, `average` or `stage2`), and what each
-        candidate was `judged` by.
+        What `summary.json` holds: `seconds`, `frames`, `start` (name and sha256), `answered` (frames whose answers
+        were learnt), `iterations` of stage 1, `iterations_stage2` (None without it), `chosen` (`start`, `adapted`,
+        `average` or `stage2`), and what each candidate was `judged` by.
 
     Raises:
         IccldError: Something is wrong with the footage or the model, or the folder holds something else.
@@ -79,17 +81,21 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         console.rule("Virtual town")
         sources = render_town(options, console)
         record.note(began)
+        if options.answers:
+            console.rule("Answers of the start")
+        answers = learnt_answers(options, record, start, targets, console)
+        record.note(began)
         console.rule("Training")
         runs = options.out / "runs"
-        iterations = count_steps("stage1", options, record, start, sources, targets, console)
-        adapted = train("stage1", options, start, sources, targets, iterations, runs / "adapted", console)
+        iterations = count_steps("stage1", options, record, start, sources, targets, answers, console)
+        adapted = train("stage1", options, start, sources, targets, answers, iterations, runs / "adapted", console)
         record.note(began)
         candidates, more = {"start": start, "adapted": adapted}, None
         if options.stage2:
             console.rule("Stage 2")
             begin = begin_stage2(start, adapted, options.out)
-            more = count_steps("stage2", options, record, begin, sources, targets, console)
-            second = train("stage2", options, begin, sources, targets, more, runs / "stage2", console)
+            more = count_steps("stage2", options, record, begin, sources, targets, answers, console)
+            second = train("stage2", options, begin, sources, targets, answers, more, runs / "stage2", console)
             record.note(began)
         console.rule("Choice")
         candidates["average"] = average(start, adapted, options.out)
@@ -108,6 +114,7 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "frames": sum(len(target.frames("train")) for target in targets),
         "start": f"{start.name} {header.sha256}",
+        "answered": sum(len(PreparedDataset(path).frames("train")) for path in answers),
         "iterations": iterations,
         "iterations_stage2": more,
         "chosen": chosen,

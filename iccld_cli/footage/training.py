@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from iccld_cli.config import Config, load_config
+from iccld_cli.config import Config, load_config, preset_names
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.record import Record
@@ -28,7 +29,13 @@ TOWN_FRAMES, TOWN_SIZE, TOWN_SEED = 200, (512, 384), 5
 TOWN_KINDS = (("urban", 0.6), ("motorway", 0.2), ("country", 0.2))
 
 RATE = 0.3
-"""Factor on the learning rates that the start was trained with."""
+"""Factor on the learning rates of the start's preset."""
+
+HEAD_FACTOR = 3.0
+"""`optim.head_lr_factor` at most: presets have more, which is meant for heads with random weights."""
+
+CONTEXT_CROPS = 4
+"""What the teacher sees around a crop: the whole frame, as long as that is at most so many crops large."""
 
 QUANTILE = 0.7
 """Share of a class's pixels that are not sure enough to be learnt from."""
@@ -42,6 +49,7 @@ STAGE2_SHARE = 1 / 3
 BEGIN_NAME = "begin-stage2.safetensors"
 _PROBE_STEPS = 8
 _IN_TRAINING = 0.9  # of the minutes: the rest is start and saving
+_LEAST_IN_TRAINING = 0.5  # of the minutes, however long answering took
 _FEWEST, _MOST = 20, 20_000
 
 
@@ -63,13 +71,20 @@ def render_town(options: FootageOptions, console: Console) -> list[PreparedDatas
 
 
 def training_config(
-    base: Config, stage: FootageStage, iterations: int, options: FootageOptions, unet: bool = False
+    base: Config,
+    stage: FootageStage,
+    iterations: int,
+    options: FootageOptions,
+    unet: bool = False,
+    frame: tuple[int, int] = (0, 0),
 ) -> Config:
     """How a stage goes on from a finished model, on few frames of a road that is not far from what it knows.
 
-    Rates are a third of the start's, since it is to keep what it knows, and gates are stricter, since its errors on the
-    new road would be learnt. How that went where it was measured stands in benchmarks/RESULTS.md. A UNet that begins
-    with random weights learns at the rate that such a one is given otherwise.
+    Rates are a third of the preset's, since the start is to keep what it knows, and never above those that it was
+    trained with; a third of those would be a ninth where one adapts twice. Gates are stricter, since its errors on the
+    new road would be learnt; a label is the most probable class, given by a teacher that sees the whole frame. How that
+    went where it was measured stands in benchmarks/RESULTS.md. A UNet that begins with random weights learns at the
+    rate that such a one is given otherwise.
 
     Args:
         base: The configuration of the start.
@@ -77,14 +92,16 @@ def training_config(
         iterations: Its steps.
         options: Of the run.
         unet: Of stage 2: whether the UNet is the start's.
+        frame: (width, height) of a frame at scale 1; 0, 0 for a teacher that sees no more than the crop.
     """
+    preset = load_config(base.preset) if base.preset in preset_names() else base
     every = max(iterations // 3, 1)
     own = {
         "stage1": {"seg.iterations": iterations, "seg.burn_in": 0, "seg.feature_distance_weight": 0.0},
         "stage2": {
             "adv.iterations": iterations,
             "adv.generate": True,
-            "adv.unet_lr": (RATE if unet else 1.0) * base.adv.unet_lr,
+            "adv.unet_lr": min(RATE * preset.adv.unet_lr, base.adv.unet_lr) if unet else base.adv.unet_lr,
         },
     }
     return load_config(
@@ -93,7 +110,10 @@ def training_config(
         sizes=base.model,
         overrides={
             **own[stage],
-            "optim.lr": RATE * base.optim.lr,
+            "optim.lr": min(RATE * preset.optim.lr, base.optim.lr),
+            "optim.head_lr_factor": min(HEAD_FACTOR, base.optim.head_lr_factor),
+            "data.context": context_of(base, frame),
+            "pseudo.gate": "quantile",
             "pseudo.quantile": QUANTILE,
             "run.seed": options.seed,
             "run.device": options.device,
@@ -104,6 +124,33 @@ def training_config(
     )
 
 
+def context_of(config: Config, frame: tuple[int, int]) -> tuple[int, int]:
+    """`data.context` by which the teacher sees whole frames, or of large ones as much as it costs little to see.
+
+    Args:
+        config: Of the start; its crops are the measure.
+        frame: (width, height) of a frame at scale 1.
+
+    Returns:
+        (width, height), at least the crop's; 0, 0 where that is all.
+    """
+    crop, unit = config.data.crop, 64 if config.model.detail else 32
+    if not all(frame):
+        return (0, 0)
+    most = CONTEXT_CROPS * crop[0] * crop[1]
+    factor = min(1.0, math.sqrt(most / (frame[0] * frame[1])))
+    width, height = (max(int(side * factor) // unit * unit, least) for side, least in zip(frame, crop, strict=True))
+    width, height = min(width, most // height // unit * unit), min(height, most // width // unit * unit)
+    return (0, 0) if (width, height) == crop else (width, height)
+
+
+def frame_size(targets: Sequence[PreparedDataset]) -> tuple[int, int]:
+    """Median (width, height) of the frames at scale 1, where all are as high as the median frame."""
+    sizes = [(frame.width, frame.height) for target in targets for frame in target.frames("train")]
+    height = statistics.median(h for _, h in sizes)
+    return round(statistics.median(w * height / h for w, h in sizes)), round(height)
+
+
 def count_steps(
     stage: FootageStage,
     options: FootageOptions,
@@ -111,9 +158,10 @@ def count_steps(
     start: Path,
     sources: Sequence[PreparedDataset],
     targets: Sequence[PreparedDataset],
+    answers: Sequence[Path],
     console: Console,
 ) -> int:
-    """Steps of a stage: given, measured before, or as many as its share of the minutes allows."""
+    """Steps of a stage: given, measured before, or as many as its share of the minutes that answering left allows."""
     second = stage == "stage2"
     if options.iterations is not None:
         return max(options.iterations // 2, 1) if second else options.iterations
@@ -122,11 +170,13 @@ def count_steps(
         return int(record.tree[key])
     probe = options.out / "runs/probe"
     shutil.rmtree(probe, ignore_errors=True)
-    train(stage, options, start, sources, targets, _PROBE_STEPS, probe, Console(quiet=True), log_every=1)
+    train(stage, options, start, sources, targets, answers, _PROBE_STEPS, probe, Console(quiet=True), log_every=1)
     rows = [json.loads(line) for line in (probe / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = statistics.median(row["step_seconds"] for row in rows[len(rows) // 2 :])
     shutil.rmtree(probe)
-    minutes = options.minutes * (STAGE2_SHARE if second else 1 - STAGE2_SHARE if options.stage2 else 1.0)
+    left = options.minutes - (record.tree.get("answer_seconds") or 0.0) / 60
+    left = max(left, _LEAST_IN_TRAINING * options.minutes)
+    minutes = left * (STAGE2_SHARE if second else 1 - STAGE2_SHARE if options.stage2 else 1.0)
     iterations = min(max(int(60 * minutes * _IN_TRAINING / seconds), _FEWEST), _MOST)
     record.keep(key, iterations)
     console.print(f"a step takes {seconds:.2f} s: {iterations} steps in {minutes:.3g} minutes")
@@ -139,6 +189,7 @@ def train(
     start: Path,
     sources: Sequence[PreparedDataset],
     targets: Sequence[PreparedDataset],
+    answers: Sequence[Path],
     iterations: int,
     run: Path,
     console: Console,
@@ -152,6 +203,7 @@ def train(
         start: The model file to begin with; of stage 2, from `begin_stage2`.
         sources: The virtual town.
         targets: The footage's frames.
+        answers: Sets of the start's answers to them.
         iterations: Steps.
         run: The run folder.
         console: Where messages go.
@@ -170,12 +222,14 @@ def train(
         return path
     opened = open_start(start)
     assert opened.header is not None
-    config = training_config(opened.header.config, stage, iterations, options, unet=opened.header.stage == "stage2")
+    unet, frame = opened.header.stage == "stage2", frame_size(targets)
+    config = training_config(opened.header.config, stage, iterations, options, unet, frame)
     if log_every is not None:
         config = load_config(None, base=config, sizes=config.model, overrides={"run.log_every": log_every})
     data = open_data(
-        [s.root for s in sources], [t.root for t in targets], start=opened.header, labelled=options.labelled
-    )
+        [s.root for s in sources], [t.root for t in targets], start=opened.header, labelled=options.labelled,
+        answers=answers,
+    )  # fmt: skip
     started = any(state.stage == stage for state in list_states(run))
     how = RunOptions(run, resume=started, console=console)
     return adapt_seg(config, data, how, start=opened) if stage == "stage1" else adapt_adv(config, data, how, opened)
@@ -184,7 +238,7 @@ def train(
 def begin_stage2(start: Path, adapted: Path, out: Path) -> Path:
     """What stage 2 begins with: E and D of stage 1, and the start's UNet; a fresh one where it has none.
 
-    Rates of a model that has learnt with a third of them would be a third of that: the configuration is the start's.
+    The configuration is the start's, from which that of stage 2 is made as that of stage 1 was.
 
     Args:
         start: The model file that stage 1 began with.

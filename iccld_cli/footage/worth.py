@@ -172,6 +172,7 @@ def section(options: FootageOptions, rows: Sequence[Mapping[str, Any]]) -> page.
         value = getattr(options, name)
         more += [] if value == getattr(usual, name) else [f"--{name}", str(value)]
     more += ["--stage-2"] if options.stage2 else []
+    more += [] if options.answers else ["--no-answers"]
     more += ["--predict"] if options.predict else []
     more += [part for path in (*options.labelled, data / "few") for part in ("--labelled", path)]
     commands: list[list[Path | str]] = [

@@ -23,6 +23,7 @@ class TrainingData:
         sources: Labelled virtual data sets.
         targets: Real data sets, whose labels training never reads; empty for the source-only baseline.
         labelled: Further ones of the target's domain, whose labels are learnt.
+        answers: The same with labels that a model gave; where there are both, either gives half of the labelled crops.
         space: Their common label space.
         classes: TrainIds that are trained: those that the sources know or that `labelled` shows, or that the start
             file knows.
@@ -40,14 +41,15 @@ class TrainingData:
     val: PreparedDataset | None = None
     notes: tuple[str, ...] = ()
     labelled: list[PreparedDataset] = field(default_factory=list)
+    answers: list[PreparedDataset] = field(default_factory=list)
 
     def meaning(self, folds: Mapping[int, int]) -> Meaning:
-        """What the labels of `labelled` say about the trained classes.
+        """What the labels of `labelled`, and behind them of `answers`, say about the trained classes.
 
         Args:
             folds: `folds`, or none where they are switched off.
         """
-        covers = [_covers(dataset, self.space) for dataset in self.labelled]
+        covers = [_covers(dataset, self.space) for dataset in (*self.labelled, *self.answers)]
         return meaning_of(covers, self.classes, folds, len(self.space))
 
     def describe(self) -> list[dict[str, Any]]:
@@ -79,7 +81,7 @@ class TrainingData:
             if same is not None:
                 found.append(shown(f"target {dataset.root} is also a source: there is nothing to adapt to"))
         for role, dataset in self._with_roles():
-            if role != "labelled" and dataset.info.splits.get("train") == 1:
+            if role in ("source", "target") and dataset.info.splits.get("train") == 1:
                 found.append(shown(f"{role} {dataset.root} has a single frame to train on"))
         return found
 
@@ -98,7 +100,9 @@ class TrainingData:
         return replace(self, classes=self.space.ids_of(names), folds=folds)
 
     def _with_roles(self) -> list[tuple[str, PreparedDataset]]:
-        parts = (("source", self.sources), ("target", self.targets), ("labelled", self.labelled))
+        parts = (
+            ("source", self.sources), ("target", self.targets), ("labelled", self.labelled), ("answers", self.answers),
+        )  # fmt: skip
         return [(role, dataset) for role, datasets in parts for dataset in datasets]
 
 
@@ -110,6 +114,7 @@ def open_data(
     start: ModelHeader | None = None,
     names: Sequence[str] | None = None,
     labelled: Sequence[Path] = (),
+    answers: Sequence[Path] = (),
 ) -> TrainingData:
     """Open the data sets of a run and check that they go together.
 
@@ -123,6 +128,7 @@ def open_data(
         start: Header of the model file that training starts from.
         names: Train these classes only.
         labelled: Folders of data sets of the target's domain with any labelled pixels, which are learnt.
+        answers: The same with labels that a model gave.
 
     Raises:
         IccldError: A folder is not a prepared data set, a source or labelled set has no labels, label spaces differ, or
@@ -130,12 +136,12 @@ def open_data(
     """
     opened_sources = [PreparedDataset(p) for p in sources]
     opened_targets = [PreparedDataset(p) for p in targets]
-    marked = [PreparedDataset(p) for p in labelled]
+    marked, answered = [PreparedDataset(p) for p in labelled], [PreparedDataset(p) for p in answers]
     scored = None if val is None else PreparedDataset(val)
     if not opened_sources:
         raise IccldError("no source data set", "name at least one with --source")
     space = opened_sources[0].info.label_space
-    _check_spaces([*opened_sources, *opened_targets, *marked, *([scored] if scored else [])], start)
+    _check_spaces([*opened_sources, *opened_targets, *marked, *answered, *([scored] if scored else [])], start)
     for dataset in opened_sources:
         if dataset.info.classes_known is None:
             raise IccldError(
@@ -144,7 +150,7 @@ def open_data(
     known: set[int] = set()
     for dataset in opened_sources:  # several sources complete each other
         known |= set(dataset.info.known_ids() or ())
-    for dataset in marked:
+    for dataset in (*marked, *answered):
         known |= _shown(dataset)
     possible = known if start is None else set(start.classes)
     classes = tuple(sorted(possible)) if names is None else _chosen(names, possible, space)
@@ -160,7 +166,7 @@ def open_data(
     judges = [*([scored] if scored else []), *opened_targets]
     folds = _folds(judges, classes, known, space)
     notes = _notes(space, classes, known, folds, start)
-    return TrainingData(opened_sources, opened_targets, space, classes, folds, scored, notes, marked)
+    return TrainingData(opened_sources, opened_targets, space, classes, folds, scored, notes, marked, answered)
 
 
 def _shown(dataset: PreparedDataset) -> set[int]:

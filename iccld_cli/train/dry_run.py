@@ -41,7 +41,7 @@ def print_plan(
     for name, part in parts:
         console.print(f"# {name}: {_count(part) / 1e6:.2f} M parameters")
     console.print(f"# classes: {', '.join(data.space.names_of(data.classes))}", soft_wrap=True)
-    weights, activations = estimate_memory(config, model, adversarial, labelled=bool(data.labelled))
+    weights, activations = estimate_memory(config, model, adversarial, labelled=bool(data.labelled or data.answers))
     console.print(
         f"# memory: about {format_bytes(weights + activations)} besides the libraries' own: {format_bytes(weights)} "
         f"weights, gradients, optimizer and teacher, {format_bytes(activations)} activations of a batch "

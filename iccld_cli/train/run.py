@@ -17,7 +17,7 @@ from iccld_cli.adapt.stage1 import Stage1
 from iccld_cli.adapt.stage2 import Stage2
 from iccld_cli.checkpoint import save_segmenter
 from iccld_cli.config import FREE_SETTINGS, Config, load_config
-from iccld_cli.data.annotated import AnnotatedCrops
+from iccld_cli.data.annotated import AnnotatedCrops, Meaning
 from iccld_cli.data.batches import FramePool, TrainingBatches, trained_height
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.data.spread import evenly
@@ -88,7 +88,7 @@ def adapt_seg(
     """
     if not source_only and not data.targets:
         raise IccldError("no target data set", "name one with --target, or train the baseline with --source-only")
-    if source_only and data.labelled:
+    if source_only and (data.labelled or data.answers):
         raise IccldError("--source-only learns from no labelled target", "give the set as another --source")
     origin = start or Start()
     origin.check(config)
@@ -349,10 +349,15 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
     folds = data.folds if config.data.fold_classes else {}
     source.check_labelled([*data.classes, *folds])
     target = FramePool.of(data.targets) if data.targets and with_target else None
-    annotated = None
-    if data.labelled and target is not None:
-        height = target.median_height()
-        annotated = AnnotatedCrops(config.data, FramePool.of(data.labelled), data.meaning(folds), folds, height)
+    marked: dict[str, AnnotatedCrops] = {}
+    if target is not None:
+        meaning, first = data.meaning(folds), 0
+        for role, sets in (("annotated", data.labelled), ("answered", data.answers)):
+            tables = meaning.tables[first : first + len(sets)]
+            first += len(sets)
+            if sets:
+                part, height = Meaning(tables, meaning.groups), target.median_height()
+                marked[role] = AnnotatedCrops(config.data, FramePool.of(sets), part, folds, height)
     return TrainingBatches(
         config.data,
         config.run.seed,
@@ -363,7 +368,7 @@ def _batches(config: Config, data: TrainingData, accelerator: Accelerator, with_
         accelerator.num_processes,
         config.run.accumulate,
         folds,
-        annotated,
+        **marked,
     )
 
 

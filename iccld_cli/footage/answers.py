@@ -1,0 +1,369 @@
+"""The start's own answers to the footage, which are learnt as labels are.
+
+    OUT/answers/1-NAME, 2-NAME...    a labelled set for each piece of footage
+    OUT/answers/frames/              answers that are not in such a set yet
+
+The start answers each frame, as it is and mirrored, and so does a copy of it whose batch norms have taken half of their
+statistics from the footage; the answer is the mean. Of each class the surest pixels keep their label. These labels stay
+as they are, while those of the teacher follow what is learnt from them. No label of the footage is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import statistics
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from iccld_cli.data.prepared import Frame, PreparedDataset
+from iccld_cli.data.pseudoset import Answer, in_steps, write_pseudo_set
+from iccld_cli.data.spread import evenly
+from iccld_cli.errors import IccldError
+from iccld_cli.files import atomic_path
+from iccld_cli.footage.options import FootageOptions
+from iccld_cli.footage.record import Record
+from iccld_cli.header import read_header
+from iccld_cli.inference.collected import ignored_below
+from iccld_cli.inference.model import Sampling, network_size
+from iccld_cli.labels import IGNORE
+from iccld_cli.names import shown
+from iccld_cli.prepare.own import set_name
+
+if TYPE_CHECKING:
+    from iccld_cli.inference.torch_model import TorchModel
+
+KEPT = 0.7
+"""Share of the pixels of each class that keep their label."""
+
+MOVED = 0.5
+"""Share of the footage's statistics in the copy's batch norms."""
+
+MOST_ANSWERED = 400
+"""Frames that are answered at most, over all of the footage."""
+
+ANSWER_SHARE = 1 / 3
+"""Share of the minutes that answering may take, if `FEWEST_ANSWERED` frames take no longer."""
+
+FEWEST_ANSWERED = 8
+NORM_FRAMES = 48
+"""Frames that the statistics are taken from."""
+
+FOLDER, _FRAMES = "answers", "frames"
+_VIEWS = Sampling(flip=True, average=True)
+_TIMED = 3  # frames, the first of which also pays for what is loaded on the way
+_NORM_BATCH, _NORM_PIXELS = 8, 4_000_000
+_LINE_SECONDS = 10.0
+_LONGEST_NAME = 60
+
+Place = tuple[int, PreparedDataset, Frame]
+"""A frame's number in the footage, its set, and itself."""
+
+
+def learnt_answers(
+    options: FootageOptions, record: Record, start: Path, targets: Sequence[PreparedDataset], console: Console
+) -> list[Path]:
+    """The sets of labels that the start gives, made once.
+
+    Args:
+        options: Of the run.
+        record: Keeps what is settled: `answered`, frames to answer, `answer_seconds`, what they take where `minutes`
+            are counted, and `answers`, the sets.
+        start: The model file.
+        targets: The footage's frames.
+        console: Where messages go.
+
+    Returns:
+        Folders of prepared sets; none where nothing is to be learnt, or nothing could be answered.
+
+    Raises:
+        IccldError: A label of `options.labelled` cannot be read, or the disk is full.
+        KeyboardInterrupt: Interrupted; what was answered is kept.
+    """
+    folder = options.out / FOLDER
+    if not options.answers:
+        return []
+    if "answers" not in record.tree:
+        places = [(target, frame) for target in targets for frame in target.frames("train")]
+        numbered = [(number, *place) for number, place in enumerate(places)]
+        _answer(options, record, start, numbered, console)
+        chosen = evenly(numbered, record.tree["answered"])
+        config = read_header(start).config.data
+        rows = (config.ignore_rows_top, config.ignore_rows_bottom)
+        roots, of_labels, pixels = [], 0, 0
+        for number, target in enumerate(targets, 1):
+            own = [place for place in chosen if place[1] is target]
+            name = f"{number}-{set_name(target.info.name)[:_LONGEST_NAME]}"
+            counts = _write(folder, name, target, own, options.labelled, rows)
+            of_labels += counts[0]
+            pixels += counts[1]
+            roots += [str((folder / name).absolute())] if counts[0] else []
+        record.keep("answers", roots)
+        if roots:
+            console.print(f"{len(chosen)} frames answered: {100 * of_labels / pixels:.0f} % of their pixels are learnt")
+        else:
+            console.print("note: the start has no answer that could be learnt; self-training goes on without")
+    shutil.rmtree(folder / _FRAMES, ignore_errors=True)
+    return [Path(root) for root in record.tree["answers"]]
+
+
+def _answer(options: FootageOptions, record: Record, start: Path, places: Sequence[Place], console: Console) -> None:
+    """Answer as many frames as there are minutes for; each lies in a file of its own afterwards."""
+    from iccld_cli.inference.torch_model import TorchModel
+
+    folder, most = options.out / FOLDER / _FRAMES, min(len(places), MOST_ANSWERED)
+    known = record.tree.get("answered")
+    if known is not None and all(_path(folder, number).exists() for number, *_ in evenly(places, known)):
+        return
+    began = time.perf_counter()
+    models = [TorchModel.open(start, options.device)]
+    moved = with_norms_of(models[0], [place[1:] for place in evenly(places, NORM_FRAMES)])
+    models += [] if moved is None else [moved]
+    failed: dict[int, str] = {}
+    if known is None:
+        seconds = []
+        for place in evenly(places, min(_TIMED, most)) if options.iterations is None else []:
+            _path(folder, place[0]).unlink(missing_ok=True)  # of a run that was stopped: it would take no time
+            before = time.perf_counter()
+            _answer_one(models, place, folder, failed)
+            seconds.append(time.perf_counter() - before)
+        known = most
+        if seconds:
+            each, first = statistics.median(seconds[1:] or seconds), time.perf_counter() - began - sum(seconds)
+            affordable = int((60 * options.minutes * ANSWER_SHARE - first) / each)
+            known = min(most, max(affordable, FEWEST_ANSWERED))
+            record.tree["answer_seconds"] = round(first + known * each, 2)
+        record.keep("answered", known)
+    with _Bar(known, console) as bar:
+        for place in evenly(places, known):
+            _answer_one(models, place, folder, failed)
+            bar.advance()
+    if failed:
+        why = next(iter(failed.values()))
+        console.print(shown(f"note: {len(failed)} frames were not answered: {why}"), soft_wrap=True)
+
+
+def _answer_one(models: Sequence[TorchModel], place: Place, folder: Path, failed: dict[int, str]) -> None:
+    """Answer a frame, unless that was done; a frame without an answer has none, and the others are worth no less."""
+    number, target, frame = place
+    path = _path(folder, number)
+    if path.exists() or number in failed:
+        return
+    try:
+        labels, confidence = answer(models, target.read_image(frame))
+    except IccldError as error:
+        failed[number] = error.message
+        return
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, labels=labels, sure=in_steps(confidence))
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number}.npz"
+
+
+def answer(models: Sequence[TorchModel], image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What models say of a frame with the mean of their probabilities, as it is and mirrored.
+
+    Args:
+        models: Of the same classes; the first one's working height is that of the answer, which is finer than a network
+            is and costs less than the frame's own.
+        image: uint8 (H, W, 3), RGB.
+
+    Returns:
+        uint8 (h, w) trainIds, 255 for a class that the model was not trained on, and float32 (h, w) their probability;
+        no larger than the frame.
+
+    Raises:
+        IccldError: The model cannot answer it.
+    """
+    height, width = image.shape[:2]
+    sampling = models[0].settle(_VIEWS)
+    rows, columns = network_size((height, width), sampling.height)
+    mean: np.ndarray | None = None
+    size = (min(rows, height), min(columns, width))
+    for model in models:
+        found = model.segment(image[None], ("probabilities",), size, sampling).probabilities
+        assert found is not None
+        mean = found[0] if mean is None else mean + found[0]
+    assert mean is not None
+    mean /= len(models)
+    confidence = mean.max(axis=0)
+    return ignored_below(mean.argmax(axis=0).astype(np.uint8), confidence, 0.0, models[0].header.classes), confidence
+
+
+def with_norms_of(model: TorchModel, frames: Sequence[tuple[PreparedDataset, Frame]]) -> TorchModel | None:
+    """A copy whose batch norms have taken half of their statistics from some frames.
+
+    Args:
+        model: Stays as it is.
+        frames: The frames; those that cannot be read or seen are left out.
+
+    Returns:
+        The copy; None where the model has no such norms, or no frame could be seen.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from iccld_cli.inference.torch_model import TorchModel
+
+    found = copy.deepcopy(model.segmenter).eval()
+    norms = [m for m in found.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    if not norms:
+        return None
+    before = [(copy.deepcopy(norm.running_mean), copy.deepcopy(norm.running_var)) for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # a plain mean over what follows
+        norm.reset_running_stats()
+        norm.train()
+    moved = TorchModel(found, model.header)
+    sampling = model.settle(Sampling(steps=0))  # norms are E's and D's, and the UNet costs more than both
+    seen = 0
+    for batch in _batches(frames, sampling.height):
+        try:
+            moved.segment(batch if len(batch) > 1 else np.concatenate([batch, batch[:, :, ::-1]]), sampling=sampling)
+        except IccldError:
+            continue
+        seen += len(batch)
+    if not seen:
+        return None
+    for norm, (mean, variance) in zip(norms, before, strict=True):
+        norm.eval()
+        if norm.num_batches_tracked == 0:  # of a part that was not passed
+            norm.running_mean, norm.running_var = mean, variance
+            continue
+        norm.running_mean.lerp_(mean, 1 - MOVED)  # type: ignore[operator, union-attr]
+        norm.running_var.lerp_(variance, 1 - MOVED)  # type: ignore[operator, union-attr]
+    return moved
+
+
+def _batches(frames: Iterable[tuple[PreparedDataset, Frame]], height: int | None) -> Iterator[np.ndarray]:
+    """Frames of equal sizes, uint8 (B, H, W, 3)."""
+    held: list[np.ndarray] = []
+    for target, frame in frames:
+        try:
+            image = target.read_image(frame)
+            rows, columns = network_size(image.shape[:2], height)
+        except IccldError:
+            continue
+        most = max(1, min(_NORM_BATCH, _NORM_PIXELS // max(rows * columns, image.shape[0] * image.shape[1])))
+        if held and (held[0].shape != image.shape or len(held) >= most):
+            yield np.stack(held)
+            held = []
+        held.append(image)
+    if held:
+        yield np.stack(held)
+
+
+def _write(
+    folder: Path,
+    name: str,
+    target: PreparedDataset,
+    places: Sequence[Place],
+    labelled: Sequence[Path],
+    rows: tuple[float, float],
+) -> tuple[int, int]:
+    """Write a set of the answers to a piece of footage, unless it is there.
+
+    Args:
+        folder: Of all answers.
+        name: Of the set.
+        target: The piece of footage.
+        places: Its frames that were to be answered.
+        labelled: Sets of labels that a person gave, which go before answers.
+        rows: Shares of a frame's rows, from the top and from the bottom, where nothing is learnt.
+
+    Returns:
+        Its pixels with a label, and all its pixels; 0 and 0 where nothing was answered.
+    """
+    frames = folder / _FRAMES
+    root = folder / name
+    answered = [place for place in places if _path(frames, place[0]).exists()]
+    if not root.exists():
+        if not answered:
+            return 0, 0
+        for left in folder.glob(".*.part"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        write_pseudo_set(target, root, _Found(frames, answered, _drawn(labelled), rows), KEPT, name)
+    pixels = PreparedDataset(root).info.extra["pixels"]
+    return sum(pixels.values()) - pixels.get("ignore", 0), sum(pixels.values())
+
+
+def _drawn(labelled: Sequence[Path]) -> dict[str, list[tuple[PreparedDataset, Frame]]]:
+    """Frames that a person has labelled, by the digest of their file."""
+    found: dict[str, list[tuple[PreparedDataset, Frame]]] = {}
+    for path in labelled:
+        dataset = PreparedDataset(path)
+        for frame in dataset.iter_frames("train"):
+            if frame.label is not None and frame.image_sha256 is not None:
+                found.setdefault(frame.image_sha256, []).append((dataset, frame))
+    return found
+
+
+class _Found:
+    """Answers that lie in files, in the frames' size; each is read when its turn comes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        places: Sequence[Place],
+        drawn: Mapping[str, Sequence[tuple[PreparedDataset, Frame]]],
+        rows: tuple[float, float],
+    ) -> None:
+        self.folder, self.places, self.drawn, self.rows = folder, places, drawn, rows
+
+    def __iter__(self) -> Iterator[Answer]:
+        for number, _, frame in self.places:
+            path = _path(self.folder, number)
+            try:
+                with np.load(path) as file:
+                    labels, sure = file["labels"], file["sure"]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                raise IccldError(f"{path} is damaged", "remove it, and the same command goes on") from None
+            size = (frame.width, frame.height)
+            labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+            labels[: round(frame.height * self.rows[0])] = IGNORE
+            labels[frame.height - round(frame.height * self.rows[1]) :] = IGNORE
+            for dataset, one in self.drawn.get(frame.image_sha256 or "", ()):  # a person knows better
+                label = dataset.read_label(one)
+                if label.shape == labels.shape:
+                    labels[label != IGNORE] = IGNORE
+            yield frame, labels, cv2.resize(sure, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+class _Bar:
+    """Frames, rate and time left; where there is no terminal, a line every ten seconds."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total, self.done, self.console = total, 0, console
+        self.began = self.told = time.monotonic()
+        self.bar = Progress(
+            TextColumn("answers"), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            TextColumn("left"), BarColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("answers", total=total, rate="")
+
+    def __enter__(self) -> _Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self) -> None:
+        """Count a frame."""
+        self.done += 1
+        now = time.monotonic()
+        rate = self.done / max(now - self.began, 1e-6)
+        self.bar.update(self.task, advance=1, rate=f"{rate:.2f} frames/s")
+        if not self.console.is_terminal and now - self.told >= _LINE_SECONDS:
+            self.told = now
+            left = (self.total - self.done) / rate
+            self.console.print(f"answers: {self.done}/{self.total} frames, {rate:.2f} a second, {left:.0f} s left")
