@@ -140,7 +140,8 @@ def context_of(config: Config, frame: tuple[int, int]) -> tuple[int, int]:
     most = CONTEXT_CROPS * crop[0] * crop[1]
     factor = min(1.0, math.sqrt(most / (frame[0] * frame[1])))
     width, height = (max(int(side * factor) // unit * unit, least) for side, least in zip(frame, crop, strict=True))
-    width, height = min(width, most // height // unit * unit), min(height, most // width // unit * unit)
+    width = min(width, most // height // unit * unit)
+    height = min(height, most // width // unit * unit)
     return (0, 0) if (width, height) == crop else (width, height)
 
 
