@@ -125,6 +125,7 @@ def _answer(options: FootageOptions, record: Record, start: Path, places: Sequen
         return
     began = time.perf_counter()
     models = [TorchModel.open(start, options.device)]
+    console.print(f"the start answers up to {known or most} frames; batch norms take in the footage first")
     moved = with_norms_of(models[0], [place[1:] for place in evenly(places, NORM_FRAMES)])
     models += [] if moved is None else [moved]
     failed: dict[int, str] = {}
