@@ -25,7 +25,14 @@ def adapt(
             help="Model to start from: a file, or small, roads or free, the shipped ones (default: small).",
         ),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="Minutes of answering and training.")] = 20.0,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=10_000,
+            help="Minutes of training and, at most a third, of the answers before it; frames, town, choice on top.",
+        ),
+    ] = 20.0,
     iterations: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Steps of training, in place of --minutes.")
     ] = None,
@@ -66,9 +73,7 @@ def adapt(
     Chooses frames worth training on, has the start answer them, learns its surest answers beside self-training and the
     virtual town, and keeps the start, the adapted model or their average: what scores best on --val; without it the
     adapted one where it contradicts itself clearly less often than the start, else the average, and the start where
-    that has broken. --minutes counts answering (at most a third of them, if eight frames take no longer) and training;
-    choosing frames, rendering the town, judging and predicting come on top. DIR/index.html shows before and after. The
-    same command again goes on where it stopped.
+    that has broken. DIR/index.html shows before and after. The same command again goes on where it stopped.
     """
     from iccld_cli.data.prepared import INFO_NAME
     from iccld_cli.footage.options import FootageOptions

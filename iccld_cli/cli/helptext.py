@@ -17,7 +17,7 @@ _GROUPS: dict[str, str] = {
     "Virtual town": "virtual look kinds light rain virtual_drive frames seconds",
     "Model": "ckpt preset encoder config assignments steps samples scales flip average height smooth opset format_ "
     "licence source_only recipe",
-    "Training": "iterations minutes stage_2 crop save_every resume dry_run select",
+    "Training": "iterations minutes stage_2 answers crop save_every resume dry_run select",
     "Machine": "device backend precision batch_size compile workers seed part merge speed engine ray_address parts "
     "worker_cpus",
     "Results": "out name save threshold to_label alpha legend overwrite skip_existing force check json json_path "
