@@ -108,7 +108,8 @@ def learnt_answers(
             roots += [str((folder / name).absolute())] if counts[0] else []
         record.keep("answers", roots)
         if roots:
-            console.print(f"{len(chosen)} frames answered: {100 * of_labels / pixels:.0f} % of their pixels are learnt")
+            count = sum(_path(folder / _FRAMES, number).exists() for number, *_ in chosen)
+            console.print(f"{count} frames answered: {100 * of_labels / pixels:.0f} % of their pixels are learnt")
         else:
             console.print("note: the start has no answer that could be learnt; self-training goes on without")
     shutil.rmtree(folder / _FRAMES, ignore_errors=True)
@@ -143,8 +144,10 @@ def _answer(options: FootageOptions, record: Record, start: Path, places: Sequen
             known = min(most, max(affordable, FEWEST_ANSWERED))
             record.tree["answer_seconds"] = round(first + known * each, 2)
         record.keep("answered", known)
-    with _Bar(known, console) as bar:
-        for place in evenly(places, known):
+    chosen = evenly(places, known)
+    missing = [place for place in chosen if not _path(folder, place[0]).exists()]
+    with _Bar(known - len(missing), known, console) as bar:
+        for place in missing:
             _answer_one(models, place, folder, failed)
             bar.advance()
     if failed:
@@ -342,14 +345,14 @@ class _Found:
 class _Bar:
     """Frames, rate and time left; where there is no terminal, a line every ten seconds."""
 
-    def __init__(self, total: int, console: Console) -> None:
-        self.total, self.done, self.console = total, 0, console
+    def __init__(self, first: int, total: int, console: Console) -> None:
+        self.first, self.done, self.total, self.console = first, first, total, console
         self.began = self.told = time.monotonic()
         self.bar = Progress(
             TextColumn("answers"), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
             TextColumn("left"), BarColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task("answers", total=total, rate="")
+        self.task = self.bar.add_task("answers", completed=first, total=total, rate="")
 
     def __enter__(self) -> _Bar:
         self.bar.start()
@@ -362,7 +365,7 @@ class _Bar:
         """Count a frame."""
         self.done += 1
         now = time.monotonic()
-        rate = self.done / max(now - self.began, 1e-6)
+        rate = (self.done - self.first) / max(now - self.began, 1e-6)
         self.bar.update(self.task, advance=1, rate=f"{rate:.2f} frames/s")
         if not self.console.is_terminal and now - self.told >= _LINE_SECONDS:
             self.told = now
