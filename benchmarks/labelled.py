@@ -6,8 +6,8 @@
     python benchmarks/labelled.py ... --list                          # what there is
 
 Every row goes on from one model file (`--ckpt`, the shipped `free` by default, which has seen no real road) with `iccld
-adapt-seg` and the settings of `iccld adapt`, adapted to all of the target's training frames without labels, and to the
-row's labels with `--labelled`. Rows differ in these labels alone:
+adapt-seg` and the settings that `iccld adapt` had before it learnt answers, adapted to all of the target's training
+frames without labels, and to the row's labels with `--labelled`. Rows differ in these labels alone:
 
     start            not trained           none             no label
     masks-N          whole labels of N frames, chosen evenly
@@ -46,7 +46,7 @@ POINTS = 20
 """Labelled pixels a frame in the rows of points."""
 
 SETTINGS = ("seg.burn_in=0", f"pseudo.quantile={QUANTILE}", "seg.feature_distance_weight=0")
-"""With the rates of `iccld adapt` what it trains with."""
+"""With a share of the start's rates, what `iccld adapt` trained with before it learnt answers."""
 
 
 @dataclass(frozen=True)
