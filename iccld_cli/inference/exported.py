@@ -58,11 +58,15 @@ class ExportedModel:
 
     Attributes:
         run: The graph itself.
+        coarse: The graph up to its logits, before they are brought to the image's size: float32 (1, K, h, w). None
+            where it cannot be cut there; results are then made of its probabilities, which takes longer.
     """
 
     parallel = 1
 
-    def __init__(self, path: Path, header: ModelHeader, backend: str, run: Run, digest: str) -> None:
+    def __init__(
+        self, path: Path, header: ModelHeader, backend: str, run: Run, digest: str, coarse: Run | None = None
+    ) -> None:
         """Take a graph that is loaded.
 
         Args:
@@ -71,12 +75,13 @@ class ExportedModel:
             backend: `onnx` or `openvino`.
             run: The graph.
             digest: sha256 of the file or files.
+            coarse: See the class.
         """
         assert header.export is not None
         self.path, self.header, self.backend = path, header, backend
         self.facts: ExportFacts = header.export
         self.precision = self.facts.precision
-        self.run, self._digest = run, digest
+        self.run, self.coarse, self._digest = run, coarse, digest
 
     @classmethod
     def open(cls, path: Path, device: str = "auto", backend: str = "auto") -> ExportedModel:
@@ -144,15 +149,21 @@ class ExportedModel:
     def logits(
         self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
     ) -> list[list[Logits]]:
-        """See `Model`; at the size of the graph, whose output is at no smaller one."""
+        """See `Model`; of a graph that cannot be cut at its logits, at the size of its output."""
         self.settle(sampling or Sampling())
         with memory_explained(frames):
-            found = [self.run(to_input(frame, self.facts.size))[0] for frame in frames]
-        if not all(np.isfinite(values).all() for values in found):
+            return [[Logits(self._values(to_input(frame, self.facts.size)))] for frame in frames]
+
+    def _values(self, *given: np.ndarray) -> np.ndarray:
+        """Logits (K, h, w) of what the graph takes."""
+        found = self.run(*given)[0] if self.coarse is None else self.coarse(*given)[0]
+        if not np.isfinite(found).all():
             raise not_finite()
-        return [[Logits(_logs(values))] for values in found]
+        return _logs(found) if self.coarse is None else found
 
     def _one(self, frame: np.ndarray, want: Collection[Want], size: tuple[int, int]) -> Segmentation:
+        if self.coarse is not None:
+            return segment_frame([Logits(self._values(to_input(frame, self.facts.size)))], size, want)
         found = self.run(to_input(frame, self.facts.size))[0]  # (K, h, w)
         if not np.isfinite(found).all():
             raise not_finite()
@@ -200,7 +211,7 @@ class AnySizeModel(ExportedModel):
     def logits(
         self, frames: np.ndarray, want: Collection[Want] = (), sampling: Sampling | None = None
     ) -> list[list[Logits]]:
-        """See `Model`; at the size that the network sees, which is that of the graph's output."""
+        """See `Model`; of a graph that cannot be cut at its logits, at the size that the network sees."""
         sampling = self.settle(sampling or Sampling())
         with memory_explained(frames):
             return [self._views(frame, want, sampling) for frame in frames]
@@ -211,10 +222,8 @@ class AnySizeModel(ExportedModel):
             wanted = network_size((frame.shape[0], frame.shape[1]), sampling.height, scale)
             seen = resize_frame(frame, fitting_size(wanted, self.facts.multiple), smaller=wanted[0] < frame.shape[0])
             seen = seen[:, ::-1] if mirrored else seen
-            found = self.run(to_input(seen, None), *noises(seen.shape[:2], sampling.seed or 0, self.header))[0]
-            if not np.isfinite(found).all():
-                raise not_finite()
-            views.append(Logits(_logs(found), mirrored))
+            its_noises = noises(seen.shape[:2], sampling.seed or 0, self.header)
+            views.append(Logits(self._values(to_input(seen, None), *its_noises), mirrored))
         return views
 
 
@@ -298,17 +307,51 @@ def onnx_session(model: bytes | str) -> Run:
     return lambda *given: session.run([OUTPUT], dict(zip(names[: len(given)], given, strict=True)))[0]
 
 
-def openvino_graph(model: Any) -> Run:
-    """A graph for OpenVINO on the CPU, from its model."""
-    # Plugins may choose bf16 on their own, which is the user's choice to make.
-    compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    lock = threading.Lock()  # a compiled model called as a function has one request for all
+class OpenvinoGraph:
+    """A graph for OpenVINO on the CPU, compiled when it is first called."""
 
-    def run(*given: np.ndarray) -> np.ndarray:
-        with lock:
-            return np.array(compiled([*given])[0])
+    def __init__(self, model: Any) -> None:
+        """Take an `openvino.Model`."""
+        self._model = model
+        self._compiled: Any = None
+        self._lock = threading.Lock()  # a compiled model called as a function has one request for all
 
-    return run
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of its output; None for a side that follows from the input."""
+        sides = self._model.outputs[0].get_partial_shape()
+        return tuple(side.get_length() if side.is_static else None for side in sides)
+
+    def __call__(self, *given: np.ndarray) -> np.ndarray:
+        """See `Run`."""
+        with self._lock:
+            if self._compiled is None:
+                # Plugins may choose bf16 on their own, which is the user's choice to make.
+                options = {"INFERENCE_PRECISION_HINT": "f32"}
+                self._compiled = import_openvino().Core().compile_model(self._model, "CPU", options)
+            return np.array(self._compiled([*given])[0])
+
+
+def cut_at_logits(model: Any) -> Any | None:
+    """The part of a graph up to the logits that it brings to the image's size and makes probabilities of.
+
+    Args:
+        model: An `openvino.Model` that `iccld export` wrote, in any precision.
+
+    Returns:
+        A model with the same inputs and the logits as its output; None where the graph ends in another way.
+    """
+    end = model.get_results()[0].input_value(0).get_node()
+    if end.get_type_name() != "Softmax":
+        return None
+    enlarged = end.input_value(0).get_node()
+    if enlarged.get_type_name() != "Interpolate":
+        return None
+    logits = enlarged.input_value(0)
+    classes = (end.output(0).get_partial_shape()[1], logits.get_partial_shape()[1])
+    if not all(count.is_static for count in classes) or classes[0] != classes[1]:
+        return None
+    return import_openvino().Model([logits], model.get_parameters(), "logits")
 
 
 def _open_onnx(path: Path) -> ExportedModel:
@@ -347,12 +390,13 @@ def _open_openvino(path: Path) -> ExportedModel:
         raise _unreadable(path, error) from None
     header = _header(path, text)
     try:
-        run = openvino_graph(model)
+        part = cut_at_logits(model)
     except Exception as error:
         raise _unreadable(path, error) from None
     digest = hashlib.sha256(graph)
     digest.update(values)
-    return _checked(_kind(header)(path, header, "openvino", run, digest.hexdigest()))
+    run, coarse = OpenvinoGraph(model), None if part is None else OpenvinoGraph(part)
+    return _checked(_kind(header)(path, header, "openvino", run, digest.hexdigest(), coarse))
 
 
 def _kind(header: ModelHeader) -> type[ExportedModel]:
@@ -377,9 +421,13 @@ def _checked(model: ExportedModel) -> ExportedModel:
     if model.facts.size is None:
         given += noises((height, width), 0, model.header)
     try:
-        shape = tuple(model.run(*given).shape)
+        shape = tuple((model.run if model.coarse is None else model.coarse)(*given).shape)
     except Exception as error:  # the runtime's own kinds
         raise _unreadable(model.path, error) from None
+    if model.coarse is not None and shape[:2] == wanted[:2]:  # the rest of the graph is not compiled for this
+        assert isinstance(model.run, OpenvinoGraph)
+        sides = zip(model.run.shape, wanted, strict=False)
+        shape = tuple(asked if has is None else has for has, asked in sides)
     if shape != wanted:
         raise IccldError(f"{model.path} returns the shape {shape}, its header says {wanted}", "export it again")
     return model

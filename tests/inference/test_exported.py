@@ -69,6 +69,20 @@ def test_a_file_answers_as_the_original_and_describes_itself(files, original, fr
     assert got.labels.dtype == np.uint8
 
 
+def test_an_openvino_file_answers_from_its_logits_as_from_its_probabilities(files, frames):
+    """The first are a quarter of the size, and the rest of the graph is neither run nor compiled for them."""
+    model = load_model(files["openvino"])
+    found = model.segment(frames, EVERYTHING)
+    ((logits,), _) = model.logits(frames)
+    assert logits.values.shape == (len(model.header.label_space), 64 // 4, 64 // 4)  # it sees multiples of 32
+    assert model.run._compiled is None
+    model.coarse = None
+    wanted = model.segment(frames, EVERYTHING)
+    assert (found.labels == wanted.labels).mean() > 0.999
+    for name in EVERYTHING:
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", SUFFIXES)
 def test_frames_of_other_sizes_are_resized_and_labels_come_back_at_theirs(files, kind):
     model = load_model(files[kind])
