@@ -34,17 +34,32 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
+from adapt_variants import (
+    ANSWERED,
+    BEFORE,
+    CLASSES,
+    FLIPPED,
+    FULL,
+    FURTHER,
+    NORMS,
+    PROTOCOLS,
+    SAME,
+    SHARES,
+    VARIANTS,
+    VIEWS,
+    Protocol,
+    Variant,
+)
 from protocols import drive_of
 from pseudo_set import answers_of
 from rich.console import Console
-from torch import nn
 
 from iccld_cli.checkpoint import load_segmenter, save_segmenter
 from iccld_cli.config import Config, load_config
@@ -52,6 +67,7 @@ from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.pseudoset import write_pseudo_set
 from iccld_cli.data.spread import evenly
 from iccld_cli.files import write_json
+from iccld_cli.footage.answers import MOVED, NORM_FRAMES, with_norms_of
 from iccld_cli.footage.choice import JUDGED_FRAMES, Judged, choice
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.training import RATE, training_config
@@ -61,7 +77,7 @@ from iccld_cli.inference.evaluate import folded_predictions
 from iccld_cli.inference.labelfree import look
 from iccld_cli.inference.model import Model, Sampling
 from iccld_cli.inference.threads import group
-from iccld_cli.inference.torch_model import TorchModel, to_tensor
+from iccld_cli.inference.torch_model import TorchModel
 from iccld_cli.metrics.confusion import ConfusionMatrix
 from iccld_cli.models.segmenter import Segmenter
 from iccld_cli.train.data import open_data
@@ -70,153 +86,6 @@ from iccld_cli.train.start import open_start
 from iccld_cli.train.state import list_states
 
 ROOT = Path(".gpu")
-CLASSES = ("road", "sidewalk", "building", "fence", "pole", "traffic sign", "vegetation", "sky", "person", "car")
-FULL = 1e-4
-"""Learning rate of the preset that the starts were trained with first; `Variant.rate` is a factor on it."""
-
-STEPS, SHARES, NORMS = 300, (0.3, 0.5, 0.7), 0.25
-VIEWS = Sampling(scales=(0.75, 1.0, 1.5), flip=True, average=True)
-FLIPPED = Sampling(flip=True, average=True)
-ANSWERED = {"start": (0.5, 0.7), "norms": (0.5, 0.7), "flip": (0.7,)}
-"""Whose answers are written, and which shares of them: of `start`; of its mean with itself after `norms`, which `flip`
-gives with fewer views."""
-
-MOVED = 0.5
-"""Share of the footage's statistics in the model whose answers are mixed with the start's."""
-
-NORM_FRAMES = 48
-WHOLE = (480, 352)
-"""A frame of CamVid, but for its last eight rows."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is adapted to what, and where it is judged.
-
-    Attributes:
-        start: Model file, below ROOT or, where it is a shipped model, its name.
-        target: Name of the footage's prepared set.
-        gain: Split and drive whose score is to rise; drive None for all of the split.
-        old: Split and drive of the road that the start comes from; None where that is not real.
-        splits: Splits that are scored.
-    """
-
-    start: str
-    target: str
-    gain: tuple[str, str | None]
-    old: tuple[str, str | None] | None
-    splits: tuple[str, ...]
-
-
-PROTOCOLS = {
-    "p1": Protocol("start/p1.safetensors", "camvid-0016E5", ("val", None), ("test", "0001TP"), ("val", "test")),
-    "p2": Protocol("free", "camvid", ("test", None), None, ("test",)),
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """How a trial differs from what `iccld adapt` did before it learnt answers.
-
-    Attributes:
-        title: In the table.
-        rate: Factor on `FULL`; None for `RATE` of the start's own rate, which compounds where one adapts twice.
-        steps: Of the training.
-        settings: Of the configuration, on top of what it was.
-        source_only: No footage in training.
-        carla: CARLA beside the town.
-        labels: Learn the surest answers (`labels`) of a key of `ANSWERED`; else a variant, whose average with the
-            start gives them (seed 0); empty for none.
-        keep: Share of the answers of each class that are learnt.
-        as_source: The labels take the place of the town as the source.
-        begin: Share of the footage in the norms' statistics with which training begins.
-    """
-
-    title: str
-    rate: float | None = 0.3
-    steps: int = STEPS
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    source_only: bool = False
-    carla: bool = False
-    labels: str = ""
-    keep: float = 0.7
-    as_source: bool = False
-    begin: float = 0.0
-
-
-ARGMAX = {"pseudo.gate": "quantile"}
-GENTLE = {"optim.head_lr_factor": 3.0}
-"""The starts have 30, which is meant for heads with random weights: those of a finished model are not."""
-
-BETTER = {**ARGMAX, **GENTLE, "data.context": WHOLE}
-"""The label is the most probable class, by a teacher that sees whole frames; gentle rates of the heads."""
-
-BEFORE = ("pseudo.gate", "optim.head_lr_factor", "data.context")
-"""What was the start's own before `iccld adapt` learnt answers."""
-
-ALONE = {**GENTLE, "seg.mixed_weight": 0.0}
-VARIANTS: dict[str, Variant] = {
-    "start": Variant("the start", steps=0),
-    "labels": Variant("writes answers to the footage", steps=0),
-    "beside-norms": Variant("labels of start and norms beside self-training", labels="norms", settings=BETTER),
-    "norms-70": Variant("labels of start and norms, no self-training", labels="norms", settings=ALONE),
-    "flip": Variant("labels of start and norms, two views, beside self-training", labels="flip", settings=BETTER),
-    "as-source": Variant(
-        "labels of start and norms instead of the town", labels="norms", as_source=True, settings=BETTER
-    ),
-    "beside": Variant("start's labels beside self-training", labels="start", settings=BETTER),
-    "context": Variant("self-training, whole frames labelled, gate `quantile`, gentle heads", settings=BETTER),
-    "defaults": Variant("self-training alone, as `iccld adapt` was: rates x 0.3 of the start's", rate=None),
-    "town": Variant("the town alone", source_only=True, settings=GENTLE),
-    "again": Variant(
-        "labels of the average of `beside-norms`, beside self-training", labels="beside-norms", settings=BETTER
-    ),
-    "long": Variant(
-        "labels of start and norms beside self-training, rates x 0.1, 600 steps", rate=0.1, steps=600,
-        labels="norms", settings=BETTER,
-    ),
-    "norms-50": Variant(
-        "labels of start and norms, half of each class, beside self-training", labels="norms", keep=0.5,
-        settings=BETTER,
-    ),
-    "heads-1": Variant(
-        "heads learn as slowly as the encoder; labels of start and norms beside self-training", labels="norms",
-        settings={**BETTER, "optim.head_lr_factor": 1.0},
-    ),
-    "footage-4": Variant(
-        "labels of start and norms, and self-training, count four times as much as the town", labels="norms",
-        settings={**BETTER, "seg.mixed_weight": 4.0, "seg.labelled_weight": 4.0},
-    ),
-    "begin-norms": Variant("begins with norms of the footage, 0.25", begin=0.25, settings=BETTER),
-    "rate-0.1": Variant("rates x 0.1 of the preset's", rate=0.1),
-    "rate-0.3": Variant("rates x 0.3 of the preset's"),
-    "heads-30": Variant("`context`, the heads' rates as they are", settings={**BETTER, "optim.head_lr_factor": 30.0}),
-    "ema-1": Variant("the teacher is the mean of all steps", settings={"seg.ema_horizon": 1.0, **BETTER}),
-    "mixed-4": Variant("the footage counts four times", settings={"seg.mixed_weight": 4.0, **BETTER}),
-    "whole": Variant(
-        "crops of whole frames, 4 of each",
-        settings={"data.crop": WHOLE, "data.target_scale": (1.0, 1.0), "data.workers": 1, **ARGMAX, **GENTLE},
-    ),
-    "batch-8": Variant("8 crops of each", settings={"data.batch_size": 8, "data.workers": 1, **BETTER}),
-    "labels-70": Variant("start's labels, no self-training", settings=ALONE, labels="start"),
-    "labels-50": Variant("start's labels, half of each class, no self-training", settings=ALONE, labels="start",
-                         keep=0.5),
-    "masked": Variant("masked image consistency", settings={"seg.masked_weight": 1.0, **BETTER}),
-    "balanced": Variant("gate `balanced`", settings={**BETTER, "pseudo.gate": "balanced"}),
-    "carla": Variant("CARLA beside the town", carla=True, settings=BETTER),
-    "plain-colours": Variant("the source keeps its colours", settings={"augment.style_probability": 0.0, **BETTER}),
-    "gates-85": Variant("gates at the 85 % quantile", settings={"pseudo.quantile": 0.85, **BETTER}),
-    "short": Variant("100 steps", steps=100, settings=BETTER),
-    "rate-0.03": Variant("rates x 0.03 of the preset's, 800 steps", rate=0.03, steps=800, settings=BETTER),
-}  # fmt: skip
-"""In the order of what they are likely to tell."""
-
-SAME = {("p1", "rate-0.1"): "defaults", ("p2", "rate-0.3"): "defaults"}
-"""Jobs that another one stands for: the start of p1 was itself made with a third of the preset's rates."""
-
-FURTHER = {"heads-1": (1, 2), "mixed-4": (3, 4)}
-"""After which variant's jobs the best ones so far, by their rank, are tried with further seeds: what follows is less
-likely to tell than whether these hold."""
 
 
 @dataclass(frozen=True)
@@ -323,35 +192,15 @@ def mean_of(start: Segmenter, adapted: Segmenter, share: float) -> Segmenter:
     return found
 
 
-@torch.no_grad()
-def with_norms_of(
-    model: Segmenter, data: PreparedDataset, frames: Sequence[Frame], share: float, device: torch.device
+def with_norms(
+    model: Segmenter, header: ModelHeader, data: PreparedDataset, frames: Sequence[Frame], share: float
 ) -> Segmenter:
-    """A model whose batch norms have some of the footage's statistics.
-
-    Args:
-        model: Stays as it is.
-        data: The footage.
-        frames: Those of its frames to take some of.
-        share: Of the footage's statistics in the new ones.
-        device: Of the model.
-    """
-    found = copy.deepcopy(model)
-    norms = [m for m in found.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
-    before = [(copy.deepcopy(norm.running_mean), copy.deepcopy(norm.running_var)) for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # a plain mean over what follows
-        norm.reset_running_stats()
-        norm.train()
-    frames = evenly(frames, NORM_FRAMES)
-    for first in range(0, len(frames), 8):
-        images = np.stack([data.read_image(frame) for frame in frames[first : first + 8]])
-        next(iter(found.logits(found.fit(to_tensor(images, device)), 0)))
-    for norm, (mean, variance) in zip(norms, before, strict=True):
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.lerp_(mean, 1 - share)
-        norm.running_var.lerp_(variance, 1 - share)
-    return found.eval()
+    """A model whose batch norms have a share of the footage's statistics, as `iccld adapt` takes them."""
+    places = [(data, frame) for frame in evenly(frames, NORM_FRAMES)]
+    found = with_norms_of(TorchModel(model, header), places, share)
+    if found is None:
+        sys.exit("the model has no batch norms, or no frame of the footage could be seen")
+    return found.segmenter
 
 
 def config_of(variant: Variant, base: Config, seed: int, steps: int, device: str) -> Config:
@@ -402,7 +251,8 @@ def begin_of(name: str, variant: Variant, where: Where, out: Path) -> Path:
     device, data = pick_device(where.device), where.data(PROTOCOLS[name].target)
     model, header = load_segmenter(path, device)
     frames = evenly(data.frames("train"), where.limit)
-    save_segmenter(out / "begin.safetensors", with_norms_of(model, data, frames, variant.begin, device), header)
+    begin = with_norms(model, header, data, frames, variant.begin)
+    save_segmenter(out / "begin.safetensors", begin, header)
     return out / "begin.safetensors"
 
 
@@ -428,7 +278,7 @@ def write_labels(name: str, where: Where) -> None:
     start, header = load_segmenter(where.start(protocol), device)
     data = where.data(protocol.target)
     frames = evenly(data.frames("train"), where.limit)
-    models = [TorchModel(start, header), TorchModel(with_norms_of(start, data, frames, MOVED, device), header)]
+    models = [TorchModel(start, header), TorchModel(with_norms(start, header, data, frames, MOVED), header)]
     for of, keeps in ANSWERED.items():
         missing = [keep for keep in keeps if not where.labels(name, of, keep).exists()]
         asked, sampling = models[:1] if of == "start" else models, FLIPPED if of == "flip" else VIEWS
@@ -467,7 +317,7 @@ def run(name: str, chosen: str, seed: int, where: Where) -> None:
     judge = Judge(protocol, where)
     for of, to in (("start", "norms"), ("adapted", "norms"), ("average-0.5", "average-norms")):
         if of in candidates:
-            candidates[to] = with_norms_of(candidates[of], judge.data, judge.footage, NORMS, device)
+            candidates[to] = with_norms(candidates[of], header, judge.data, judge.footage, NORMS)
     result["judged"] = judged_of(candidates, header, judge)
     if variant_name == "start":
         result["judged"]["views"] = judge.scores(TorchModel(start, header), VIEWS)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.hints import say_next
 from iccld_cli.cli.options import (
     MAX_SAMPLES,
@@ -33,7 +32,7 @@ from iccld_cli.cli.options import (
     refuse_stored,
 )
 from iccld_cli.cli.scores import print_label_free, print_scores
-from iccld_cli.cli.terminal import say
+from iccld_cli.cli.terminal import progress_bar, say
 from iccld_cli.errors import IccldError
 from iccld_cli.storage import local_path, url_of
 

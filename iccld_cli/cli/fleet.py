@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from iccld_cli.cli.bars import Update, progress_bar
-from iccld_cli.cli.terminal import say
+from iccld_cli.bars import Update
+from iccld_cli.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from iccld_cli.fleet.engine import Progress

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.hints import after_predict, say_next
 from iccld_cli.cli.options import (
     MAX_SAMPLES,
@@ -32,7 +31,7 @@ from iccld_cli.cli.options import (
     parse_time,
     refuse_stored,
 )
-from iccld_cli.cli.terminal import say
+from iccld_cli.cli.terminal import progress_bar, say
 from iccld_cli.errors import IccldError
 from iccld_cli.parts import FOLDER
 from iccld_cli.storage import local_path, shown_address, url_of

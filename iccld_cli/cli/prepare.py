@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iccld_cli.cli.bars import progress_bar
 from iccld_cli.cli.hints import after_prepare, say_next
 from iccld_cli.cli.options import (
     MAX_WORKERS,
@@ -28,7 +27,7 @@ from iccld_cli.cli.options import (
     parse_size,
     refuse_stored,
 )
-from iccld_cli.cli.terminal import console, say, shown
+from iccld_cli.cli.terminal import console, progress_bar, say, shown
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters import ADAPTERS
 from iccld_cli.storage import local_path, shown_address, url_of

@@ -11,13 +11,16 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from iccld_cli.names import shown, shown_lines
 
-__all__ = ["console", "safe_streams", "say", "shown"]
+if TYPE_CHECKING:
+    from iccld_cli.bars import Update
+
+__all__ = ["console", "progress_bar", "safe_streams", "say", "shown"]
 
 
 def console(stderr: bool = False) -> Console:
@@ -38,6 +41,13 @@ def say(text: str, stderr: bool = False, style: str | None = None) -> None:
         style: Of rich, such as `red`.
     """
     console(stderr).print(shown_lines(text), style=style)
+
+
+def progress_bar(what: str, unit: str) -> contextlib.AbstractContextManager[Update]:
+    """`bars.progress_bar` on the error stream."""
+    from iccld_cli import bars
+
+    return bars.progress_bar(what, unit, console(stderr=True))
 
 
 class SafeStream:

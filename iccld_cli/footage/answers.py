@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from iccld_cli.bars import progress_bar
 from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.pseudoset import Answer, in_steps, write_pseudo_set
 from iccld_cli.data.spread import evenly
@@ -61,7 +61,6 @@ FOLDER, _FRAMES = "answers", "frames"
 _VIEWS = Sampling(flip=True, average=True)
 _TIMED = 3  # frames, the first of which also pays for what is loaded on the way
 _NORM_BATCH, _NORM_PIXELS = 8, 4_000_000
-_LINE_SECONDS = 10.0
 _LONGEST_NAME = 60
 
 Place = tuple[int, PreparedDataset, Frame]
@@ -146,10 +145,11 @@ def _answer(options: FootageOptions, record: Record, start: Path, places: Sequen
         record.keep("answered", known)
     chosen = evenly(places, known)
     missing = [place for place in chosen if not _path(folder, place[0]).exists()]
-    with _Bar(known - len(missing), known, console) as bar:
-        for place in missing:
+    with progress_bar("answers", "frames", console) as update:
+        update(known - len(missing), known)
+        for done, place in enumerate(missing, known - len(missing) + 1):
             _answer_one(models, place, folder, failed)
-            bar.advance()
+            update(done, known)
     if failed:
         why = next(iter(failed.values()))
         console.print(shown(f"note: {len(failed)} frames were not answered: {why}"), soft_wrap=True)
@@ -204,12 +204,15 @@ def answer(models: Sequence[TorchModel], image: np.ndarray) -> tuple[np.ndarray,
     return ignored_below(mean.argmax(axis=0).astype(np.uint8), confidence, 0.0, models[0].header.classes), confidence
 
 
-def with_norms_of(model: TorchModel, frames: Sequence[tuple[PreparedDataset, Frame]]) -> TorchModel | None:
-    """A copy whose batch norms have taken half of their statistics from some frames.
+def with_norms_of(
+    model: TorchModel, frames: Sequence[tuple[PreparedDataset, Frame]], moved: float = MOVED
+) -> TorchModel | None:
+    """A copy whose batch norms have taken a share of their statistics from some frames.
 
     Args:
         model: Stays as it is.
         frames: The frames; those that cannot be read or seen are left out.
+        moved: The frames' share, in [0, 1].
 
     Returns:
         The copy; None where the model has no such norms, or no frame could be seen.
@@ -227,12 +230,12 @@ def with_norms_of(model: TorchModel, frames: Sequence[tuple[PreparedDataset, Fra
         norm.momentum = None  # a plain mean over what follows
         norm.reset_running_stats()
         norm.train()
-    moved = TorchModel(found, model.header)
+    copied = TorchModel(found, model.header)
     sampling = model.settle(Sampling(steps=0))  # norms are E's and D's, and the UNet costs more than both
     seen = 0
     for batch in _batches(frames, sampling.height):
         try:
-            moved.segment(batch if len(batch) > 1 else np.concatenate([batch, batch[:, :, ::-1]]), sampling=sampling)
+            copied.segment(batch if len(batch) > 1 else np.concatenate([batch, batch[:, :, ::-1]]), sampling=sampling)
         except IccldError:
             continue
         seen += len(batch)
@@ -243,9 +246,9 @@ def with_norms_of(model: TorchModel, frames: Sequence[tuple[PreparedDataset, Fra
         if norm.num_batches_tracked == 0:  # of a part that was not passed
             norm.running_mean, norm.running_var = mean, variance
             continue
-        norm.running_mean.lerp_(mean, 1 - MOVED)  # type: ignore[operator, union-attr]
-        norm.running_var.lerp_(variance, 1 - MOVED)  # type: ignore[operator, union-attr]
-    return moved
+        norm.running_mean.lerp_(mean, 1 - moved)  # type: ignore[operator, union-attr]
+        norm.running_var.lerp_(variance, 1 - moved)  # type: ignore[operator, union-attr]
+    return copied
 
 
 def _batches(frames: Iterable[tuple[PreparedDataset, Frame]], height: int | None) -> Iterator[np.ndarray]:
@@ -340,34 +343,3 @@ class _Found:
                 if label.shape == labels.shape:
                     labels[label != IGNORE] = IGNORE
             yield frame, labels, cv2.resize(sure, size, interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-class _Bar:
-    """Frames, rate and time left; where there is no terminal, a line every ten seconds."""
-
-    def __init__(self, first: int, total: int, console: Console) -> None:
-        self.first, self.done, self.total, self.console = first, first, total, console
-        self.began = self.told = time.monotonic()
-        self.bar = Progress(
-            TextColumn("answers"), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-            TextColumn("left"), BarColumn(), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self.task = self.bar.add_task("answers", completed=first, total=total, rate="")
-
-    def __enter__(self) -> _Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def advance(self) -> None:
-        """Count a frame."""
-        self.done += 1
-        now = time.monotonic()
-        rate = (self.done - self.first) / max(now - self.began, 1e-6)
-        self.bar.update(self.task, advance=1, rate=f"{rate:.2f} frames/s")
-        if not self.console.is_terminal and now - self.told >= _LINE_SECONDS:
-            self.told = now
-            left = (self.total - self.done) / rate
-            self.console.print(f"answers: {self.done}/{self.total} frames, {rate:.2f} a second, {left:.0f} s left")

@@ -130,6 +130,8 @@ def alone(folder: Path | None, key: str) -> Iterator[None]:
         return
     lock = filelock.FileLock(folder / f".{key[:16]}.lock", timeout=PATIENCE)
     with contextlib.ExitStack() as stack:
+        # The lock saves doing the same work twice, nothing more: where it cannot be had (on some network disks filelock
+        # raises NotImplementedError), or not in time, both write, each to a name of its own.
         with contextlib.suppress(filelock.Timeout, OSError, NotImplementedError):
             stack.enter_context(lock)
         yield

@@ -316,11 +316,9 @@ class OpenvinoGraph:
         self._compiled: Any = None
         self._lock = threading.Lock()  # a compiled model called as a function has one request for all
 
-    @property
-    def shape(self) -> tuple[int | None, ...]:
-        """Of its output; None for a side that follows from the input."""
-        sides = self._model.outputs[0].get_partial_shape()
-        return tuple(side.get_length() if side.is_static else None for side in sides)
+    def gives(self, shape: tuple[int, ...]) -> bool:
+        """Whether its output can have a shape, as far as the graph says."""
+        return bool(self._model.outputs[0].get_partial_shape().compatible(import_openvino().PartialShape(list(shape))))
 
     def __call__(self, *given: np.ndarray) -> np.ndarray:
         """See `Run`."""
@@ -424,11 +422,9 @@ def _checked(model: ExportedModel) -> ExportedModel:
         shape = tuple((model.run if model.coarse is None else model.coarse)(*given).shape)
     except Exception as error:  # the runtime's own kinds
         raise _unreadable(model.path, error) from None
-    if model.coarse is not None and shape[:2] == wanted[:2]:  # the rest of the graph is not compiled for this
-        assert isinstance(model.run, OpenvinoGraph)
-        sides = zip(model.run.shape, wanted, strict=False)
-        shape = tuple(asked if has is None else has for has, asked in sides)
-    if shape != wanted:
+    # Of a graph that is cut at its logits the rest is not compiled for this.
+    rest = model.run if model.coarse is not None and isinstance(model.run, OpenvinoGraph) else None
+    if shape != wanted if rest is None else (shape[:2] != wanted[:2] or not rest.gives(wanted)):
         raise IccldError(f"{model.path} returns the shape {shape}, its header says {wanted}", "export it again")
     return model
 

@@ -18,7 +18,7 @@ from iccld_cli.errors import IccldError
 from iccld_cli.names import shown
 from iccld_cli.prepare.adapters.base import RawFrame
 
-TODO, DONE, BAD, ELSEWHERE = 0, 1, 2, 3
+PENDING, DONE, BAD, ELSEWHERE = 0, 1, 2, 3
 """States of a frame; the last one is that of frames which another part has to do."""
 
 _COMMIT_SECONDS = 1.0
@@ -105,7 +105,7 @@ class Journal:
                     sizes,
                     stamp if unusable is None else _UNUSABLE,
                     self._scan,
-                    TODO if unusable is None else BAD,
+                    PENDING if unusable is None else BAD,
                     unusable,
                 )
                 self._db.execute("REPLACE INTO frame VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -143,7 +143,7 @@ class Journal:
             self._db.execute("UPDATE frame SET split = 'val' WHERE split = 'train' AND key >= ?", border)
         for split, key, record in self._pages(DONE, "record"):  # the source may have got other frames since
             if any(path.split("/")[1] != split for path in json.loads(record)["files"]):
-                self._set(split, key, TODO, None)
+                self._set(split, key, PENDING, None)
 
     def digest(self) -> str:
         """sha256 over all frames: names, files and sizes."""
@@ -166,11 +166,11 @@ class Journal:
                 except OSError:
                     whole = False
                 if not whole:
-                    self._set(split, key, TODO, None)
+                    self._set(split, key, PENDING, None)
                     break
         if bad:
             self._db.execute(
-                "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (TODO, BAD, _UNUSABLE)
+                "UPDATE frame SET state = ?, record = NULL WHERE state = ? AND stamp <> ?", (PENDING, BAD, _UNUSABLE)
             )
 
     def restrict(self, first: int, last: int) -> None:
@@ -191,7 +191,7 @@ class Journal:
         if end is not None:
             mine, borders = f"{mine} AND (split, key) < (?, ?)", [*begin, *end]
         self._db.execute(f"UPDATE frame SET state = ? WHERE NOT ({mine})", (ELSEWHERE, *borders))
-        self._db.execute(f"UPDATE frame SET state = ? WHERE state = ? AND {mine}", (TODO, ELSEWHERE, *borders))
+        self._db.execute(f"UPDATE frame SET state = ? WHERE state = ? AND {mine}", (PENDING, ELSEWHERE, *borders))
 
     def finished(self) -> Iterator[tuple[str, str, dict]]:
         """Split, key and record of every frame that is done or bad."""
@@ -202,7 +202,7 @@ class Journal:
     def is_todo(self, split: str, key: str) -> bool:
         """Whether the run wants a frame and has not made it."""
         row = self._db.execute("SELECT state FROM frame WHERE split = ? AND key = ?", (split, key)).fetchone()
-        return row is not None and row[0] == TODO
+        return row is not None and row[0] == PENDING
 
     def _pages(self, state: int, columns: str) -> Iterator[tuple]:
         # Read in pages that start after the last key, so that rows may change state while they are listed.
@@ -220,7 +220,7 @@ class Journal:
 
     def pending(self) -> Iterator[RawFrame]:
         """Frames that are not done, sorted by split and key."""
-        for split, key, image, label in self._pages(TODO, "image, label"):
+        for split, key, image, label in self._pages(PENDING, "image, label"):
             yield RawFrame(split, key, image, label)
 
     def records(self) -> Iterator[tuple[str, str, dict]]:

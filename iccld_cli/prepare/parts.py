@@ -26,7 +26,7 @@ from iccld_cli.files import explain_failure, link_or_copy, write_json
 from iccld_cli.parts import Part, begun, what_lacks
 from iccld_cli.plainjson import parse_json
 from iccld_cli.prepare import growth
-from iccld_cli.prepare.journal import DONE, TODO, Journal
+from iccld_cli.prepare.journal import DONE, PENDING, Journal
 from iccld_cli.prepare.prepare import (
     PrepareOptions,
     Progress,
@@ -99,7 +99,7 @@ def _part(
         region = region_of(source, journal, folder, final, options)  # of all frames, while all are listed
         journal.restrict(total * (part.number - 1) // part.of, total * part.number // part.of)
         journal.forget_incomplete(folder / _DATA, bad=False)  # a part that is done may have lost files since
-        if found is not None and found["done"] and not journal.count(TODO):
+        if found is not None and found["done"] and not journal.count(PENDING):
             return folder, journal.count(), False
         write_json(folder / HEAD, {**head, "done": False})
         process_frames(source, journal, folder / _DATA, options, region, progress)
@@ -300,7 +300,7 @@ def _refuse_lost(journal: Journal, root: Path, folder: Path) -> None:
     lost = next(journal.pending(), None)
     if lost is not None:
         raise IccldError(
-            f"no part in {folder} has {lost.image} and {journal.count(TODO) - 1} more", "run the parts again"
+            f"no part in {folder} has {lost.image} and {journal.count(PENDING) - 1} more", "run the parts again"
         )
     assert journal.count(DONE) or bad
 

@@ -38,7 +38,7 @@ from iccld_cli.names import json_safe
 from iccld_cli.prepare import duplicates, growth, preview, processes
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame
 from iccld_cli.prepare.inspect import own_warnings
-from iccld_cli.prepare.journal import BAD, TODO, Journal
+from iccld_cli.prepare.journal import BAD, PENDING, Journal
 from iccld_cli.prepare.statistics import Totals, write_index
 from iccld_cli.prepare.worker import FrameJob, Loader
 
@@ -351,7 +351,7 @@ def process_frames(
     """Process the frames that are not done; stops early where most of them are bad."""
     root.mkdir(exist_ok=True)
     journal.forget_incomplete(root)
-    total, todo = journal.count(), journal.count(TODO)
+    total, todo = journal.count(), journal.count(PENDING)
     done, bad = total - todo, 0
     progress(done, total)
     workers = options.workers or processes.default_workers()

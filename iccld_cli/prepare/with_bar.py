@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
 
-from iccld_cli.names import shown
+from iccld_cli.bars import progress_bar
 from iccld_cli.prepare.prepare import PrepareOptions, prepare
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 def prepare_shown(
     source: Source, out: Path, name: str, options: PrepareOptions, console: Console
 ) -> tuple[PreparedDataset, bool]:
-    """`prepare`, with a bar where the console is a terminal; see there."""
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(shown(name), total=None)
-        return prepare(source, out, name, options, lambda done, total: bar.update(task, completed=done, total=total))
+    """`prepare`, with a bar, or where the console is no terminal with a line now and then; see there."""
+    with progress_bar(name, "frames", console) as update:
+        return prepare(source, out, name, options, update)

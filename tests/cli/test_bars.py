@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from iccld_cli.cli import bars
+from iccld_cli import bars
 from iccld_cli.train.progress import TrainingProgress
 
 
@@ -32,9 +32,8 @@ def test_eighty_columns_hold_step_rate_and_time_left_of_a_training():
 
 def test_a_pipe_gets_a_line_every_ten_seconds(monkeypatch):
     console, clock = Console(file=io.StringIO(), width=200), [100.0]
-    monkeypatch.setattr(bars, "make_console", lambda stderr: console)
     monkeypatch.setattr(bars.time, "monotonic", lambda: clock[0])
-    with bars.progress_bar("predict", "frames") as update:
+    with bars.progress_bar("predict", "frames", console) as update:
         for second in range(26):
             clock[0] = 100.0 + second
             update(20 + 2 * second, 120)
@@ -45,10 +44,9 @@ def test_a_pipe_gets_a_line_every_ten_seconds(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_bar_fits_the_terminal(monkeypatch, width):
+def test_a_bar_fits_the_terminal(width):
     console = terminal(width)
-    monkeypatch.setattr(bars, "make_console", lambda stderr: console)
-    with bars.progress_bar("virtual-camera", "frames") as update:
+    with bars.progress_bar("virtual-camera", "frames", console) as update:
         update(123456, 654321)
     lines = [line for line in console.file.getvalue().replace("\r", "\n").splitlines() if "123456/654321" in line]
     assert lines

@@ -14,7 +14,7 @@ from commands import call, names, tree
 sys.path.append(str(Path(__file__).parents[1] / "inference"))
 from factories import make_dataset, make_model, make_video, scene
 
-from iccld_cli.cli.bars import progress_bar
+from iccld_cli.cli.terminal import progress_bar
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path, write_json
 from iccld_cli.labels import CITYSCAPES, LabelSpace

@@ -16,6 +16,7 @@ from raw_files import all_ids, grey, palette, photo
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare import archives
+from iccld_cli.prepare.adapters.base import FileProblem
 from iccld_cli.prepare.adapters.gta5 import Gta5
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.archives import open_tree, plain_copies
@@ -240,6 +241,20 @@ def test_frames_of_a_video(tmp_path):
     means = [data.read_image(frame).mean() - 19.5 for frame in frames]
     assert means == pytest.approx([0, 25, 50, 75, 100], abs=6)
     assert run(Video(tmp_path / "drive.mp4", 99), tmp_path / "all").info.splits == {"train": 25}
+
+
+def test_one_frame_of_a_video(tmp_path):
+    video = Video(movie(tmp_path / "drive.mp4"), 5)
+    frames = list(video.scan())
+    every = {frame.image: picture for frame, picture in video.stream(iter(frames))}
+    for frame in (frames[3], frames[1]):
+        picture, label = video.load(frame)
+        assert label is None
+        np.testing.assert_array_equal(picture, every[frame.image])
+    (tmp_path / "drive.mp4").unlink()
+    movie(tmp_path / "drive.mp4", 3)
+    with pytest.raises(FileProblem, match="cannot be decoded"):
+        video.load(frames[3])
 
 
 def test_a_video_with_workers_and_again(tmp_path):

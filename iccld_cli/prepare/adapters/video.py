@@ -12,7 +12,7 @@ from iccld_cli.containers import cut_off, holes
 from iccld_cli.decoding import Pictures, hidden, indexed, stated_end, timed
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import CITYSCAPES, LabelSpace
-from iccld_cli.prepare.adapters.base import RawFrame
+from iccld_cli.prepare.adapters.base import FileProblem, RawFrame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,8 +171,15 @@ class Video:
             wanted = next(pending, None)
 
     def load(self, frame: RawFrame) -> tuple[np.ndarray, None]:
-        """Never called: `stream` hands out every frame decoded."""
-        raise NotImplementedError
+        """Decode one frame; `stream` decodes many at the cost of one pass.
+
+        Raises:
+            FileProblem: It cannot be decoded.
+        """
+        ((_, found),) = self.stream(iter([frame]))
+        if isinstance(found, str):
+            raise FileProblem(frame.image, found)
+        return found, None
 
     def classes_known(self) -> tuple[str, ...] | None:
         """Nothing is known without labels."""

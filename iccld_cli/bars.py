@@ -21,8 +21,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from iccld_cli.cli.terminal import console as make_console
-from iccld_cli.cli.terminal import shown
+from iccld_cli.names import shown
 
 
 class Update(Protocol):
@@ -67,7 +66,8 @@ class _Lines:
         self.last = now
         rate = (done - self.first) / max(now - self.began, 1e-6)
         left = f", {_clock((total - done) / rate)} left" if rate and total > done else ""
-        self.console.print(f"{self.what}: {done}/{total or '?'} {self.unit}, {rate:.2f} a second{left}{note}")
+        line = f"{self.what}: {done}/{total or '?'} {self.unit}, {rate:.2f} a second{left}{note}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:
@@ -76,12 +76,13 @@ def _clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[Update]:
-    """A bar on the error stream with rate and time left in front; where there is no terminal, a line every ten seconds.
+def progress_bar(what: str, unit: str, console: Console) -> Iterator[Update]:
+    """A bar with rate and time left in front; where there is no terminal, a line every ten seconds.
 
     Args:
         what: What is going on, in a word or two.
         unit: What is counted, in the plural.
+        console: Where it is shown.
 
     Yields:
         A function of (units done, units in all), and of a note that follows them.
@@ -96,7 +97,6 @@ def progress_bar(what: str, unit: str) -> Iterator[Update]:
         TextColumn("gone{task.fields[note]}", markup=False),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),  # takes what is left of the line
     )
-    console = make_console(stderr=True)
     lines = _Lines(shown(what), unit, console)
     with Progress(*columns, console=console, disable=not console.is_terminal, expand=True) as progress:
         task = progress.add_task(shown(what), total=None, note="")
