@@ -124,10 +124,10 @@ def _answer(options: FootageOptions, record: Record, start: Path, places: Sequen
     if known is not None and all(_path(folder, number).exists() for number, *_ in evenly(places, known)):
         return
     began = time.perf_counter()
-    models = [TorchModel.open(start, options.device)]
+    model = TorchModel.open(start, options.device)
     console.print(f"the start answers up to {known or most} frames; batch norms take in the footage first")
-    moved = with_norms_of(models[0], [place[1:] for place in evenly(places, NORM_FRAMES)])
-    models += [] if moved is None else [moved]
+    moved = with_norms_of(model, [place[1:] for place in evenly(places, NORM_FRAMES)])
+    models = [one.folded() for one in (model, moved) if one is not None]
     failed: dict[int, str] = {}
     if known is None:
         seconds = []

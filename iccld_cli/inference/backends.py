@@ -41,7 +41,7 @@ def open_backend(path: Path, device: str, backend: str, sampling: Sampling, tell
             tell(f"OpenVINO cannot run this model ({reason_of(error)}); torch does, more slowly")
     from iccld_cli.inference.torch_model import TorchModel
 
-    model = TorchModel.open(path, device)
+    model = TorchModel.open(path, device).folded()
     if backend == "compiled":
         model.compile()
     return model

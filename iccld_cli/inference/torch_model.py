@@ -28,6 +28,7 @@ from iccld_cli.inference.model import (
     not_finite,
     settle_height,
 )
+from iccld_cli.models.folding import folded
 from iccld_cli.models.segmenter import Segmenter, resize_logits
 
 BATCH_PIXELS = 4_000_000
@@ -68,6 +69,12 @@ class TorchModel:
         segmenter, header = load_segmenter(path, pick_device(device))
         segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(segmenter, header)
+
+    def folded(self) -> TorchModel:
+        """The same model in the form that answers fastest; on a CPU a fifth of the time less (`models.folding`)."""
+        segmenter = folded(self.segmenter)
+        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return TorchModel(segmenter, self.header)
 
     def compile(self) -> None:
         """Have torch compile the networks, each for every size it meets; the first frame of a size takes long.

@@ -85,6 +85,35 @@ class LiteConfig:
         return cls(**fields)
 
 
+class PaddedConv2d(nn.Conv2d):
+    """A convolution that adds zeros around a map as TensorFlow's `SAME` does: less at the top and left at stride 2.
+
+    Attributes:
+        around: Columns and rows of zeros that are added before it runs, left, right, top, bottom; `models.folding` has
+            none.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, symmetric: bool, groups: int = 1) -> None:
+        """Without a bias.
+
+        Args:
+            inputs: Channels.
+            outputs: Channels.
+            kernel: Its side, odd.
+            stride: 1 or 2.
+            symmetric: At stride 2, zeros on all sides alike.
+            groups: See `nn.Conv2d`.
+        """
+        after = kernel // 2
+        alike = stride == 1 or symmetric
+        super().__init__(inputs, outputs, kernel, stride, after if alike else 0, groups=groups, bias=False)
+        self.around = (0, 0, 0, 0) if alike else (after - 1, after, after - 1, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
+        return super().forward(F.pad(x, self.around) if any(self.around) else x)
+
+
 class _LiteBlock(nn.Module):
     """Inverted residual: widen, depthwise convolution, narrow; added to its input where the shapes are the same."""
 
@@ -102,23 +131,20 @@ class _LiteBlock(nn.Module):
         super().__init__()
         inside = inputs * expansion
         self.residual = residual
-        after = kernel // 2
-        before = after if stride == 1 or symmetric else after - 1
-        self.padding = (before, after, before, after)
         self.expand = (
             nn.Sequential(nn.Conv2d(inputs, inside, 1, bias=False), nn.BatchNorm2d(inside, eps), nn.ReLU6(inplace=True))
             if expansion > 1
             else nn.Identity()
         )
         self.depthwise = nn.Sequential(
-            nn.Conv2d(inside, inside, kernel, stride, groups=inside, bias=False),
+            PaddedConv2d(inside, inside, kernel, stride, symmetric, groups=inside),
             nn.BatchNorm2d(inside, eps),
             nn.ReLU6(inplace=True),
         )
         self.project = nn.Sequential(nn.Conv2d(inside, outputs, 1, bias=False), nn.BatchNorm2d(outputs, eps))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.project(self.depthwise(F.pad(self.expand(x), self.padding)))
+        out = self.project(self.depthwise(self.expand(x)))
         return out + x if self.residual else out
 
 
@@ -128,7 +154,7 @@ class EfficientNetLite(nn.Module):
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, config.stem, 3, stride=2, bias=False),
+            PaddedConv2d(3, config.stem, 3, stride=2, symmetric=False),
             nn.BatchNorm2d(config.stem, config.norm_eps),
             nn.ReLU6(inplace=True),
         )
@@ -154,7 +180,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> one map a stage, the first at 1/2, the last at 1/32."""
-        x = self.stem(F.pad(pixels, (0, 1, 0, 1)))
+        x = self.stem(pixels)
         maps = []
         for stage in self.stages:
             x = stage(x)
