@@ -10,17 +10,16 @@ Two protocols, each scored over the ten classes of CamVid that the sources have:
           the dusk drive 0001TP of `test`, which is the old road
     p2    `free`, which has seen no real road -> CamVid's training frames; scored on `test`
 
-A variant is trained as `iccld adapt` did before it learnt answers (`BEFORE`), with its own settings on top; `flip` is
-what `iccld adapt` does since. Beside the adapted model (`adapted`) judged
-are its averages with the start (`average-0.3`, `-0.5`, `-0.7`: share of the adapted model), and it and the even average
-with a quarter of the batch norms' statistics taken from the footage (`norms`, `average-norms`). The adapted model and
-the even average are also given the score without labels by which `iccld adapt` chooses. The variant `start` trains
-nothing: it judges the start.
+A variant is trained as `iccld adapt` did before it learnt answers (`BEFORE`), with its own settings on top; `own` is
+what `iccld adapt` does since. Beside the adapted model (`adapted`) judged are its averages with the start
+(`average-0.3`, `-0.5`, `-0.7`: share of the adapted model), and it and the even average with a quarter of the batch
+norms' statistics taken from the footage (`norms`, `average-norms`). The adapted model and the even average are also
+given the score without labels by which `iccld adapt` chooses. The variant `start` trains nothing: it judges the start.
 
-`labels` writes the start's answers to the footage, means of six views, as labelled sets of their surest pixels, and
-the same of the mean of the start and of it with half of the norms' statistics taken from the footage (the latter also
-with two views); some variants learn these. `best-1` and the like are the variants that gained most with seed 0 so far,
-for further seeds; the first job of a rank decides which one it stands for.
+`labels` writes the start's answers to the footage, means of six views or of two (`own`), as labelled sets of their
+surest pixels, and the same of the mean of the start and of it with half of the norms' statistics taken from the footage
+(`norms`, and `flip` with two views); some variants learn these. `best-1` and the like are the variants that gained most
+with seed 0 so far, for further seeds; the first job of a rank decides which one it stands for.
 
 Files are found below ROOT: data/{camvid,camvid-0016E5,virtual-camera,virtual-game,carla}, start/p1.safetensors.
 """
@@ -57,6 +56,7 @@ from adapt_variants import (
     Protocol,
     Variant,
 )
+from norms import with_norms_of
 from protocols import drive_of
 from pseudo_set import answers_of
 from rich.console import Console
@@ -67,7 +67,6 @@ from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.pseudoset import write_pseudo_set
 from iccld_cli.data.spread import evenly
 from iccld_cli.files import write_json
-from iccld_cli.footage.answers import MOVED, NORM_FRAMES, with_norms_of
 from iccld_cli.footage.choice import JUDGED_FRAMES, Judged, choice
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.training import RATE, training_config
@@ -86,6 +85,11 @@ from iccld_cli.train.start import open_start
 from iccld_cli.train.state import list_states
 
 ROOT = Path(".gpu")
+NORM_FRAMES = 48
+"""Frames that statistics are taken from."""
+
+MOVED = 0.5
+"""Share of them in the norms of the copy that answers."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ def mean_of(start: Segmenter, adapted: Segmenter, share: float) -> Segmenter:
 def with_norms(
     model: Segmenter, header: ModelHeader, data: PreparedDataset, frames: Sequence[Frame], share: float
 ) -> Segmenter:
-    """A model whose batch norms have a share of the footage's statistics, as `iccld adapt` takes them."""
+    """A model whose batch norms have a share of the footage's statistics."""
     places = [(data, frame) for frame in evenly(frames, NORM_FRAMES)]
     found = with_norms_of(TorchModel(model, header), places, share)
     if found is None:
@@ -281,7 +285,8 @@ def write_labels(name: str, where: Where) -> None:
     models = [TorchModel(start, header), TorchModel(with_norms(start, header, data, frames, MOVED), header)]
     for of, keeps in ANSWERED.items():
         missing = [keep for keep in keeps if not where.labels(name, of, keep).exists()]
-        asked, sampling = models[:1] if of == "start" else models, FLIPPED if of == "flip" else VIEWS
+        asked = models[:1] if of in ("start", "own") else models
+        sampling = FLIPPED if of in ("flip", "own") else VIEWS
         answers = list(answers_of(asked, data, frames, sampling)) if missing else []
         for keep in missing:
             write_pseudo_set(data, where.labels(name, of, keep), answers, keep)

@@ -15,9 +15,9 @@ FULL = 1e-4
 STEPS, SHARES, NORMS = 300, (0.3, 0.5, 0.7), 0.25
 VIEWS = Sampling(scales=(0.75, 1.0, 1.5), flip=True, average=True)
 FLIPPED = Sampling(flip=True, average=True)
-ANSWERED = {"start": (0.5, 0.7), "norms": (0.5, 0.7), "flip": (0.7,)}
-"""Whose answers are written, and which shares of them: of `start`; of its mean with itself after `norms`, which `flip`
-gives with fewer views."""
+ANSWERED = {"start": (0.5, 0.7), "norms": (0.5, 0.7), "flip": (0.7,), "own": (0.7,)}
+"""Whose answers are written, and which shares of them: of `start`; of its mean with itself after `norms`; `own` and
+`flip` are these two with fewer views."""
 
 WHOLE = (480, 352)
 """A frame of CamVid, but for its last eight rows."""
@@ -95,6 +95,7 @@ VARIANTS: dict[str, Variant] = {
     "beside-norms": Variant("labels of start and norms beside self-training", labels="norms", settings=BETTER),
     "norms-70": Variant("labels of start and norms, no self-training", labels="norms", settings=ALONE),
     "flip": Variant("labels of start and norms, two views, beside self-training", labels="flip", settings=BETTER),
+    "own": Variant("start's labels, two views, beside self-training: `iccld adapt`", labels="own", settings=BETTER),
     "as-source": Variant(
         "labels of start and norms instead of the town", labels="norms", as_source=True, settings=BETTER
     ),

@@ -100,20 +100,17 @@ def test_answers_are_written_once_and_learnt(adapt, start, tmp_path):
     assert not (out / "answers/frames").exists()
     assert "the start answered 4 of the frames" in (out / "index.html").read_text()
 
-    # They are the mean of the start and of the copy with other norms, each with both views, where that is sure.
-    model = TorchModel.open(start)
-    moved = answers.with_norms_of(model, [(target, frame) for frame in target.frames("train")])
-    both = Sampling(flip=True, average=True)
+    # They are the mean of both views, where that is sure.
+    model, both = TorchModel.open(start), Sampling(flip=True, average=True)
     whole, kept = np.zeros(19), np.zeros(19)
     for frame in target.frames("train"):
-        image = target.read_image(frame)[None]
-        means = [one.segment(image, ("probabilities",), sampling=both).probabilities[0] for one in (model, moved)]
-        expected, label = ((means[0] + means[1]) / 2).argmax(axis=0), found.read_label(frame_of(found, frame))
+        mean = model.segment(target.read_image(frame)[None], ("probabilities",), sampling=both).probabilities[0]
+        expected, label = mean.argmax(axis=0), found.read_label(frame_of(found, frame))
         assert (label == expected)[label != IGNORE].all()
         whole += np.bincount(expected.ravel(), minlength=19)
         kept += np.bincount(label[label != IGNORE], minlength=19)
     assert (kept >= 0.7 * whole - 1e-6).all() and kept.sum() < 0.75 * whole.sum()
-    assert np.count_nonzero(kept) > 2
+    assert np.count_nonzero(kept) >= 2
 
     before = {path: path.stat().st_mtime_ns for path in (out / "answers").rglob("*")}
     adapt([target.root], out)
@@ -237,38 +234,6 @@ def test_a_frame_that_cannot_be_answered_is_left_out(start, tmp_path):
     assert PreparedDataset(root).info.splits == {"train": 3}
 
 
-def test_half_of_the_statistics_are_the_footages(start, tmp_path):
-    model, target = TorchModel.open(start), footage(tmp_path / "data/road", 4)
-    frames = [(target, frame) for frame in target.frames("train")]
-    moved = answers.with_norms_of(model, frames)
-    norms = [[m for m in one.segmenter.modules() if isinstance(m, nn.BatchNorm2d)] for one in (model, moved)]
-    inputs = []
-    hook = norms[0][0].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    model.segment(np.stack([target.read_image(frame) for _, frame in frames]))
-    hook.remove()
-    expected = (norms[0][0].running_mean + inputs[0].mean(dim=(0, 2, 3))) / 2
-    assert torch.allclose(norms[1][0].running_mean, expected, atol=1e-5)
-    assert not any(norm.training for norm in norms[1])
-    assert TorchModel.open(start).segmenter.state_dict().keys() == model.segmenter.state_dict().keys()
-    one = answers.with_norms_of(model, frames[:1])  # of a batch of one
-    assert all(
-        norm.running_var.isfinite().all() for norm in one.segmenter.modules() if isinstance(norm, nn.BatchNorm2d)
-    )
-
-
-def test_a_model_without_batch_norm_answers_alone(start, tmp_path):
-    model, target = TorchModel.open(start), footage(tmp_path / "data/road", 1)
-    for part in list(model.segmenter.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(part, name, nn.GroupNorm(1, child.num_features))
-    frame = target.frames("train")[0]
-    assert answers.with_norms_of(model, [(target, frame)]) is None
-    labels, confidence = answers.answer([model], target.read_image(frame))
-    own = model.segment(target.read_image(frame)[None], ("confidence",), sampling=Sampling(flip=True, average=True))
-    assert np.array_equal(labels, own.labels[0]) and np.allclose(confidence, own.confidence[0], atol=1e-6)
-
-
 def test_a_model_with_a_unet_is_asked_as_it_predicts(small_config, tmp_path):
     config = small_config("data.crop=[64,64]")
     path = tmp_path / "stage2.safetensors"
@@ -279,7 +244,7 @@ def test_a_model_with_a_unet_is_asked_as_it_predicts(small_config, tmp_path):
     (root,), _ = answered(path, [footage(tmp_path / "data/road", 2)], tmp_path / "out")
     assert PreparedDataset(root).info.splits == {"train": 2}
     opened = TorchModel.open(path)
-    labels, _ = answers.answer([opened], street(0))
+    labels, _ = answers.answer(opened, street(0))
     views = Sampling(steps=config.diffusion.steps, flip=True, average=True)
     assert np.array_equal(labels, opened.segment(street(0)[None], sampling=views).labels[0])
 

@@ -3,21 +3,19 @@
     OUT/answers/1-NAME, 2-NAME...    a labelled set for each piece of footage
     OUT/answers/frames/              answers that are not in such a set yet
 
-The start answers each frame, as it is and mirrored, and so does a copy of it whose batch norms have taken half of their
-statistics from the footage; the answer is the mean. Of each class the surest pixels keep their label. These labels stay
-as they are, while those of the teacher follow what is learnt from them. No label of the footage is read.
+The start answers each frame, as it is and mirrored, with the mean. Of each class the surest pixels keep their label.
+These labels stay as they are, while those of the teacher follow what is learnt from them. No label of the footage is
+read.
 """
 
 from __future__ import annotations
 
-import copy
 import shutil
 import statistics
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -33,19 +31,13 @@ from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.record import Record
 from iccld_cli.header import read_header
 from iccld_cli.inference.collected import ignored_below
-from iccld_cli.inference.model import Sampling, network_size
+from iccld_cli.inference.model import Model, Sampling, Want, load_model, network_size
 from iccld_cli.labels import IGNORE
 from iccld_cli.names import shown
 from iccld_cli.prepare.own import set_name
 
-if TYPE_CHECKING:
-    from iccld_cli.inference.torch_model import TorchModel
-
 KEPT = 0.7
 """Share of the pixels of each class that keep their label."""
-
-MOVED = 0.5
-"""Share of the footage's statistics in the copy's batch norms."""
 
 MOST_ANSWERED = 400
 """Frames that are answered at most, over all of the footage."""
@@ -54,13 +46,10 @@ ANSWER_SHARE = 1 / 3
 """Share of the minutes that answering may take, if `FEWEST_ANSWERED` frames take no longer."""
 
 FEWEST_ANSWERED = 8
-NORM_FRAMES = 48
-"""Frames that the statistics are taken from."""
-
 FOLDER, _FRAMES = "answers", "frames"
 _VIEWS = Sampling(flip=True, average=True)
+_WANTED: tuple[Want, ...] = ("confidence",)
 _TIMED = 3  # frames, the first of which also pays for what is loaded on the way
-_NORM_BATCH, _NORM_PIXELS = 8, 4_000_000
 _LONGEST_NAME = 60
 
 Place = tuple[int, PreparedDataset, Frame]
@@ -117,24 +106,20 @@ def learnt_answers(
 
 def _answer(options: FootageOptions, record: Record, start: Path, places: Sequence[Place], console: Console) -> None:
     """Answer as many frames as there are minutes for; each lies in a file of its own afterwards."""
-    from iccld_cli.inference.torch_model import TorchModel
-
     folder, most = options.out / FOLDER / _FRAMES, min(len(places), MOST_ANSWERED)
     known = record.tree.get("answered")
     if known is not None and all(_path(folder, number).exists() for number, *_ in evenly(places, known)):
         return
     began = time.perf_counter()
-    model = TorchModel.open(start, options.device)
-    console.print(f"the start answers up to {known or most} frames; batch norms take in the footage first")
-    moved = with_norms_of(model, [place[1:] for place in evenly(places, NORM_FRAMES)])
-    models = [one.folded() for one in (model, moved) if one is not None]
+    model = load_model(start, options.device)
+    console.print(f"the start answers up to {known or most} frames")
     failed: dict[int, str] = {}
     if known is None:
         seconds = []
         for place in evenly(places, min(_TIMED, most)) if options.iterations is None else []:
             _path(folder, place[0]).unlink(missing_ok=True)  # of a run that was stopped: it would take no time
             before = time.perf_counter()
-            _answer_one(models, place, folder, failed)
+            _answer_one(model, place, folder, failed)
             seconds.append(time.perf_counter() - before)
         known = most
         if seconds:
@@ -148,21 +133,21 @@ def _answer(options: FootageOptions, record: Record, start: Path, places: Sequen
     with progress_bar("answers", "frames", console) as update:
         update(known - len(missing), known)
         for done, place in enumerate(missing, known - len(missing) + 1):
-            _answer_one(models, place, folder, failed)
+            _answer_one(model, place, folder, failed)
             update(done, known)
     if failed:
         why = next(iter(failed.values()))
         console.print(shown(f"note: {len(failed)} frames were not answered: {why}"), soft_wrap=True)
 
 
-def _answer_one(models: Sequence[TorchModel], place: Place, folder: Path, failed: dict[int, str]) -> None:
+def _answer_one(model: Model, place: Place, folder: Path, failed: dict[int, str]) -> None:
     """Answer a frame, unless that was done; a frame without an answer has none, and the others are worth no less."""
     number, target, frame = place
     path = _path(folder, number)
     if path.exists() or number in failed:
         return
     try:
-        labels, confidence = answer(models, target.read_image(frame))
+        labels, confidence = answer(model, target.read_image(frame))
     except IccldError as error:
         failed[number] = error.message
         return
@@ -174,12 +159,12 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"{number}.npz"
 
 
-def answer(models: Sequence[TorchModel], image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What models say of a frame with the mean of their probabilities, as it is and mirrored.
+def answer(model: Model, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a model says of a frame with the mean of its probabilities, as it is and mirrored.
 
     Args:
-        models: Of the same classes; the first one's working height is that of the answer, which is finer than a network
-            is and costs less than the frame's own.
+        model: Its working height is that of the answer, which is finer than a network is and costs less than the
+            frame's own.
         image: uint8 (H, W, 3), RGB.
 
     Returns:
@@ -190,83 +175,12 @@ def answer(models: Sequence[TorchModel], image: np.ndarray) -> tuple[np.ndarray,
         IccldError: The model cannot answer it.
     """
     height, width = image.shape[:2]
-    sampling = models[0].settle(_VIEWS)
+    sampling = model.settle(_VIEWS)
     rows, columns = network_size((height, width), sampling.height)
-    mean: np.ndarray | None = None
     size = (min(rows, height), min(columns, width))
-    for model in models:
-        found = model.segment(image[None], ("probabilities",), size, sampling).probabilities
-        assert found is not None
-        mean = found[0] if mean is None else mean + found[0]
-    assert mean is not None
-    mean /= len(models)
-    confidence = mean.max(axis=0)
-    return ignored_below(mean.argmax(axis=0).astype(np.uint8), confidence, 0.0, models[0].header.classes), confidence
-
-
-def with_norms_of(
-    model: TorchModel, frames: Sequence[tuple[PreparedDataset, Frame]], moved: float = MOVED
-) -> TorchModel | None:
-    """A copy whose batch norms have taken a share of their statistics from some frames.
-
-    Args:
-        model: Stays as it is.
-        frames: The frames; those that cannot be read or seen are left out.
-        moved: The frames' share, in [0, 1].
-
-    Returns:
-        The copy; None where the model has no such norms, or no frame could be seen.
-    """
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    from iccld_cli.inference.torch_model import TorchModel
-
-    found = copy.deepcopy(model.segmenter).eval()
-    norms = [m for m in found.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    if not norms:
-        return None
-    before = [(copy.deepcopy(norm.running_mean), copy.deepcopy(norm.running_var)) for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # a plain mean over what follows
-        norm.reset_running_stats()
-        norm.train()
-    copied = TorchModel(found, model.header)
-    sampling = model.settle(Sampling(steps=0))  # norms are E's and D's, and the UNet costs more than both
-    seen = 0
-    for batch in _batches(frames, sampling.height):
-        try:
-            copied.segment(batch if len(batch) > 1 else np.concatenate([batch, batch[:, :, ::-1]]), sampling=sampling)
-        except IccldError:
-            continue
-        seen += len(batch)
-    if not seen:
-        return None
-    for norm, (mean, variance) in zip(norms, before, strict=True):
-        norm.eval()
-        if norm.num_batches_tracked == 0:  # of a part that was not passed
-            norm.running_mean, norm.running_var = mean, variance
-            continue
-        norm.running_mean.lerp_(mean, 1 - moved)  # type: ignore[operator, union-attr]
-        norm.running_var.lerp_(variance, 1 - moved)  # type: ignore[operator, union-attr]
-    return copied
-
-
-def _batches(frames: Iterable[tuple[PreparedDataset, Frame]], height: int | None) -> Iterator[np.ndarray]:
-    """Frames of equal sizes, uint8 (B, H, W, 3)."""
-    held: list[np.ndarray] = []
-    for target, frame in frames:
-        try:
-            image = target.read_image(frame)
-            rows, columns = network_size(image.shape[:2], height)
-        except IccldError:
-            continue
-        most = max(1, min(_NORM_BATCH, _NORM_PIXELS // max(rows * columns, image.shape[0] * image.shape[1])))
-        if held and (held[0].shape != image.shape or len(held) >= most):
-            yield np.stack(held)
-            held = []
-        held.append(image)
-    if held:
-        yield np.stack(held)
+    found = model.segment(image[None], _WANTED, size, sampling)
+    assert found.confidence is not None
+    return ignored_below(found.labels[0], found.confidence[0], 0.0, model.header.classes), found.confidence[0]
 
 
 def _write(

@@ -91,9 +91,9 @@ _UNSURE = (
 
 def _learnt(answered: int) -> str:
     return (
-        f"Before training the start answered {answered} of the frames once, with two views and with two sets of batch "
-        f"norm statistics. Of each class the surest {100 * KEPT:.0f} % of the pixels were learnt as labels, beside the "
-        "labels that the model gave while it learnt and the virtual town's. No label of a person was needed for that."
+        f"Before training the start answered {answered} of the frames once, as they are and mirrored. Of each class "
+        f"the surest {100 * KEPT:.0f} % of the pixels were learnt as labels, beside the labels that the model gave "
+        "while it learnt and the virtual town's. No label of a person was needed for that."
     )
 
 
