@@ -11,7 +11,8 @@ its own, as a user runs it; its seconds are those that it reports, without the s
                seconds until the first frame is done (the graph is compiled), and what each further frame takes
     bars       wall by (processor seconds of the parts / cores), with the start and for each further frame;
                milliseconds outside the network (of the parts: decoding, drawing and encoding); ratio to before
-    peer       SegFormer-B0 at the same size and output, by torch and OpenVINO, and this model by both: seconds a frame
+    peer       SegFormer-B0 at the same size and output, by torch and OpenVINO, and this model by both, and the file of
+               `--int8`: seconds a frame
     floor      multiply-adds of the network by the processor's own measured rate of matrix products
 """
 
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--backends", default="openvino,torch")
     parser.add_argument("--before", type=Path, help="checkout of another version, to run beside this one")
     parser.add_argument("--peer", action="store_true", help="also SegFormer-B0 of transformers")
+    parser.add_argument("--int8", type=Path, help="an OpenVINO file of this model in int8, beside the peer")
     given = parser.parse_args()
     backends = given.backends.split(",")
     given.ckpt = find_model(given.ckpt)
@@ -77,7 +79,7 @@ def main() -> None:
         if given.before:
             whole.setdefault("before", []).append(run_command(given, given.before, None))
         if given.peer:
-            peer.append(measure_peer(given.ckpt, frames, rows))
+            peer.append(measure_peer(given.ckpt, frames, rows, given.int8))
     result["parts"] = medians(parts)
     result["whole"] = {name: medians(rounds) for name, rounds in whole.items()}
     result["bars"] = bars(result)
@@ -196,7 +198,9 @@ def bars(result: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def measure_peer(ckpt: Path, frames: list[VideoFrame], height: int | None) -> dict[str, float]:
+def measure_peer(
+    ckpt: Path, frames: list[VideoFrame], height: int | None, int8: Path | None = None
+) -> dict[str, float]:
     """Wall seconds a frame, uint8 frame in and labels of its size out, one frame after the other on all cores."""
     import torch
     import torch.nn.functional as F
@@ -248,6 +252,9 @@ def measure_peer(ckpt: Path, frames: list[VideoFrame], height: int | None) -> di
         "this_torch": lambda image: torch_model.segment(image[None], sampling=sampling),
         "this_openvino": lambda image: fast.segment(image[None], sampling=sampling),
     }
+    if int8 is not None:
+        small = load_model(int8)
+        calls["this_int8"] = lambda image: small.segment(image[None], sampling=Sampling(once=True))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for image in images:
         for name, call in calls.items():
