@@ -113,7 +113,7 @@ def test_stage_2_killed_equals_the_uninterrupted_run_to_the_bit(stage1, tmp_path
 @pytest.mark.parametrize("shard", ["false", "true"])
 def test_a_signal_to_one_of_two_ranks_stops_both_with_all_saved(world, tmp_path, shard):
     out = tmp_path / "run"
-    command = runs.seg_arguments(world, out, f"run.shard={shard}", "--save-every", "0", steps=16, batch=1)
+    command = runs.seg_arguments(world, out, f"run.shard={shard}", "--save-every", "0", steps=30, batch=1)
     processes = runs.start(command, ranks=2)
     wait_for_lines(out, 1, processes)
     os.kill(processes[1].pid, signal.SIGTERM)  # as a node's scheduler does; the other rank hears of it from this one
@@ -121,9 +121,9 @@ def test_a_signal_to_one_of_two_ranks_stops_both_with_all_saved(world, tmp_path,
         process.join(100)
     assert [p.exitcode for p in processes] == [130, 130], runs.said(out) + runs.said(out, 1)
     (state,) = list_states(out)
-    assert state.step < 16
+    assert state.step < 30
     assert runs.run([*command, "--resume"], ranks=2) == [0, 0], runs.said(out, 1)
-    assert [row["step"] for row in runs.numbers(out)] == list(range(1, 17))
+    assert [row["step"] for row in runs.numbers(out)] == list(range(1, 31))
     assert f"resuming stage1 after step {state.step}" in runs.said(out)
 
 
