@@ -10,7 +10,7 @@ import pytest
 import training_runs
 from raw_files import all_ids, grey, palette, photo, rgb16
 
-from iccld_cli.compare import jobs, rates
+from iccld_cli.compare import jobs
 
 SHAPE = (64, 96)
 SIZES = [part for setting in training_runs.SMALL for part in ("--set", setting)]
@@ -45,18 +45,9 @@ def out(tmp_path_factory):
 
 @pytest.fixture
 def one_start(monkeypatch):
-    """A function: commands with this text share one start of Python; they are processes of their own all the same."""
-
-    def share(text):
-        def begin(command, **how):
-            kind = training_runs.Program if text in " ".join(command) else subprocess.Popen
-            return kind(command, **how)
-
-        constants = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT", "TimeoutExpired")}
-        for module in (jobs, rates):
-            monkeypatch.setattr(module, "subprocess", SimpleNamespace(Popen=begin, **constants))
-
-    return share
+    """Commands of cells are processes of their own, as they always are, but share one start of Python."""
+    how = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT")}
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=training_runs.Program, **how))
 
 
 def arguments(raw, out, *more):
@@ -65,7 +56,6 @@ def arguments(raw, out, *more):
 
 
 def test_gta5_to_cityscapes_is_one_command(iccld, raw, out, one_start):
-    one_start("")
     status, said, error = iccld(*arguments(raw, out, "--dry-run"))
     assert status == 0, error
     assert "set gta5 is prepared first" in said and not out.exists()
@@ -118,8 +108,8 @@ def test_a_row_that_fails_is_named_and_the_others_stand(iccld, raw, out):
     assert "stage2.safetensors" in said + error
 
 
-def test_synthia_is_scored_over_sixteen_and_thirteen_classes(iccld, raw, tmp_path, one_start):
-    one_start(".compare/probe")  # training and score are started as they always are
+def test_synthia_is_scored_over_sixteen_and_thirteen_classes(iccld, raw, tmp_path):
+    """Each of its commands has a start of Python of its own."""
     sets = ("--synthia", raw / "synthia", "--cityscapes", raw / "cityscapes")
     given = ("compare", "synthia-cityscapes", *sets, "--out", tmp_path / "out", *SMALL, "--rows", "source-only")
     status, said, error = iccld(*given)
