@@ -8,7 +8,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands that tests start share
 
 import atexit
 import functools
-import gc
 import tempfile
 
 import hypothesis
@@ -45,9 +44,6 @@ hypothesis.settings.load_profile("same")
 
 # Thread teams cost more than they give at these sizes, and a process that was forked beside one waits for it for ever.
 torch.set_num_threads(1)
-
-# Imports and tests make few cycles: with its usual patience the collector takes a tenth of the time of all tests.
-gc.set_threshold(10_000, 20, 20)
 
 # A process that calls the command line hundreds of times need not build its commands as often.
 typer.main.get_command = functools.cache(typer.main.get_command)
@@ -90,13 +86,6 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Put the long files first; all others stay as they are."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish():
-    """Keep the garbage collector from what tests and libraries consist of, some half a million objects."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
