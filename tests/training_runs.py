@@ -3,9 +3,7 @@
 import json
 import multiprocessing
 import os
-import runpy
 import socket
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -130,72 +128,13 @@ def run(arguments, ranks=1, timeout=120):
     return _finish(start(arguments, ranks), timeout)
 
 
-class Program:
-    """`python -m MODULE ...` in a process that shares one start of Python, for what starts it by `subprocess.Popen`.
-
-    Its output is added to the file, which has a name.
-    """
-
-    def __init__(self, command, *, stdout, env=None, **_of_its_own):
-        assert tuple(command[:2]) == (sys.executable, "-m"), command
-        given = (command[2], [*command[3:]], stdout.name, dict(os.environ if env is None else env))
-        self._process = forks().Process(target=_module, args=given)
-        self._process.start()
-        self.pid = self._process.pid
-
-    returncode = property(lambda self: self._process.exitcode)
-
-    def poll(self):
-        """Its exit status, None while it runs."""
-        return self._process.exitcode
-
-    def wait(self, timeout=None):
-        """Its exit status once it has ended."""
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(self.pid, timeout)
-        return self._process.exitcode
-
-    def send_signal(self, number):
-        """As `os.kill`."""
-        os.kill(self.pid, number)
-
-    def terminate(self):
-        """Send SIGTERM."""
-        self._process.terminate()
-
-    def kill(self):
-        """Send SIGKILL."""
-        self._process.kill()
-
-
-def _module(name, arguments, said, environment):
-    os.environ.clear()
-    _join(0, 1, 0, said, environment)
-    sys.argv = [name, *arguments]
-    status = 0
-    try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-    except SystemExit as leave:
-        if isinstance(leave.code, str):
-            print(leave.code, file=sys.stderr)
-        status = leave.code if isinstance(leave.code, int) else int(bool(leave.code))
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 def _finish(processes, timeout):
     for process in processes:
         process.join(timeout)
     return [p.exitcode for p in processes]
 
 
-def _join(rank, ranks, port, said, environment=()):
-    os.environ |= dict(environment)
+def _join(rank, ranks, port, said):
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if ranks > 1:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

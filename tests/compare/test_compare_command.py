@@ -2,15 +2,11 @@
 
 import csv
 import json
-import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import training_runs
 from raw_files import all_ids, grey, palette, photo, rgb16
-
-from iccld_cli.compare import jobs
 
 SHAPE = (64, 96)
 SIZES = [part for setting in training_runs.SMALL for part in ("--set", setting)]
@@ -43,19 +39,12 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("compared") / "gta5"
 
 
-@pytest.fixture
-def one_start(monkeypatch):
-    """Commands of cells are processes of their own, as they always are, but share one start of Python."""
-    how = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT")}
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=training_runs.Program, **how))
-
-
 def arguments(raw, out, *more):
     sets = ("--gta5", raw / "gta5", "--cityscapes", raw / "cityscapes")
     return ("compare", "gta5-cityscapes", *sets, "--out", out, *SMALL, *more)
 
 
-def test_gta5_to_cityscapes_is_one_command(iccld, raw, out, one_start):
+def test_gta5_to_cityscapes_is_one_command(iccld, raw, out):
     status, said, error = iccld(*arguments(raw, out, "--dry-run"))
     assert status == 0, error
     assert "set gta5 is prepared first" in said and not out.exists()
@@ -109,7 +98,6 @@ def test_a_row_that_fails_is_named_and_the_others_stand(iccld, raw, out):
 
 
 def test_synthia_is_scored_over_sixteen_and_thirteen_classes(iccld, raw, tmp_path):
-    """Each of its commands has a start of Python of its own."""
     sets = ("--synthia", raw / "synthia", "--cityscapes", raw / "cityscapes")
     given = ("compare", "synthia-cityscapes", *sets, "--out", tmp_path / "out", *SMALL, "--rows", "source-only")
     status, said, error = iccld(*given)

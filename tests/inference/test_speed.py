@@ -1,12 +1,9 @@
 """What `doctor --speed` measures: rows from processes of their own, advice from rows."""
 
 import json
-import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
-import training_runs
 
 from iccld_cli.__main__ import main
 from iccld_cli.inference import speed
@@ -27,21 +24,7 @@ def model_file(tmp_path, small_config):
     return path
 
 
-@pytest.fixture
-def one_start(monkeypatch, tmp_path):
-    """The commands that render and train share one start of Python; prediction is measured in fresh processes."""
-
-    def run(command, *, timeout, **how):
-        if command[2] != "iccld_cli":
-            return subprocess.run(command, timeout=timeout, **how)
-        with open(tmp_path / "said.txt", "w") as file:
-            status = training_runs.Program(command, stdout=file).wait(timeout)
-        return subprocess.CompletedProcess(command, status, (tmp_path / "said.txt").read_text(), "")
-
-    monkeypatch.setattr(speed, "subprocess", SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired))
-
-
-def test_rows_of_prediction_and_training(model_file, one_start, monkeypatch, capsys):
+def test_rows_of_prediction_and_training(model_file, monkeypatch, capsys):
     monkeypatch.setattr(speed, "backends_for", lambda path, device: ["torch", "onnx"])
     monkeypatch.setattr(speed, "TRAINED_STEPS", 2)
     monkeypatch.setattr(speed, "SECONDS", 0.2)
