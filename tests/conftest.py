@@ -76,10 +76,17 @@ LONG = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    """Take files in the order below: that of pytest-xdist is by the number of their tests, which is not their time."""
+    """Take files in the order below: that of pytest-xdist is by the number of their tests, which is not their time.
+
+    A worker that dies ends the run: pytest-xdist 3.8 would hand its files, those that are done among them, to others,
+    which wait for ever for a result from a file that has nothing left to do.
+    """
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    if getattr(config.option, "maxworkerrestart", "") is None:
+        config.option.maxworkerrestart = "0"
 
 
 @pytest.hookimpl(trylast=True)
