@@ -15,6 +15,7 @@ import pytest
 import torch
 import training_runs
 import typer.main
+from own_process import pytest_runtest_protocol  # noqa: F401  (a hook)
 
 from iccld_cli.config import Config, load_config
 from iccld_cli.models.build import build_segmenter
@@ -83,6 +84,7 @@ def pytest_configure(config):
     A worker that dies ends the run: pytest-xdist 3.8 would hand its files, those that are done among them, to others,
     which wait for ever for a result from a file that has nothing left to do.
     """
+    config.addinivalue_line("markers", "own_process: the module's tests run in a process of their own, own_process.py")
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
     if getattr(config.option, "maxworkerrestart", "") is None:

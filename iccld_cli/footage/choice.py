@@ -14,6 +14,7 @@ from iccld_cli.data.prepared import Frame, PreparedDataset
 from iccld_cli.data.spread import evenly
 from iccld_cli.footage import flow
 from iccld_cli.footage.options import FootageOptions
+from iccld_cli.header import ModelHeader
 from iccld_cli.inference.along_flow import FlowConsistency
 from iccld_cli.inference.evaluate import Scope, evaluate
 from iccld_cli.inference.labelfree import look
@@ -114,7 +115,25 @@ def judge(
     return judged
 
 
-def choice(judged: Mapping[str, Judged], taught: bool = False) -> str:
+def learnt_before(header: ModelHeader, targets: Sequence[PreparedDataset]) -> bool:
+    """Whether a model was adapted to all of this footage already.
+
+    Frames are the same where the digest of their list is, as it is each time they are chosen from the same footage. A
+    public data set, which another version may have prepared otherwise, is known by its name.
+
+    Args:
+        header: Of the model.
+        targets: The footage's frames.
+    """
+    rows = [row for row in header.datasets if row["role"] == "target"]
+    digests, names = ({row.get(key) for row in rows} for key in ("digest", "name"))
+    return bool(targets) and all(
+        target.digest in digests or (target.info.name in names and target.info.name == target.info.source["adapter"])
+        for target in targets
+    )
+
+
+def choice(judged: Mapping[str, Judged], taught: bool = False, again: bool = False) -> str:
     """Which candidate is kept.
 
     With labels of `val`, the one with the best score, the start where nothing is above it. Without, the adapted model

@@ -15,6 +15,8 @@ from iccld_cli.compare.cells import Cell, Task
 from iccld_cli.compare.jobs import run_all
 from iccld_cli.errors import IccldError
 
+pytestmark = pytest.mark.own_process  # a signal to itself
+
 NOTE = "import sys, time; open(sys.argv[1], 'a').write(' '.join(sys.argv[2:]) + '\\n')"
 SAVING = """
 import pathlib, signal, sys, time

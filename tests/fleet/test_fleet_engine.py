@@ -33,6 +33,8 @@ from iccld_cli.parts import Part
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'iccld[ray]'")
 
+pytestmark = pytest.mark.own_process  # Ray's, which may end it
+
 ROOT = Path(__file__).parents[2]
 FRAMES = GRID + 2
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
