@@ -128,7 +128,8 @@ def learnt_before(header: ModelHeader, targets: Sequence[PreparedDataset]) -> bo
     rows = [row for row in header.datasets if row["role"] == "target"]
     digests, names = ({row.get(key) for row in rows} for key in ("digest", "name"))
     return bool(targets) and all(
-        target.digest in digests or (target.info.name in names and target.info.name == target.info.source["adapter"])
+        target.digest in digests
+        or (target.info.name in names and target.info.name == target.info.source.get("adapter"))
         for target in targets
     )
 
@@ -141,6 +142,7 @@ def choice(judged: Mapping[str, Judged], taught: bool = False, again: bool = Fal
     does not tell a gain from a loss, and the average of both is kept, which gains less and loses less; where that is
     far lower, the model has broken, and the start is kept (`benchmarks/RESULTS.md`). A model that was taught labels of
     this road is kept unless it has broken, and may lose more of its score: it may have learnt to be less sure.
+    A start that has learnt this very footage before is kept: its score rises again, and its answers get worse.
 
     Stage 2, where it was asked for, takes the place of the adapted model under the same conditions, unless its score
     is far lower than that of the adapted model, with which it began.
@@ -148,9 +150,12 @@ def choice(judged: Mapping[str, Judged], taught: bool = False, again: bool = Fal
     Args:
         judged: The candidates.
         taught: Whether the adapted model has learnt labels of the footage's road.
+        again: Whether the start had learnt this footage already (`learnt_before`).
     """
     if by_labels(judged):
         return max(judged, key=lambda name: (judged[name].miou or 0.0, name == "start"))
+    if again and not taught:
+        return "start"
     start = judged["start"].score
     least = start - (BROKEN if taught else TOLERATED)
     whole = least if taught else start + CLEAR
@@ -161,8 +166,10 @@ def choice(judged: Mapping[str, Judged], taught: bool = False, again: bool = Fal
     return "average" if judged["average"].score >= least else "start"
 
 
-def reason(judged: Mapping[str, Judged], chosen: str, taught: bool = False) -> str:
+def reason(judged: Mapping[str, Judged], chosen: str, taught: bool = False, again: bool = False) -> str:
     """Why a candidate was chosen; reads on after its name."""
+    if again and not taught and not by_labels(judged):
+        return "it has learnt this footage before, and learning it once more has lost so far"
     if taught and chosen in ("adapted", "stage2") and not by_labels(judged):
         return "nothing speaks against it, and it has learnt labels of this road"
     return REASONS[by_labels(judged), chosen]

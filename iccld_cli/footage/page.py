@@ -11,7 +11,7 @@ import numpy as np
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.footage import worth
 from iccld_cli.footage.answers import KEPT
-from iccld_cli.footage.choice import Judged, by_labels, reason, some_frames
+from iccld_cli.footage.choice import Judged, by_labels, some_frames
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.inference.model import load_model
 from iccld_cli.report import page
@@ -44,11 +44,10 @@ def write_page(
     """
     chosen = summary["chosen"]
     changed, frames = _compared(options, candidates, chosen, targets)
-    why = reason(judged, chosen, bool(options.labelled))
     unsure = [] if by_labels(judged) else [page.Text(_UNSURE)]
     result = page.Text(
-        f"Kept: {_name(chosen)}, because {why}. It gives another label than the start in {100 * changed:.1f} % of the "
-        "pixels of the frames that were compared."
+        f"Kept: {_name(chosen)}, because {summary['why']}. It gives another label than the start in "
+        f"{100 * changed:.1f} % of the pixels of the frames that were compared."
     )
     table = [[_name(name) + " (kept)" * (name == chosen), *_cells(one)] for name, one in judged.items()]
     heads = ["model", "score without labels, %", "confidence, %", "flow consistency, %", "mIoU"]

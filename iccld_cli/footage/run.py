@@ -30,7 +30,7 @@ from iccld_cli.data.prepared import INFO_NAME, PreparedDataset, labelled_pixels
 from iccld_cli.errors import IccldError
 from iccld_cli.files import atomic_path, write_json
 from iccld_cli.footage.answers import learnt_answers
-from iccld_cli.footage.choice import Judged, choice, judge, reason
+from iccld_cli.footage.choice import Judged, choice, judge, learnt_before, reason
 from iccld_cli.footage.frames import targets_of
 from iccld_cli.footage.options import FootageOptions
 from iccld_cli.footage.page import write_page
@@ -46,6 +46,11 @@ from iccld_cli.names import shown
 
 MODEL_NAME, SUMMARY_NAME = "model.safetensors", "summary.json"
 
+ONCE_MORE = (
+    "has learnt this footage already, and learning it once more has lost so far (docs/adapting.md): it will be kept as "
+    "it is. Give other footage of this road, or labels of it with --labelled or --val"
+)
+
 
 def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
     """Adapt a model to footage, or what is left of it.
@@ -57,7 +62,7 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
     Returns:
         What `summary.json` holds: `seconds`, `frames`, `start` (name and sha256), `answered` (frames whose answers
         were learnt), `iterations` of stage 1, `iterations_stage2` (None without it), `chosen` (`start`, `adapted`,
-        `average` or `stage2`), and what each candidate was `judged` by.
+        `average` or `stage2`), `why`, and what each candidate was `judged` by.
 
     Raises:
         IccldError: Something is wrong with the footage or the model, or the folder holds something else.
@@ -77,6 +82,9 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         console.rule("Footage")
         with record.given_back_on_error():
             targets = targets_of(options, record, console)
+        again = learnt_before(header, targets)
+        if again and options.val is None and not options.labelled:
+            console.print(shown(f"warning: {start.name} {ONCE_MORE}"), style="yellow", soft_wrap=True)
         record.note(began)
         console.rule("Virtual town")
         sources = render_town(options, console)
@@ -102,8 +110,9 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         if options.stage2:
             candidates["stage2"] = second
         judged = _judged(candidates, targets, options, record, console)
-        chosen = choice(judged, bool(options.labelled))
-        console.print(f"kept: {chosen}, {reason(judged, chosen, bool(options.labelled))}")
+        chosen = choice(judged, bool(options.labelled), again)
+        why = reason(judged, chosen, bool(options.labelled), again)
+        console.print(f"kept: {chosen}, {why}")
         with atomic_path(options.out / MODEL_NAME) as temporary:
             shutil.copyfile(candidates[chosen], temporary)
         predictions = _predict(options, console) if options.predict else None
@@ -118,6 +127,7 @@ def adapt_footage(options: FootageOptions, console: Console) -> dict[str, Any]:
         "iterations": iterations,
         "iterations_stage2": more,
         "chosen": chosen,
+        "why": why,
         "judged": {name: one.to_json() for name, one in judged.items()},
     }
     write_page(options, candidates, judged, targets, summary, predictions, to_label)
