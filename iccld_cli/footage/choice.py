@@ -32,7 +32,7 @@ and of those that lost (at least 0.047) in benchmarks/RESULTS.md."""
 BROKEN = 0.1
 """The same where the adapted model has learnt labels of the road: usable and broken models lie further apart."""
 
-JUDGED_FRAMES = 60
+JUDGED_FRAMES = 100
 """Frames that candidates are judged and compared on."""
 
 
