@@ -48,7 +48,8 @@ MODEL_NAME, SUMMARY_NAME = "model.safetensors", "summary.json"
 
 ONCE_MORE = (
     "has learnt this footage already, and learning it once more has lost so far (docs/adapting.md): it will be kept as "
-    "it is. Give other footage of this road, or labels of it with --labelled or --val"
+    "it is. Give other footage of this road, labels of it with --labelled or --val, or, for a longer training, the "
+    "model that this one began with"
 )
 
 
