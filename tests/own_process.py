@@ -8,6 +8,7 @@ Fixtures of the module are made in its process. Reports come back as pytest-xdis
 """
 
 import faulthandler
+import gc
 import multiprocessing
 
 import pytest
@@ -52,6 +53,7 @@ def _watch(config):
 
 
 def _serve(ours, theirs, session, module):
+    gc.freeze()  # a decoder of the other process must not be collected here: its threads are not
     theirs.close()
     # What lies below the session stays, it is the other process's; only this module's fixtures end with it.
     elsewhere = next((item for item in session.items if item.path != module), None)

@@ -24,7 +24,7 @@ def run(folder: Path, jobs: list[dict[str, object]], *options: str) -> dict[str,
     """Run jobs; name -> what became of each."""
     (folder / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs), "utf-8")
     command = [sys.executable, str(RUNNER), str(folder / "jobs.jsonl"), "--out", str(folder / "out"), *options]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=400)
     return {name: row["state"] for name, row in json.loads((folder / "out/jobs.json").read_text("utf-8")).items()}
 
 

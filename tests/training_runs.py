@@ -97,7 +97,7 @@ def start(arguments, ranks=1, room=None):
     return _start(_main, (arguments, room), said, ranks)
 
 
-def call(function, out, *arguments, ranks=2, timeout=120):
+def call(function, out, *arguments, ranks=2, timeout=400):
     """Call `function(out, rank, *arguments)` in processes of one training; returns the exit statuses."""
     return _finish(_start(_call, (function, str(out), arguments), Path(out), ranks), timeout)
 
@@ -123,7 +123,7 @@ def _start(target, arguments, said, ranks):
     return processes
 
 
-def run(arguments, ranks=1, timeout=120):
+def run(arguments, ranks=1, timeout=400):
     """Run the command line to its end; returns the exit statuses."""
     return _finish(start(arguments, ranks), timeout)
 

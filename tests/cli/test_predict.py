@@ -223,7 +223,7 @@ def test_an_interrupt_finishes_the_video_under_another_name(models, tmp_path):
         while not list(out.rglob("work/*.mp4")) and time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=400)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert files(out) == [".predict/journal.jsonl", "overlay/long.partial.mp4"]

@@ -187,7 +187,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path):
     while not list(out.glob(".trip.partial/data/images/train/*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=400)
     assert process.returncode == 130
     assert "the same command continues" in errors
     assert (out / ".trip.partial/journal.sqlite").exists()

@@ -84,7 +84,7 @@ def test_batches_arrive_where_shared_memory_is_small_or_read_only(tmp_path, mega
     script.write_text(SMALL_SHM)
     inside = f"mount -t tmpfs -o {kind} tmpfs /dev/shm && echo ready && exec {sys.executable} {script}"
     command = ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "bash", "-c", inside]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     if "ready" not in found.stdout:
         pytest.skip("may not mount here")
     assert found.returncode == 0, found.stderr
@@ -331,6 +331,6 @@ def test_a_loading_process_leaves_decoders_of_its_parent_alone(tmp_path):
     """Collecting one waits for its threads, which a forked process does not have."""
     video = make_video(tmp_path / "v.mp4", frames=8, size=(64, 48))
     found = subprocess.run(
-        [sys.executable, "-c", COLLECTING, video], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", COLLECTING, video], capture_output=True, text=True, timeout=400, check=False
     )
     assert found.stdout.strip() == "[0, 1, 2, 3]", found.stderr

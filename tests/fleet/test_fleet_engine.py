@@ -176,7 +176,7 @@ def meanwhile(*steps):
         yield
     finally:
         ended.set()
-        thread.join(60)
+        thread.join(400)
         signal.signal(signal.SIGINT, before)
     assert not failed
 

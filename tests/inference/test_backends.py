@@ -342,7 +342,7 @@ def test_two_processes_at_once(plain, empty_cache):
     both = [context.Process(target=_opened, args=(plain, os.environ["ICCLD_CACHE"], results)) for _ in range(2)]
     for process in both:
         process.start()
-    assert results.get(timeout=120) == results.get(timeout=120)
+    assert results.get(timeout=400) == results.get(timeout=400)
     for process in both:
         process.join()
         assert process.exitcode == 0

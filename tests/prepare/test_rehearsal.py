@@ -151,7 +151,7 @@ def test_the_command_reports_every_set_and_its_exit_status(tmp_path):
     (tmp_path / "none").mkdir()
     sets = ["--gta5", root, "--synthia", tmp_path / "none", "--kitti", tmp_path / "kitti"]
     command = [sys.executable, "-m", "iccld_cli", "prepare", "--check", *map(str, sets), *out]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 1
     assert "would stop: synthia: no SYNTHIA-RAND-CITYSCAPES in" in done.stderr
     assert "would stop: gta5: 1 of the files looked at cannot be used (images/00003.png is not" in done.stderr

@@ -52,7 +52,7 @@ def test_stage_2_on_two_ranks_killed_equals_the_uninterrupted_run_to_the_bit(sta
     began = time.monotonic()
     os.kill(processes[1].pid, signal.SIGKILL)
     for process in processes:
-        process.join(60)
+        process.join(400)
     assert processes[0].exitcode == 1, "a dying rank must end the others"
     assert time.monotonic() - began < 60
     assert "lost another process" in runs.said(tmp_path / "run")
@@ -73,9 +73,9 @@ def test_a_signal_ends_the_step_saves_and_leaves_with_130(world, tmp_path, numbe
     wait_for_lines(out, 1)
     os.kill(process.pid, number)
     if number == signal.SIGTERM:
-        assert process.wait(100) == 130
+        assert process.wait(400) == 130
     else:
-        process.join(100)
+        process.join(400)
         assert process.exitcode == 130, runs.said(out)
         assert "go on with --resume" in runs.said(out)
     (state,) = list_states(out)
@@ -118,7 +118,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both_with_all_saved(world, tmp_path,
     wait_for_lines(out, 1, processes)
     os.kill(processes[1].pid, signal.SIGTERM)  # as a node's scheduler does; the other rank hears of it from this one
     for process in processes:
-        process.join(100)
+        process.join(400)
     assert [p.exitcode for p in processes] == [130, 130], runs.said(out) + runs.said(out, 1)
     (state,) = list_states(out)
     assert state.step < 30
@@ -132,7 +132,7 @@ def test_too_little_memory_ends_with_a_line_that_names_what_to_lower(world, tmp_
     out = tmp_path / "run"
     command = runs.seg_arguments(world, out, "--crop", "1024x1024", batch=8)
     (process,) = runs.start(command, room=600 * 2**20)
-    process.join(100)
+    process.join(400)
     said = runs.said(out)
     assert process.exitcode == 1, said
     (line,) = [row for row in said.splitlines() if "error:" in row]
