@@ -91,5 +91,6 @@ def pytest_runtest_protocol(item, nextitem):
         reports = [hook.pytest_report_from_serializable(config=item.config, data=data) for data in found]
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
+    item.session._setupstate.teardown_exact(nextitem)  # what the test before left for this one, its folder at least
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True

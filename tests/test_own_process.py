@@ -35,22 +35,28 @@ def test_leaves(): os._exit(0)
 def test_is_killed(): os.kill(os.getpid(), signal.SIGKILL)
 def test_shares_nothing_with_what_was_killed(process): assert process == [os.getpid()]
 """
+BEFORE = """
+def test_in_the_same_folder(): pass
+"""
 HERE = """
 import test_apart
 
 def test_elsewhere(): assert test_apart.made == []
 """
+FILES = {"conftest": CONFTEST, "a/test_a": BEFORE, "a/test_apart": APART, "b/test_here": HERE}
 
 
 @pytest.mark.parametrize("more", [(), ("-n", "1", "--dist", "loadfile")])
 def test_a_module_in_a_process_of_its_own(tmp_path, more):
-    for name, text in (("conftest", CONFTEST), ("test_apart", APART), ("test_here", HERE)):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_ADDOPTS": ""}
     command = (sys.executable, "-m", "pytest", "-q", "-rA", "-o", "faulthandler_timeout=60", *more, str(tmp_path))
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     found = dict(reversed(line.split()[:2]) for line in re.findall(r"^(?:PASSED|FAILED) \S+", done.stdout, re.M))
     assert {name.partition("::")[2]: status for name, status in found.items()} == {
+        "test_in_the_same_folder": "PASSED",
         "test_passes": "PASSED",
         "test_fails": "FAILED",
         "test_leaves": "FAILED",
