@@ -10,6 +10,7 @@ Fixtures of the module are made in its process. Reports come back as pytest-xdis
 import faulthandler
 import gc
 import multiprocessing
+import signal
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
@@ -55,6 +56,7 @@ def _watch(config):
 def _serve(ours, theirs, session, module):
     gc.freeze()  # a decoder of the other process must not be collected here: its threads are not
     theirs.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the other process does with it
     # What lies below the session stays, it is the other process's; only this module's fixtures end with it.
     elsewhere = next((item for item in session.items if item.path != module), None)
     here = [number for number, item in enumerate(session.items) if item.path == module]

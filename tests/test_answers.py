@@ -29,6 +29,8 @@ from iccld_cli.prepare.adapters.images import Images
 from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 
+pytestmark = pytest.mark.own_process  # signals to itself
+
 CLASSES = tuple(range(19))
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from iccld_cli.inference.threads import WriteBehind, group, prefetch
 
+pytestmark = pytest.mark.own_process  # signals to itself
+
 
 def alive():
     return [t for t in threading.enumerate() if t.name.startswith("iccld-")]
