@@ -14,6 +14,8 @@ from iccld_cli.errors import IccldError
 from iccld_cli.parallel.layout import Replicated
 from iccld_cli.train.state import Contents, list_states, load_state, remove_leftovers, save_state
 
+pytestmark = pytest.mark.own_process  # signals
+
 
 def contents(seed=0, resume_key=None, extras=None, steps=0, fused=False):
     torch.manual_seed(seed)
