@@ -40,8 +40,6 @@ from iccld_cli.prepare.prepare import PrepareOptions, prepare
 from iccld_cli.prepare.tree import FolderTree
 from iccld_cli.train.state import list_states
 
-pytestmark = pytest.mark.own_process  # signals
-
 CLASSES = tuple(range(19))
 
 
