@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 import cv2
 import numpy as np
 
-from iccld_cli.town import facades, materials
+from iccld_cli.town import facades, fronts, materials
 from iccld_cli.town.materials import SIZE, Painter
 
 LEVELS = 6
@@ -47,7 +47,7 @@ def _painters() -> dict[str, Painter]:
         tiles[f"sign_{name}"] = partial(facades.sign, name)
     for shape in ("oct", "diamond", "square", "up", "down", "round"):
         tiles[f"back_{shape}"] = partial(facades.back, shape)
-    return tiles
+    return tiles | fronts.FRONTS
 
 
 PAINTERS: dict[str, Callable] = _painters()
@@ -59,7 +59,7 @@ CUTOUT = np.array(
 )
 """Tiles with holes, by number."""
 
-CLOSE = {"leaf": 0.12, "needles": 0.12, "twigs": 0.2, "fence": 0.1, "spokes": 0.35}
+CLOSE = {"leaf": 0.09, "needles": 0.12, "twigs": 0.1, "fence": 0.1, "spokes": 0.35}
 """Width of the widest hole, in tile edges, that a human annotator takes for part of what is around it, by the beginning
 of a tile's name."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from iccld_cli.town.atlas import TILES, WINDOW_STYLES
+from iccld_cli.town.fronts import QUIET, TRADE
 from iccld_cli.town.mesh import Builder, Look, Mesh
 
 BUILDING = 2
@@ -90,6 +91,9 @@ def building(rng: np.random.Generator, kind: str, width: float, depth: float, fl
         _storeys(b, STOREY, floors - 1, depth, width, (upper, other), 0.0)
     top = floors * STOREY
     bays = max(round(width / BAY), 1)
+    dealer = rng.spawn(1)[0]
+    if kind != "house":
+        _ground_floor(b, dealer, bays, width, shops)
     if not shops:
         z = (rng.integers(bays) + 0.5) * width / bays
         name = "door" if rng.uniform() < 0.75 else "garage"
@@ -109,6 +113,27 @@ def building(rng: np.random.Generator, kind: str, width: float, depth: float, fl
     if shops and rng.uniform() < 0.6:
         _awnings(b, rng, bays, width)
     return b.build()
+
+
+def _ground_floor(b: Builder, rng: np.random.Generator, bays: int, width: float, shops: bool) -> None:
+    """The street front's ground floor, dealt in units of one to three bays, each with a face of its own."""
+    step, bay = width / bays, 0
+    names = TRADE if shops else QUIET
+    while bay < bays:
+        unit = min(int(rng.integers(1, 4)), bays - bay)
+        z0, z1 = bay * step, (bay + unit) * step
+        bay += unit
+        if rng.uniform() < (0.2 if shops else 0.5):
+            continue  # as the storey was drawn
+        look = Look(BUILDING, slot=WALLS, tile=names[rng.integers(len(names))])
+        quad = [(-0.012, STOREY, z1), (-0.012, STOREY, z0), (-0.012, 0, z0), (-0.012, 0, z1)]
+        b.faces([quad], look, normals=np.array([[-1.0, 0, 0]]), reps=(unit, 1))
+        if shops and rng.uniform() < 0.5:  # a board that stands out
+            board = Look(BUILDING, tuple(rng.uniform(0.05, 0.8, 3)))
+            b.box((-0.12, rng.uniform(2.5, 2.9), (z0 + z1) / 2), (0.22, rng.uniform(0.3, 0.6), z1 - z0 - 0.1), board)
+        if rng.uniform() < 0.5:  # a pier between two units
+            pier = Look(BUILDING, slot=WALLS, tile=("stone", "plaster", "brick", "concrete")[rng.integers(4)])
+            b.box((-0.1, STOREY / 2, z1), (0.2, STOREY, rng.uniform(0.2, 0.5)), pier, metre=1.5)
 
 
 def _balconies(b: Builder, rng: np.random.Generator, floors: int, bays: int, width: float) -> None:

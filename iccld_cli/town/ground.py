@@ -9,7 +9,7 @@ import numpy as np
 
 from iccld_cli.town.atlas import TILES
 from iccld_cli.town.camera import SUPER, Camera
-from iccld_cli.town.plan import CHUNK, Plan
+from iccld_cli.town.plan import CHUNK, Plan, rng_of
 
 ROAD, WALK, KERBSTONE, VERGE, PAVED, LAWN, SOIL, CROP, STRAW, DITCH = range(10)
 """Kinds of ground."""
@@ -23,6 +23,9 @@ GROUND_TILES = np.array(
     np.int32,
 )
 TILE_METRES = np.array([3.0, 2.0, 1.5, 2.4, 2.6, 3.0, 3.0, 4.0, 3.0, 1.6], np.float32)
+
+SURFACES = (("paver", 2.0, 0.5), ("asphalt", 3.0, 0.75), ("concrete", 3.0, 1.0))
+"""Pavements of a street: texture, metres a tile, share of streets up to it."""
 
 CORNER = 4.0
 """Kerb radius at crossings, metres."""
@@ -42,6 +45,27 @@ class GroundHit:
 
     depth: np.ndarray
     kind: np.ndarray
+
+
+def surfaces(plan: Plan, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a street's ground is made of: slabs, asphalt as on the road, or cast concrete for its pavements.
+
+    Args:
+        plan: The street.
+        colors: Linear RGB of every kind of ground (K, 3).
+
+    Returns:
+        Texture tiles (K,), metres a tile (K,) and colours (K, 3).
+    """
+    tiles, metres, colors = GROUND_TILES.copy(), TILE_METRES.copy(), colors.astype(np.float32)
+    if plan.kind == "urban":
+        rng = rng_of(*plan.seed, 31)
+        drawn = rng.uniform()
+        name, size, _ = next(surface for surface in SURFACES if drawn < surface[2])
+        tiles[WALK], metres[WALK] = TILES[name], size
+        if name == "asphalt":
+            colors[WALK] = colors[ROAD] * rng.uniform(0.85, 1.3)
+    return tiles, metres, colors
 
 
 def kerb_distance(plan: Plan, lat: np.ndarray, s: np.ndarray, crossings: list[float]) -> np.ndarray:

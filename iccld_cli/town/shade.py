@@ -130,10 +130,11 @@ def _ground(scene: Shading, buf: GBuffer, index: np.ndarray, rays: np.ndarray) -
     lat, s = scene.plan.street(pos[:, 0], pos[:, 2])
     pixel = depth / F(cam.focal)
     along = np.maximum(pixel * depth / F(max(cam.position[1], 0.5)), F(1e-3))
-    size = ground_mod.TILE_METRES[kind]
+    tiles, metres, colors = ground_mod.surfaces(scene.plan, style.road)
+    size = metres[kind]
     lod = np.log2(np.maximum(np.sqrt(pixel * along) * SIZE / size, 1e-6)).astype(np.int32)
-    texel = scene.atlas.sample(ground_mod.GROUND_TILES[kind], lat / size, s / size, lod)
-    albedo = _albedo(texel, style.road[kind].astype(F))
+    texel = scene.atlas.sample(tiles[kind], lat / size, s / size, lod)
+    albedo = _albedo(texel, colors[kind])
     albedo *= _stain(scene, lat, s * F(0.45))
     road = np.flatnonzero(kind == ground_mod.ROAD)
     white, gold = ground_mod.markings(scene.plan, lat[road], s[road], pixel[road], along[road], style.yellow)

@@ -105,8 +105,8 @@ def _vehicle(rng: np.random.Generator, colors: Palette, road: str) -> list[tuple
         return [(vehicles.car(kinds[rng.integers(len(kinds))]), paint)]
     if kind < 0.79:
         return [(vehicles.truck(int(rng.integers(3))), paint)]
-    if kind < 0.87:
-        return [(vehicles.bus(int(rng.integers(2))), paint)]
+    if kind < 0.89:
+        return [(vehicles.bus(int(rng.integers(4))), paint)]
     bike = vehicles.motorcycle(int(rng.integers(2)))
     return [(bike, paint), (people.rider("motorcycle", 0), colors.person(rng))]
 

@@ -179,25 +179,36 @@ def truck(kind: int) -> Mesh:
 
 @lru_cache(maxsize=4)
 def bus(kind: int) -> Mesh:
-    """A city bus, 0 plain or 1 longer; body paint in slot 0, skirt stripe in slot 1."""
+    """A bus: 0 city, 1 longer, 2 with two decks, 3 coach; body paint in slot 0, skirt stripe in slot 1."""
     b = Builder(TILES)
-    length, half, top = (11.0, 13.0)[kind], 1.27, 3.05
-    z = length / 2
+    length, half, top = (11.0, 13.0, 10.4, 12.0)[kind], 1.27, (3.05, 3.05, 4.3, 3.4)[kind]
+    z, decks = length / 2, 2 if kind == 2 else 1
     side = Look(BUS, slot=0, tile="glass_bus", gloss=0.1)
     paint = Look(BUS, slot=0, gloss=0.12)
-    bays = (length / 1.7, 1.0)
+    bays, high = (length / (1.7 if kind < 3 else 3.0), 1.0), (top - 0.85) / decks
+    for deck in range(decks):
+        y0 = 0.85 + deck * high
+        y1 = y0 + high
+        for s in (-1, 1):
+            quad = [(s * half, y1, s * -z), (s * half, y1, s * z), (s * half, y0, s * z), (s * half, y0, s * -z)]
+            b.faces([quad], side, (0, 1.5, 0), reps=bays)
+        glass = Look(BUS, slot=0, tile="glass_screen", gloss=0.1)
+        sill, head = (y0 + 0.3, y1 - 0.35) if decks == 1 else (y0 + 0.35, y1 - 0.25)
+        for end in (1, -1):
+            ez = end * z
+            # The back of a bus has a small window over the engine, or a large one.
+            low = sill + (0.45 * (head - sill) if end < 0 and (kind == 3 or deck < decks - 1) else 0)
+            quad = [(end * half, head, ez), (-end * half, head, ez), (-end * half, low, ez), (end * half, low, ez)]
+            b.faces([quad], glass, (0, 1.5, 0))
+            b.box((0, (y0 + low) / 2 - 0.09, ez - end * 0.04), (half * 2, low - y0 + 0.18, 0.1), paint)
+            b.box((0, (head + y1) / 2, ez - end * 0.04), (half * 2, y1 - head + 0.02, 0.1), paint)
     for s in (-1, 1):
-        quad = [(s * half, top, s * -z), (s * half, top, s * z), (s * half, 0.85, s * z), (s * half, 0.85, s * -z)]
-        b.faces([quad], side, (0, 1.5, 0), reps=bays)
         b.box((s * (half - 0.02), 0.6, 0), (0.05, 0.52, length - 0.1), Look(BUS, slot=1))
-    front = Look(BUS, slot=0, tile="glass_screen", gloss=0.1)
-    for end, look in ((1, front), (-1, front)):
-        ez = end * z
-        quad = [(end * half, 2.7, ez), (-end * half, 2.7, ez), (-end * half, 1.15, ez), (end * half, 1.15, ez)]
-        b.faces([quad], look, (0, 1.5, 0))
-        b.box((0, 0.76, ez - end * 0.04), (half * 2, 0.8, 0.1), paint)
-        b.box((0, 2.87, ez - end * 0.04), (half * 2, 0.36, 0.1), paint)
-    b.box((0, 2.88, z + 0.02), (1.6, 0.24, 0.05), Look(BUS, (0.95, 0.6, 0.1), glow=0.5))
+    for end in (1, -1):
+        b.box((0, 0.6, end * (z - 0.03)), (half * 2, 0.52, 0.1), Look(BUS, slot=1))
+    b.box((0, min(top - 0.17, 2.88), z + 0.02), (1.6, 0.24, 0.05), Look(BUS, (0.95, 0.6, 0.1), glow=0.5))
+    b.box((0, 1.05, -z - 0.01), (1.3, 0.4, 0.04), Look(BUS, TRIM))  # the engine's vent
+    b.box((0.5, 0.62, -z - 0.02), (0.5, 0.12, 0.03), Look(BUS, (0.85, 0.85, 0.8)))
     b.faces([[(half, top, z), (-half, top, z), (-half, top, -z), (half, top, -z)]], paint, (0, 1, 0))
     b.box((0, top + 0.12, -1), (1.7, 0.24, 3.5), paint)
     for s in (-1, 1):
