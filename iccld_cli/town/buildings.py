@@ -91,7 +91,7 @@ def building(rng: np.random.Generator, kind: str, width: float, depth: float, fl
         _storeys(b, STOREY, floors - 1, depth, width, (upper, other), 0.0)
     top = floors * STOREY
     bays = max(round(width / BAY), 1)
-    dealer = rng.spawn(1)[0]
+    dealer = rng.spawn(1)[0]  # what is drawn from it moves nothing else
     if kind != "house":
         _ground_floor(b, dealer, bays, width, shops)
     if not shops:
