@@ -15,7 +15,7 @@ import pytest
 import torch
 import training_runs
 import typer.main
-from own_process import pytest_runtest_protocol  # noqa: F401  (a hook)
+from own_process import pytest_runtest_logreport, pytest_runtest_protocol  # noqa: F401  (hooks)
 
 from iccld_cli.config import Config, load_config
 from iccld_cli.models.build import build_segmenter

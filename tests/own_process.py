@@ -1,97 +1,84 @@
-"""Modules of tests marked `own_process` run in a forked process each.
+"""Modules of tests marked `own_process` run in a process of their own each, which is started for them.
 
 Some libraries end their process without a word: Ray leaves by `_Exit` when a server of it has been gone for a while,
-even where the tests that used it are long done. Here the test that runs then fails, with the status that its process
-ended with, and those of other modules go on. A signal that a test sends to itself meets its own process alone, too.
+even where the tests that used it are long done. Here the tests that had no result by then fail, with the status that
+their process ended with, and those of other modules go on. A signal that a test sends to itself meets its own process
+alone, too, in whose main thread tests run.
 
-Fixtures of the module are made in its process. Reports come back as pytest-xdist sends them.
+The process is a new one, not a fork: that of a process with threads dies now and then. It has its own fixtures, and
+its reports come back as pytest-xdist sends them, by a file.
 """
 
-import faulthandler
-import gc
-import multiprocessing
+import os
+import pickle
 import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
-from _pytest.faulthandler import fault_handler_stderr_fd_key
-from _pytest.runner import runtestprotocol
 
-_children = {}
+_REPORTS = "ICCLD_TESTS_REPORTS"
+"""Variable with the file that the process of a module writes its reports to."""
 
-
-class _Child:
-    """The process of a module."""
-
-    def __init__(self, item):
-        fork = multiprocessing.get_context("fork")
-        self._ours, theirs = fork.Pipe()
-        self._process = fork.Process(target=_serve, args=(theirs, self._ours, item.session, item.path))
-        faulthandler.cancel_dump_traceback_later()  # a forked process would wait for ever for its thread
-        self._process.start()
-        _watch(item.config)
-        theirs.close()
-
-    def run(self, item):
-        """The reports of a test as `pytest_report_from_serializable` takes them; None where the process has ended."""
-        try:
-            self._ours.send(item.session.items.index(item))
-            return self._ours.recv()
-        except (OSError, EOFError):
-            return None
-
-    def close(self):
-        """Let it end; its exit status, or minus the signal that ended it."""
-        self._ours.close()
-        self._process.join()
-        return self._process.exitcode
+_found = {}
 
 
-def _watch(config):
-    """Say where a test hangs, as pytest does in the process that it started."""
-    if seconds := float(config.getini("faulthandler_timeout") or 0):
-        file = config.stash[fault_handler_stderr_fd_key]
-        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+def _run(item):
+    """Run an item and the tests of its module after it: test -> its reports, the process's status and what it said."""
+    items = item.session.items[item.session.items.index(item) :]
+    tests = [other.nodeid for other in items if other.path == item.path]
+    with tempfile.TemporaryDirectory(prefix="iccld-tests-") as folder:
+        file = Path(folder, "reports")
+        file.touch()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+        environment |= {_REPORTS: str(file), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+        options = ("--rootdir", item.config.rootpath, "-q", "-o", f"faulthandler_timeout={_timeout(item.config)}")
+        command = (sys.executable, "-m", "pytest", *map(str, options), *tests)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(command, cwd=item.config.rootpath, env=environment, **pipes)
+        reports = {}
+        with open(file, "rb") as written:
+            while written.peek(1):
+                data = pickle.load(written)  # noqa: S301  (written by the process started above)
+                reports.setdefault(data["nodeid"], []).append(data)
+    return reports, done.returncode, done.stdout.decode(errors="replace")
 
 
-def _serve(ours, theirs, session, module):
-    gc.freeze()  # a decoder of the other process must not be collected here: its threads are not
-    theirs.close()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the other process does with it
-    # What lies below the session stays, it is the other process's; only this module's fixtures end with it.
-    elsewhere = next((item for item in session.items if item.path != module), None)
-    here = [number for number, item in enumerate(session.items) if item.path == module]
-    hook = session.config.hook
-    while True:
-        try:
-            number = ours.recv()
-        except EOFError:
-            return
-        _watch(session.config)
-        follows = next((session.items[i] for i in here if i > number), elsewhere)
-        reports = runtestprotocol(session.items[number], log=False, nextitem=follows)
-        faulthandler.cancel_dump_traceback_later()
-        ours.send([hook.pytest_report_to_serializable(config=session.config, report=report) for report in reports])
+def _timeout(config):
+    return float(config.getini("faulthandler_timeout") or 0)
+
+
+def pytest_runtest_logreport(report):
+    """In a module's process: hand a report on."""
+    if file := os.environ.get(_REPORTS):
+        data = report._to_json()  # what pytest-xdist sends
+        data["$report_type"] = type(report).__name__
+        with open(file, "ab") as out:
+            out.write(pickle.dumps(data))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item, nextitem):
-    """Run a test of a marked module in the module's process."""
-    if item.get_closest_marker("own_process") is None or "fork" not in multiprocessing.get_all_start_methods():
+    """Run a test of a marked module in the module's process, or report what came of it there."""
+    if item.get_closest_marker("own_process") is None:
+        return None
+    if os.environ.get(_REPORTS):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the other process does with it
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    if item.path not in _children:
-        _children[item.path] = _Child(item)
-    found = _children[item.path].run(item)
-    last = nextitem is None or nextitem.path != item.path
-    status = _children.pop(item.path).close() if last or found is None else 0
-    if found is None or status:
-        said = f"the process of {item.path.name} ended with status {status}"
-        call = pytest.CallInfo.from_call(lambda: pytest.fail(said, pytrace=False), "call")
-        reports = [pytest.TestReport.from_item_and_call(item, call)]
-    else:
-        hook = item.config.hook
-        reports = [hook.pytest_report_from_serializable(config=item.config, data=data) for data in found]
-    for report in reports:
+    if item.path not in _found:
+        _found[item.path] = _run(item)
+    reports, status, said = _found[item.path]
+    hook = item.config.hook
+    own = [hook.pytest_report_from_serializable(config=item.config, data=data) for data in reports.get(item.nodeid, [])]
+    if not own or own[-1].when != "teardown":
+        ended = f"the process of {item.path.name} ended with status {status}\n{said[-2000:]}"
+        call = pytest.CallInfo.from_call(lambda: pytest.fail(ended, pytrace=False), "call")
+        own.append(pytest.TestReport.from_item_and_call(item, call))
+        del _found[item.path]  # what is left of the module gets another process
+    for report in own:
         item.ihook.pytest_runtest_logreport(report=report)
     item.session._setupstate.teardown_exact(nextitem)  # what the test before left for this one, its folder at least
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-
 CONFTEST = """
-from own_process import pytest_runtest_protocol
+from own_process import pytest_runtest_logreport, pytest_runtest_protocol
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "own_process: as here")
