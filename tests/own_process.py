@@ -9,6 +9,7 @@ The process is a new one, not a fork: that of a process with threads dies now an
 its reports come back as pytest-xdist sends them, by a file.
 """
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -22,6 +23,9 @@ import pytest
 _REPORTS = "ICCLD_TESTS_REPORTS"
 """Variable with the file that the process of a module writes its reports to."""
 
+_ENDS = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+"""Statuses of a process that ended as it should."""
+
 _found = {}
 
 
@@ -34,9 +38,11 @@ def _run(item):
         file.touch()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
         environment |= {_REPORTS: str(file), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
-        options = ("--rootdir", item.config.rootpath, "-q", "-o", f"faulthandler_timeout={_timeout(item.config)}")
+        seconds = item.config.getini("faulthandler_timeout") or 0
+        options = ("--rootdir", item.config.rootpath, "-q", "-o", f"faulthandler_timeout={seconds}")
         command = (sys.executable, "-m", "pytest", *map(str, options), *tests)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        faulthandler.cancel_dump_traceback_later()  # meant for one test; that process watches each of its own
         done = subprocess.run(command, cwd=item.config.rootpath, env=environment, **pipes)
         reports = {}
         with open(file, "rb") as written:
@@ -44,10 +50,6 @@ def _run(item):
                 data = pickle.load(written)  # noqa: S301  (written by the process started above)
                 reports.setdefault(data["nodeid"], []).append(data)
     return reports, done.returncode, done.stdout.decode(errors="replace")
-
-
-def _timeout(config):
-    return float(config.getini("faulthandler_timeout") or 0)
 
 
 def pytest_runtest_logreport(report):
@@ -73,10 +75,13 @@ def pytest_runtest_protocol(item, nextitem):
     reports, status, said = _found[item.path]
     hook = item.config.hook
     own = [hook.pytest_report_from_serializable(config=item.config, data=data) for data in reports.get(item.nodeid, [])]
-    if not own or own[-1].when != "teardown":
+    last = nextitem is None or nextitem.path != item.path
+    cut_short = not own or own[-1].when != "teardown"
+    if cut_short or (last and status not in _ENDS):
         ended = f"the process of {item.path.name} ended with status {status}\n{said[-2000:]}"
         call = pytest.CallInfo.from_call(lambda: pytest.fail(ended, pytrace=False), "call")
         own.append(pytest.TestReport.from_item_and_call(item, call))
+    if cut_short or last:
         del _found[item.path]  # what is left of the module gets another process
     for report in own:
         item.ihook.pytest_runtest_logreport(report=report)

@@ -41,7 +41,13 @@ import test_apart
 
 def test_elsewhere(): assert test_apart.made == []
 """
-FILES = {"conftest": CONFTEST, "a/test_a": BEFORE, "a/test_apart": APART, "b/test_here": HERE}
+LATE = """
+import atexit, os, pytest
+pytestmark = pytest.mark.own_process
+
+def test_that_is_over(): atexit.register(os._exit, 7)
+"""
+FILES = {"conftest": CONFTEST, "a/test_a": BEFORE, "a/test_apart": APART, "b/test_here": HERE, "b/test_late": LATE}
 
 
 @pytest.mark.parametrize("more", [(), ("-n", "1", "--dist", "loadfile")])
@@ -52,7 +58,8 @@ def test_a_module_in_a_process_of_its_own(tmp_path, more):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_ADDOPTS": ""}
     command = (sys.executable, "-m", "pytest", "-q", "-rA", "-o", "faulthandler_timeout=60", *more, str(tmp_path))
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    found = dict(reversed(line.split()[:2]) for line in re.findall(r"^(?:PASSED|FAILED) \S+", done.stdout, re.M))
+    lines = re.findall(r"^(?:PASSED|FAILED) \S+", done.stdout, re.M)
+    found = dict(reversed(line.split()) for line in lines if "test_late" not in line)
     assert {name.partition("::")[2]: status for name, status in found.items()} == {
         "test_in_the_same_folder": "PASSED",
         "test_passes": "PASSED",
@@ -65,3 +72,4 @@ def test_a_module_in_a_process_of_its_own(tmp_path, more):
     assert "1 skipped" in done.stdout and "of no use" in done.stdout and "assert [" in done.stdout
     assert "the process of test_apart.py ended with status 0" in done.stdout
     assert "the process of test_apart.py ended with status -9" in done.stdout and "ended with 1" in done.stdout
+    assert "the process of test_late.py ended with status 7" in done.stdout

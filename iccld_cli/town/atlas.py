@@ -59,7 +59,7 @@ CUTOUT = np.array(
 )
 """Tiles with holes, by number."""
 
-CLOSE = {"leaf": 0.09, "needles": 0.12, "twigs": 0.1, "fence": 0.1, "spokes": 0.35}
+CLOSE = {"leaf": 0.12, "needles": 0.12, "twigs": 0.2, "fence": 0.1, "spokes": 0.35}
 """Width of the widest hole, in tile edges, that a human annotator takes for part of what is around it, by the beginning
 of a tile's name."""
 

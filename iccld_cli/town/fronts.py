@@ -15,17 +15,22 @@ from iccld_cli.town.materials import SIZE, _rect, brick, concrete, noise, planks
 Colour = tuple[float, float, float]
 
 
+PAINTS: tuple[Colour, ...] = (
+    (0.1, 0.1, 0.11),
+    (0.86, 0.85, 0.82),
+    (0.75, 0.7, 0.58),
+    (0.34, 0.22, 0.14),
+    (0.12, 0.2, 0.34),
+    (0.1, 0.24, 0.18),
+    (0.45, 0.1, 0.11),
+    (0.5, 0.52, 0.54),
+)
+"""Black, white, cream, wood and muted hues."""
+
+
 def _paint(rng: np.random.Generator, gritty: bool) -> Colour:
-    """Colour of a painted shop front: black, white, cream, wood and muted hues."""
-    paints: tuple[Colour, ...] = (
-        (0.1, 0.1, 0.11),
-        (0.86, 0.85, 0.82),
-        (0.75, 0.7, 0.58),
-        (0.34, 0.22, 0.14),
-        (0.12, 0.2, 0.34),
-    )
-    paints += ((0.1, 0.24, 0.18), (0.45, 0.1, 0.11), (0.5, 0.52, 0.54))
-    colour = np.array(paints[rng.integers(len(paints))]) * rng.uniform(0.8, 1.15)
+    """Colour of a painted shop front."""
+    colour = np.array(PAINTS[rng.integers(len(PAINTS))]) * rng.uniform(0.8, 1.15)
     return _colour(0.85 * colour + 0.05 if gritty else colour)
 
 
