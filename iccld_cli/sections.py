@@ -64,7 +64,10 @@ class ModelConfig(Section):
     UNET_SIZES: ClassVar[tuple[str, ...]] = ("unet_channels", "unet_layers", "unet_attention")
 
     encoder: str = Field(
-        "tiny", max_length=4096, description="`tiny`, or a Hugging Face hub id or local folder of a vision model."
+        "tiny",
+        max_length=4096,
+        description="`tiny`; `efficientnet-lite0`, which comes with the program; or a Hugging Face hub id or local "
+        "folder of a vision model.",
     )
     tiny_channels: tuple[_Width, _Width, _Width, _Width] = Field(
         (24, 48, 96, 128), description="Widths of the tiny encoder at 1/4, 1/8, 1/16 and 1/32 of the image's size."

@@ -67,8 +67,6 @@ def adapt_seg(
 
         print_plan(resolved, data, adversarial=False, backbone=header.backbone if header else None)
         return
-    if header is None:
-        training.tell_download(resolved.model.encoder)
     options = RunOptions(out, resume, auto_batch=training.wants_auto(batch_size))
     alone = source_only or (method is not None and method.source_only)
     model = adapt_seg(resolved, data, options, alone, start)

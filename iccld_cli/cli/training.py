@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from iccld_cli.cli.options import parse_size
-from iccld_cli.cli.terminal import say
 
 SHIPPED = "shipped"
 MAX_BATCH = 4096
@@ -25,7 +24,12 @@ Recipe = Annotated[
         "dacs, daformer, hrda, mic, bapa.",
     ),
 ]
-Encoder = Annotated[str | None, typer.Option(help="Pretrained encoder: hub id or local folder, or `tiny`.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Pretrained encoder: `efficientnet-lite0` (needs no network), a hub id, a local folder, or `tiny`."
+    ),
+]
 Val = Annotated[
     Path | None, typer.Option(help="Labelled prepared data set whose `val` split is scored during training.")
 ]
@@ -128,14 +132,3 @@ def is_shipped(ckpt: Path) -> bool:
     from iccld_cli.inference.model import SHIPPED_MODELS
 
     return str(ckpt) in (SHIPPED, *SHIPPED_MODELS)
-
-
-def tell_download(encoder: str) -> None:
-    """Say what loading an encoder will download, if anything."""
-    if "/" not in encoder:
-        return
-    from iccld_cli.models.pretrained import describe_download
-
-    told = describe_download(encoder)
-    if told is not None:
-        say(told, stderr=True)

@@ -213,8 +213,17 @@ def _tell_plan(plan: Plan, rates: Rates, options: CompareOptions, console: Conso
         console.print("how long it takes can be told when the sets are prepared", soft_wrap=True)
         return
     if left:
-        for line in plan_lines(rates.estimate(), options):
+        for line in [*_downloads(plan, left), *plan_lines(rates.estimate(), options)]:
             console.print(line, soft_wrap=True)
+
+
+def _downloads(plan: Plan, left: Sequence[Cell]) -> list[str]:
+    """What the trainings that are left will download first."""
+    from iccld_cli.models.pretrained import describe_download
+
+    rows = {cell.row.name: cell.row for cell in left if cell.row.seg is not None}
+    encoders = [plan.config(row, "seg").model.encoder for row in rows.values() if row.parent is None]
+    return [shown(told) for name in dict.fromkeys(encoders) if (told := describe_download(name)) is not None]
 
 
 def _row_plan(plan: Plan, rates: Rates, cells: Sequence[Cell]) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import logging
+import os
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,8 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
         source: Name of an encoder that comes with the program, hub id, or local folder with `config.json` and
             safetensors weights.
 
+    What will be downloaded is said on the standard error stream before it is.
+
     Returns:
         The encoder in float32.
 
@@ -66,6 +71,9 @@ def load_backbone(source: str) -> HuggingFaceBackbone:
     if source in BUNDLED and not local:
         return load_bundled(source)
     reachable = local or _is_reachable(source)
+    told = describe_download(source) if reachable else None
+    if told is not None and os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        print(told, file=sys.stderr, flush=True)
     try:
         with _quiet():
             folder = Path(source) if local else _fetch(source, _DESCRIPTIONS, reachable)
@@ -156,13 +164,17 @@ def _check_report(source: str, model_type: str, model: nn.Module, report: dict[s
 
 
 def _explain(source: str, error: Exception, local: bool, reachable: bool) -> IccldError:
-    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    message = f"cannot load encoder {source!r} ({first})"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    message = f"cannot load encoder {source!r} ({textwrap.shorten(lines[0], 200, placeholder=' ...')})"
     if isinstance(error, ImportError):
         return IccldError(message, "install that package, or choose another encoder")
+    if not reachable:
+        return IccldError(
+            f"cannot load encoder {source!r}: it is not in the cache, and the hub cannot be reached",
+            f"--encoder {' or '.join(BUNDLED)} needs no network; or download it elsewhere and give the folder",
+        )
     where = "folder" if local else "hub id or folder"
-    offline = "" if reachable else "; the hub cannot be reached, download it elsewhere first"
-    return IccldError(message, f"give a {where} with config.json and model.safetensors{offline}")
+    return IccldError(message, f"give a {where} with config.json and model.safetensors")
 
 
 def _is_reachable(source: str) -> bool:

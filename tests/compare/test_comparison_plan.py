@@ -303,3 +303,14 @@ def test_the_parts_of_a_stage_count_by_their_share_of_a_whole_training():
     steps = [9.0, 1.0, 9.0, 3.0, 3.0, 3.0, 3.0, 3.0]  # the first of each part warms up
     assert _seconds_a_step(steps, config, "seg") == pytest.approx(0.25 * 1.0 + 0.75 * 3.0)
     assert _seconds_a_step(steps, config, "adv") == 3.0
+
+
+def test_the_plan_tells_once_what_the_trainings_will_download(options, monkeypatch):
+    def describe(name):
+        return f"encoder {name}: downloading 21 MB" if "/" in name else None
+
+    monkeypatch.setattr("iccld_cli.models.pretrained.describe_download", describe)
+    for encoder, told in (("org/known", 1), ("tiny", 0)):
+        console = Console(record=True, width=500)
+        compare(replace(options, dry_run=True, encoder=encoder), console)
+        assert console.export_text().count("encoder org/known: downloading 21 MB") == told

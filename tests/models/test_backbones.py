@@ -232,6 +232,7 @@ def test_an_unreachable_hub_is_one_quick_error(tmp_path):
 
 def test_offline_mode_asks_nobody():
     start = time.monotonic()
-    with pytest.raises(IccldError, match="the hub cannot be reached"):
+    with pytest.raises(IccldError, match="the hub cannot be reached") as caught:
         load_backbone("somebody/some-encoder")
+    assert "--encoder efficientnet-lite0 needs no network" in caught.value.hint
     assert time.monotonic() - start < 5

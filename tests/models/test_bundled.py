@@ -84,3 +84,22 @@ def test_what_will_be_downloaded_is_told(tmp_path, monkeypatch):
     here.add("model.safetensors")
     for nothing in ("org/known", "org/unreachable", "efficientnet-lite0", str(tmp_path)):
         assert describe_download(nothing) is None
+
+
+def test_it_is_told_before_the_download_begins_whoever_asks_for_the_encoder(monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: None)
+    told = []
+
+    def begin(*_, **__):
+        told.append(capsys.readouterr().err)
+        raise OSError("the line was cut")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", begin)
+    with pytest.raises(IccldError, match="the line was cut"):
+        load_backbone("org/known")
+    assert told == ["encoder org/known: downloading 21 MB from the Hugging Face hub, once\n"]
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(IccldError):
+        load_backbone("org/known")
+    assert told[1:] == [""]
