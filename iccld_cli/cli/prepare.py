@@ -126,7 +126,9 @@ def _prepare(
             help=f"Option of one raw data set, no configuration key (`iccld config` lists those): {_set_options()}.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what was prepared with other options.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what was prepared with other options, finished or not.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only say what would be taken and what would stop it; writes nothing.")
     ] = False,

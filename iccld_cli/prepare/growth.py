@@ -25,14 +25,32 @@ def is_larger(source: object, info: DatasetInfo, origin: Mapping[str, Any]) -> b
         info: The finished set.
         origin: `source` of the `dataset.json` that the run would write.
     """
-    name, old = getattr(source, "grows", None), info.source
-    if name is None or not isinstance(old.get("options"), dict) or origin["prepared_with"].get("hold_out"):
-        # A held-out share of more frames would hold out others, and train on those of today.
+    old = info.source
+    name = growing_option(source, old)
+    if name is None or not isinstance(old.get("options"), dict):
         return False
     before, now = dict(old["options"]), dict(origin["options"])
-    count, wanted = before.pop(name, None), now.pop(name)
+    raised = is_raised(before.pop(name, None), now.pop(name))
     same = all(old.get(key) == origin.get(key) for key in ("adapter", "path", "prepared_with"))
-    return same and before == now and isinstance(count, int) and count < wanted and not info.skipped
+    return same and before == now and raised and not info.skipped
+
+
+def growing_option(source: object, old: Mapping[str, Any]) -> str | None:
+    """The option that only adds frames to a set when it is raised, or None.
+
+    Args:
+        source: What is prepared; see `is_larger`.
+        old: `source` of the `dataset.json` of the set.
+    """
+    # A held-out share of more frames would hold out others, and train on those of today.
+    prepared_with = old.get("prepared_with")
+    held_out = isinstance(prepared_with, dict) and prepared_with.get("hold_out")
+    return None if held_out else getattr(source, "grows", None)
+
+
+def is_raised(before: object, now: object) -> bool:
+    """Whether a number of frames becomes larger."""
+    return isinstance(before, int) and isinstance(now, int) and before < now
 
 
 def adopt(final: Path, journal: Journal, root: Path) -> None:

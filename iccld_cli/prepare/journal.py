@@ -110,6 +110,9 @@ class Journal:
                 )
                 self._db.execute("REPLACE INTO frame VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             count += 1
+        if not count:  # a disk that is not mounted, most likely: what was done stays done
+            self._db.execute("ROLLBACK")
+            return 0
         self._db.execute("DELETE FROM frame WHERE scan <> ?", (self._scan,))
         self._db.execute("COMMIT")
         return count

@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,29 +20,32 @@ from typing import Any
 from iccld_cli import __version__
 from iccld_cli.data.prepared import IGNORED_NAME, INFO_NAME, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import explain_failure, link_or_copy, write_json
+from iccld_cli.files import link_or_copy, write_json
 from iccld_cli.parts import Part, begun, what_lacks
 from iccld_cli.plainjson import parse_json
 from iccld_cli.prepare import growth
+from iccld_cli.prepare.existing import JOURNAL_NAME, differences, same_set
 from iccld_cli.prepare.journal import DONE, PENDING, Journal
 from iccld_cli.prepare.prepare import (
     PrepareOptions,
     Progress,
     Source,
     close_journal,
-    differences,
+    explained,
+    list_apart,
+    list_frames,
     locked,
     move_into_place,
     origin_of,
     process_frames,
     refuse_bad,
+    refuse_other_folder,
     region_of,
-    same_set,
     write_set,
 )
 
 FORMAT = 1
-HEAD, _JOURNAL, _DATA = "part.json", "journal.sqlite", "data"
+HEAD, _JOURNAL, _DATA = "part.json", JOURNAL_NAME, "data"
 
 
 def prepare_part(
@@ -73,7 +74,7 @@ def prepare_part(
         IccldError: No frame is found, the part is being made, or parts with other options lie there.
     """
     folder = folder_of(out, name) / part.name
-    with _explained(folder):
+    with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent / f".{part.name}.lock"):
             return _part(source, folder, out / name, options, part, progress)
@@ -89,7 +90,7 @@ def _part(
         _compare(_read_head(other), head, other)
     journal = Journal(folder / _JOURNAL)
     try:
-        total = _list(source, journal, origin, options)
+        total = list_frames(source, journal, origin, options)
         if _exists(source, final, origin, options):
             return final, total, False
         head["origin"] = json.loads(json.dumps(origin))
@@ -130,12 +131,7 @@ def same_part(source: Source, folder: Path, options: PrepareOptions, part: Part)
         IccldError: It is a part of another set.
     """
     origin = origin_of(source, options)
-    with tempfile.TemporaryDirectory(prefix="iccld-") as place:
-        journal = Journal(Path(place) / _JOURNAL)
-        try:
-            total = _list(source, journal, origin, options)
-        finally:
-            close_journal(journal)
+    total = list_apart(source, origin, options)
     head = {"format": FORMAT, "version": __version__, "part": [part.number, part.of], "origin": origin}
     found = _read_head(folder)
     _compare(found, json.loads(json.dumps(head)), folder)
@@ -151,12 +147,7 @@ def existing_set(source: Source, out: Path, name: str, options: PrepareOptions) 
     if not (out / name / INFO_NAME).is_file():
         return False
     origin = origin_of(source, options)
-    with tempfile.TemporaryDirectory(prefix="iccld-") as place:
-        journal = Journal(Path(place) / _JOURNAL)
-        try:
-            _list(source, journal, origin, options)
-        finally:
-            close_journal(journal)
+    list_apart(source, origin, options)
     return _exists(source, out / name, origin, options)
 
 
@@ -178,7 +169,7 @@ def merge_parts(
     Raises:
         IccldError: Parts are missing, not finished, damaged, or made with other options; nothing is left then.
     """
-    with _explained(out / name), contextlib.ExitStack() as held:
+    with explained(out / name), contextlib.ExitStack() as held:
         if out.is_dir():
             held.enter_context(locked(out / f".{name}.lock"))
         return _merge(source, out, name, options, progress)
@@ -188,8 +179,7 @@ def _merge(
     source: Source, out: Path, name: str, options: PrepareOptions, progress: Progress
 ) -> tuple[PreparedDataset, int]:
     final = out / name
-    if final.exists() and not (final / INFO_NAME).is_file():
-        raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
+    refuse_other_folder(final)
     folders = part_folders(out, name)
     if not folders:
         raise IccldError(f"no part lies in {folder_of(out, name)}", "make parts with --part 1/N to --part N/N")
@@ -200,7 +190,7 @@ def _merge(
     origin = origin_of(source, options)
     journal = Journal(work / _JOURNAL)
     try:
-        total = _list(source, journal, origin, options)
+        total = list_frames(source, journal, origin, options)
         wanted = {
             "format": FORMAT,
             "version": __version__,
@@ -249,24 +239,13 @@ def part_folders(out: Path, name: str) -> list[Path]:
     return begun(folder_of(out, name), HEAD)
 
 
-def _list(source: Source, journal: Journal, origin: dict[str, Any], options: PrepareOptions) -> int:
-    """Take in all frames: how many there are; their digest goes into `origin`."""
-    total = journal.add((frame, *source.stamp(frame)) for frame in source.scan())
-    if total == 0:
-        raise IccldError(f"no images found in {origin['path']}", "check the path and the data set's layout")
-    if options.hold_out:
-        journal.hold_out(options.hold_out)
-    origin["digest"] = journal.digest()
-    return total
-
-
 def _exists(source: Source, final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
     """Whether the set is prepared already; one that was prepared otherwise is refused, unless it is to be replaced."""
     if not (final / INFO_NAME).is_file():
         return False
     if growth.is_larger(source, PreparedDataset(final).info, origin):
         raise IccldError(f"{final} exists and would grow, which parts cannot do", "leave --part out")
-    return same_set(final, origin, options)
+    return same_set(final, source, origin, options)
 
 
 def _records(folder: Path) -> Iterator[tuple[str, str, dict]]:
@@ -335,14 +314,3 @@ def _compare(one: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> 
             f"{folder} is a part of another set ({'; '.join(differs)})",
             "give the same options and version for all parts, another --out, or remove that folder",
         )
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        explained = explain_failure(error, path)
-        if explained is error:
-            raise
-        raise explained from error

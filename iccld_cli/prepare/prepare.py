@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import shutil
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,14 @@ from iccld_cli.data import checks
 from iccld_cli.data.fixed import SAMPLED, find_region, read_region
 from iccld_cli.data.prepared import IGNORED_NAME, INDEX_NAME, INFO_NAME, DatasetInfo, Frame, PreparedDataset
 from iccld_cli.errors import IccldError
-from iccld_cli.files import atomic_path, explain_failure, remove_leftovers, write_json, write_text
+from iccld_cli.files import atomic_path, explain_failure, remove_leftovers, write_json
 from iccld_cli.labels import LabelSpace
-from iccld_cli.names import json_safe
-from iccld_cli.prepare import duplicates, growth, preview, processes
+from iccld_cli.prepare import duplicates, existing, growth, preview, processes
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame
+from iccld_cli.prepare.existing import OtherWork, same_set
+from iccld_cli.prepare.existing import differences as differences  # comparisons look for it here
 from iccld_cli.prepare.inspect import own_warnings
-from iccld_cli.prepare.journal import BAD, PENDING, Journal
+from iccld_cli.prepare.journal import BAD, DONE, PENDING, Journal
 from iccld_cli.prepare.statistics import Totals, write_index
 from iccld_cli.prepare.worker import FrameJob, Loader
 
@@ -113,7 +114,12 @@ Progress = Callable[[int, int], None]
 
 
 def prepare(
-    source: Source, out: Path, name: str, options: PrepareOptions, progress: Progress = lambda done, total: None
+    source: Source,
+    out: Path,
+    name: str,
+    options: PrepareOptions,
+    progress: Progress = lambda done, total: None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[PreparedDataset, bool]:
     """Prepare one data set.
 
@@ -123,29 +129,72 @@ def prepare(
         name: Name of the prepared data set.
         options: How.
         progress: Called after every frame.
+        tell: Called with a line when what another version of the program left unfinished is begun anew; None
+            refuses that, as what has other options is refused.
 
     Returns:
         The prepared data set, and whether anything had to be done.
 
     Raises:
         BadFilesError: Some files cannot be used.
-        IccldError: No frame is found, another run works on this output, or it was prepared with other
-            options.
+        IccldError: No frame is found, another run works on this output, or what lies there, finished or not, has
+            other options.
     """
     made = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with locked(out / f".{name}.lock"):
-            return _prepare(source, out / name, options, progress)
-    except (OSError, sqlite3.Error) as error:
-        explained = explain_failure(error, out / name)
-        if explained is error:
-            raise
-        raise explained from error
+        with explained(out / name):
+            out.mkdir(parents=True, exist_ok=True)
+            with locked(out / f".{name}.lock"):
+                return _prepare(source, out / name, options, progress, tell)
     finally:
         if made:
             with contextlib.suppress(OSError):
                 out.rmdir()  # only when nothing was kept in it
+
+
+def check_output(source: Source, out: Path, name: str, options: PrepareOptions, parts: bool = False) -> None:
+    """See by the options alone whether a run would refuse what lies where it writes; nothing is listed or written.
+
+    For several sets, so that the first is not prepared before the second is refused.
+
+    Args:
+        source: What would be prepared.
+        out: Folder that would receive the folder `name`.
+        name: Name of the prepared data set.
+        options: How.
+        parts: Whether it is made in parts, which have a folder of their own.
+
+    Raises:
+        IccldError: It would.
+    """
+    final, origin = out / name, origin_of(source, options)
+    with explained(final):
+        refuse_other_folder(final)
+        if options.force:
+            return
+        if final.exists():
+            info = PreparedDataset(final).info
+            if differs := existing.differences_of_set(info, source, origin):
+                raise existing.other_set(final, differs)
+            if not growth.is_larger(source, info, origin):
+                return  # what is unfinished beside it is another set's
+        if not parts and (work := _work_of(final)).exists():
+            with locked(out / f".{name}.lock"):
+                other = existing.other_work(work, source, origin)
+            if other is not None and other.frames:
+                raise other.refusal()
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Errors of the disk and of the journal as sentences about what is prepared."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        known = explain_failure(error, path)
+        if known is error:
+            raise
+        raise known from error
 
 
 @contextlib.contextmanager
@@ -171,23 +220,24 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Progress) -> tuple[PreparedDataset, bool]:
-    if final.exists() and not (final / INFO_NAME).is_file():
-        raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
-    work = final.with_name(f".{final.name}.partial")
-    origin = origin_of(source, options)
-    _drop_other_work(work, origin)
-    journal = Journal(work / "journal.sqlite")
-    keep_work = False
+def _prepare(
+    source: Source, final: Path, options: PrepareOptions, progress: Progress, tell: Callable[[str], None] | None
+) -> tuple[PreparedDataset, bool]:
+    refuse_other_folder(final)
+    work, origin = _work_of(final), origin_of(source, options)
+    other = existing.other_work(work, source, origin)
+    if other is not None:
+        if other.frames and final.exists() and _is_made(source, final, origin, options):
+            return PreparedDataset(final), False  # what is unfinished is another set's
+        _give_up(other, options, tell)
+    existing.mark(work, origin)
+    journal = Journal(work / existing.JOURNAL_NAME)
+    keep_work = journal.count(DONE) > 0
     try:
-        total = journal.add((frame, *source.stamp(frame)) for frame in source.scan())
-        if total == 0:
-            raise IccldError(f"no images found in {origin['path']}", "check the path and the data set's layout")
-        if options.hold_out:
-            journal.hold_out(options.hold_out)
-        origin["digest"] = journal.digest()
+        list_frames(source, journal, origin, options)
         larger = final.exists() and growth.is_larger(source, PreparedDataset(final).info, origin)
-        if final.exists() and not larger and same_set(final, origin, options):
+        if final.exists() and not larger and same_set(final, source, origin, options):
+            keep_work = False
             return PreparedDataset(final), False
         keep_work = True
         if larger:
@@ -205,6 +255,67 @@ def _prepare(source: Source, final: Path, options: PrepareOptions, progress: Pro
         if not keep_work:
             shutil.rmtree(work, ignore_errors=True)
     return PreparedDataset(final), True
+
+
+def _work_of(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
+
+
+def refuse_other_folder(final: Path) -> None:
+    """Refuse a name under which something else than a data set lies.
+
+    Raises:
+        IccldError: It does.
+    """
+    if final.exists() and not (final / INFO_NAME).is_file():
+        raise IccldError(f"{final} exists and is no prepared data set", "move it away or choose another --out")
+
+
+def list_frames(source: Source, journal: Journal, origin: dict[str, Any], options: PrepareOptions) -> int:
+    """Take in all frames: how many there are; their digest goes into `origin`.
+
+    Raises:
+        IccldError: There is none, or two would get one name.
+    """
+    total = journal.add((frame, *source.stamp(frame)) for frame in source.scan())
+    if total == 0:
+        raise IccldError(f"no images found in {origin['path']}", "check the path and the data set's layout")
+    if options.hold_out:
+        journal.hold_out(options.hold_out)
+    origin["digest"] = journal.digest()
+    return total
+
+
+def list_apart(source: Source, origin: dict[str, Any], options: PrepareOptions) -> int:
+    """`list_frames` where nothing is kept but the digest."""
+    with tempfile.TemporaryDirectory(prefix="iccld-") as place:
+        journal = Journal(Path(place) / existing.JOURNAL_NAME)
+        try:
+            return list_frames(source, journal, origin, options)
+        finally:
+            close_journal(journal)
+
+
+def _is_made(source: Source, final: Path, origin: Mapping[str, Any], options: PrepareOptions) -> bool:
+    """Whether a finished set is what the run would make; one that it would neither continue nor replace is refused."""
+    if growth.is_larger(source, PreparedDataset(final).info, origin):
+        return False
+    listed = dict(origin)
+    list_apart(source, listed, options)
+    return same_set(final, source, listed, options)
+
+
+def _give_up(other: OtherWork, options: PrepareOptions, tell: Callable[[str], None] | None) -> None:
+    """Remove unfinished work that a run cannot go on with; where frames are done, only as they are asked to be.
+
+    Raises:
+        IccldError: They are not.
+    """
+    if other.frames and not options.force:
+        if tell is None or not other.other_version:
+            raise other.refusal()
+        tell(f"{other}, which is begun anew")
+    shutil.rmtree(other.folder)
 
 
 def close_journal(journal: Journal) -> None:
@@ -283,61 +394,6 @@ def _picture(region: np.ndarray) -> bytes:
     done, data = cv2.imencode(".png", region.astype(np.uint8) * 255)
     assert done
     return data.tobytes()
-
-
-def _drop_other_work(work: Path, origin: dict[str, Any]) -> None:
-    """Keep an interrupted run only when it was made by this version with the same options."""
-    marker = work / "run.json"
-    text = json_safe(json.dumps([__version__, origin], indent=2, ensure_ascii=False))
-    if work.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == text):
-        shutil.rmtree(work)
-    if not work.exists():
-        write_text(marker, text)
-
-
-def same_set(final: Path, origin: dict[str, Any], options: PrepareOptions) -> bool:
-    """Whether the finished data set is what this run would make.
-
-    Raises:
-        IccldError: It is not, and `force` is not given.
-    """
-    old = PreparedDataset(final).info.source
-    differs = differences(old, origin)
-    if not differs and old.get("digest") != origin["digest"]:
-        differs = ["the source's files have changed"]
-    if not differs:
-        return True
-    if not options.force:
-        raise IccldError(
-            f"{final} was prepared with other options ({'; '.join(differs)})",
-            "--force replaces it, --out puts it elsewhere",
-        )
-    return False
-
-
-def differences(old: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
-    """In which options a finished data set differs from a run.
-
-    Args:
-        old: `source` of its `dataset.json`.
-        origin: The same of the run.
-    """
-    differs = [
-        f"{label} was {old.get(key)!r}, now {origin.get(key)!r}"
-        for key, label in (("adapter", "data set"), ("path", "path"))
-        if old.get(key) != origin.get(key)
-    ]
-    was, wanted = old.get("options") or {}, origin.get("options") or {}
-    differs += [
-        f"{key} was {was.get(key)!r}, now {wanted.get(key)!r}"
-        for key in sorted(was.keys() | wanted.keys())
-        if was.get(key) != wanted.get(key)
-    ]
-    before, now = old.get("prepared_with", {}), origin["prepared_with"]
-    keys = [*now, *(key for key in before if key not in now)]
-    return differs + [
-        f"{key} was {before.get(key)}, now {now.get(key)}" for key in keys if before.get(key) != now.get(key)
-    ]
 
 
 def process_frames(

@@ -17,15 +17,13 @@ from typing import Any
 
 from iccld_cli.data.checks import check_header
 from iccld_cli.data.fixed import read_region
-from iccld_cli.data.prepared import INFO_NAME, PreparedDataset
 from iccld_cli.data.spread import evenly
 from iccld_cli.errors import IccldError
 from iccld_cli.labels import IGNORE
-from iccld_cli.prepare import growth
 from iccld_cli.prepare.adapters.base import Adapter, FileProblem, RawFrame, blame
 from iccld_cli.prepare.adapters.video import Video
 from iccld_cli.prepare.peek import cut_short, peeks
-from iccld_cli.prepare.prepare import PrepareOptions, Source, differences, origin_of
+from iccld_cli.prepare.prepare import PrepareOptions, Source, check_output, origin_of
 from iccld_cli.prepare.processes import default_workers
 from iccld_cli.prepare.tree import Tree, read_start
 from iccld_cli.prepare.worker import FrameJob, render
@@ -114,7 +112,7 @@ def rehearse(source: Source, out: Path, name: str, options: PrepareOptions) -> R
     """
     origin = origin_of(source, options)
     look = Rehearsal(name, origin["path"])
-    _look_at_output(look, source, out / name, origin, options)
+    _look_at_output(look, source, out / name, options)
     tree = getattr(source, "tree", None)
     cut = cut_short(tree)
     try:
@@ -147,22 +145,15 @@ def human(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _look_at_output(
-    look: Rehearsal, source: Source, final: Path, origin: dict[str, Any], options: PrepareOptions
-) -> None:
+def _look_at_output(look: Rehearsal, source: Source, final: Path, options: PrepareOptions) -> None:
     place = final
     while not place.exists():
         place = place.parent
     look.free = shutil.disk_usage(place).free
-    if not final.exists():
-        return
-    if not (final / INFO_NAME).is_file():
-        look.problems.append(f"{final} exists and is no prepared data set: move it away or choose another --out")
-        return
-    info = PreparedDataset(final).info
-    differs = [] if growth.is_larger(source, info, origin) else differences(info.source, origin)
-    if differs and not options.force:
-        look.problems.append(f"{final} was prepared otherwise ({'; '.join(differs)}): --force replaces it")
+    try:
+        check_output(source, final.parent, final.name, options)
+    except IccldError as error:
+        look.problems.append(str(error))
 
 
 class _Spread:

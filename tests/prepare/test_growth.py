@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from iccld_cli.data.prepared import PreparedDataset
 from iccld_cli.errors import IccldError
 from iccld_cli.prepare.adapters.virtual import SPLIT_SPAN, VirtualTown
-from iccld_cli.prepare.prepare import PrepareOptions, prepare
+from iccld_cli.prepare.prepare import PrepareOptions, check_output, prepare
 from iccld_cli.prepare.rehearsal import rehearse
+from iccld_cli.prepare.with_bar import prepare_shown
 from iccld_cli.town import Mix
 
 SIZE = (48, 24)
@@ -30,6 +35,21 @@ class Counted(VirtualTown):
 
 def run(town: VirtualTown, out: Path, **options) -> PreparedDataset:
     return prepare(town, out, "town", PrepareOptions(workers=1, **options))[0]
+
+
+class Killed(Exception):
+    """Stands for a signal that nothing catches."""
+
+
+def leave_unfinished(town: VirtualTown, out: Path, done: int, **options) -> None:
+    """Prepare until some frames are done."""
+
+    def progress(number, total):
+        if number == done:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prepare(town, out, "town", PrepareOptions(workers=1, **options), progress)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -112,3 +132,92 @@ def test_a_rehearsal_knows_that_a_set_can_be_continued(tmp_path):
     run(VirtualTown("game", 3, SIZE, 1), tmp_path)
     assert not rehearse(VirtualTown("game", 5, SIZE, 1), tmp_path, "town", PrepareOptions(workers=1)).problems
     assert rehearse(VirtualTown("game", 2, SIZE, 1), tmp_path, "town", PrepareOptions(workers=1)).problems
+
+
+def test_a_refusal_names_each_hindrance_once_and_no_other(tmp_path):
+    """The town records its size twice, and more frames alone would continue the set."""
+    run(VirtualTown("game", 2, SIZE, 1), tmp_path, size=SIZE)
+    options = PrepareOptions(workers=1, size=(64, 32))
+    wanted = re.escape("(seed was 1, now 2; size was [48, 24], now [64, 32])")
+    with pytest.raises(IccldError, match=wanted):
+        prepare(VirtualTown("game", 4, (64, 32), 2), tmp_path, "town", options)
+    (problem,) = rehearse(VirtualTown("game", 4, (64, 32), 2), tmp_path, "town", options).problems
+    assert re.search(wanted, problem)
+
+
+@pytest.mark.parametrize(
+    ("town", "says"),
+    [
+        (Counted("game", 5, SIZE, 2), "(seed was 1, now 2)"),
+        (Counted("game", 3, SIZE, 1), "(frames was 5, now 3)"),
+        (
+            Counted("game", 9, SIZE, 1, Mix(kinds=(("country", 1.0),))),
+            "(kinds was {'urban': 1.0}, now {'country': 1.0})",
+        ),
+    ],
+)
+def test_an_unfinished_set_of_other_settings_is_kept_until_it_is_given_up(tmp_path, town, says):
+    leave_unfinished(VirtualTown("game", 5, SIZE, 1), tmp_path, 2)
+    before = contents(tmp_path)
+    words = re.escape(f"{tmp_path}/.town.partial holds 2 frames of an unfinished set with other options {says}: ")
+    for stopped in (run, lambda town, out: check_output(town, out, "town", PrepareOptions())):
+        with pytest.raises(IccldError, match=f"{words}.*--force"):
+            stopped(town, tmp_path)
+    assert re.search(words, rehearse(town, tmp_path, "town", PrepareOptions(workers=1)).problems[0])
+    assert {p for p in contents(tmp_path) if "data/" in p} == {p for p in before if "data/" in p}
+    town.rendered.clear()
+    again = Counted("game", 5, SIZE, 1)
+    assert run(again, tmp_path).info.splits == {"train": 5}
+    assert again.rendered == [f"train/game_{number:06d}" for number in (2, 3, 4)]
+    leave_unfinished(VirtualTown("game", 5, SIZE, 3), tmp_path, 1, force=True)
+    assert run(town, tmp_path, force=True).info.splits == {"train": town.frames}
+    assert len(town.rendered) == town.frames
+    assert [path.name for path in tmp_path.iterdir()] == ["town"]
+
+
+def test_an_unfinished_set_goes_on_with_more_frames(tmp_path):
+    leave_unfinished(VirtualTown("game", 3, SIZE, 1), tmp_path, 2)
+    town = Counted("game", 5, SIZE, 1)
+    run(town, tmp_path)
+    assert town.rendered == [f"train/game_{number:06d}" for number in (2, 3, 4)]
+    run(VirtualTown("game", 5, SIZE, 1), tmp_path / "whole")
+    assert contents(tmp_path / "town") == contents(tmp_path / "whole/town")
+
+
+def test_nothing_is_asked_where_nothing_is_done(tmp_path):
+    leave_unfinished(VirtualTown("game", 5, SIZE, 1), tmp_path, 0)
+    assert run(VirtualTown("game", 2, SIZE, 2), tmp_path).info.splits == {"train": 2}
+
+
+def test_a_finished_set_is_found_beside_the_beginning_of_another(tmp_path):
+    run(VirtualTown("game", 2, SIZE, 1), tmp_path)
+    leave_unfinished(VirtualTown("game", 2, SIZE, 7), tmp_path, 1, force=True)
+    before = contents(tmp_path)
+    again = Counted("game", 2, SIZE, 1)
+    assert prepare(again, tmp_path, "town", PrepareOptions(workers=1))[1] is False
+    with pytest.raises(IccldError, match=r"town was prepared with other options \(seed was 1, now 7\)"):
+        run(Counted("game", 2, SIZE, 7), tmp_path)  # with --force it would go on
+    with pytest.raises(IccldError, match=r"town was prepared with other options \(seed was 1, now 8\)"):
+        run(Counted("game", 2, SIZE, 8), tmp_path)
+    with pytest.raises(IccldError, match=r"partial holds 1 frame of .* \(seed was 7, now 1\)"):
+        run(Counted("game", 3, SIZE, 1), tmp_path)
+    assert not again.rendered
+    after = contents(tmp_path)
+    assert {p for p in after if "sqlite" not in p} == {p for p in before if "sqlite" not in p}
+    town = Counted("game", 2, SIZE, 7)
+    run(town, tmp_path, force=True)
+    assert town.rendered == ["train/game_000001"]
+
+
+def test_what_another_version_left_unfinished_is_told(tmp_path):
+    leave_unfinished(VirtualTown("game", 3, SIZE, 1), tmp_path, 2)
+    marker = tmp_path / ".town.partial/run.json"
+    version, origin = json.loads(marker.read_text())
+    marker.write_text(json.dumps(["0.0.1", origin]))
+    with pytest.raises(IccldError, match=rf"2 frames .* \(version was 0\.0\.1, now {re.escape(version)}\)"):
+        run(VirtualTown("game", 3, SIZE, 1), tmp_path)
+    said = io.StringIO()
+    town = Counted("game", 3, SIZE, 1)
+    prepare_shown(town, tmp_path, "town", PrepareOptions(workers=1), Console(file=said, width=300))
+    assert len(town.rendered) == 3
+    assert sum("version was 0.0.1" in line and "is begun anew" in line for line in said.getvalue().splitlines()) == 1

@@ -255,6 +255,35 @@ class Noted(Images):
         return super().load(frame)
 
 
+def test_what_is_done_stays_while_the_source_is_away(tmp_path):
+    """As where a disk is not mounted, and its folder is empty."""
+    for number in range(4):
+        photo(tmp_path / f"raw/{number:03d}.jpg", number)
+    options, out = PrepareOptions(workers=1), tmp_path / "out"
+    with pytest.raises(Stopped):
+        prepare(Noted(FolderTree(tmp_path / "raw")), out, "raw", options, stopped_at(3))
+    (tmp_path / "raw").rename(tmp_path / "away")
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(IccldError, match="no images found"):
+        prepare(Noted(FolderTree(tmp_path / "raw")), out, "raw", options)
+    (tmp_path / "raw").rmdir()
+    (tmp_path / "away").rename(tmp_path / "raw")
+    source = Noted(FolderTree(tmp_path / "raw"))
+    assert prepare(source, out, "raw", options)[1] and len(source.read) == 1
+    assert [p.name for p in out.iterdir()] == ["raw"]
+
+
+def test_an_unfinished_set_of_another_size_is_not_thrown_away(tmp_path):
+    root, out = camvid(tmp_path / "raw"), tmp_path / "out"
+    (root / "val/f002.png").write_bytes(b"broken")
+    with pytest.raises(BadFilesError):
+        run(root, out)
+    words = r"holds 3 frames of an unfinished set with other options \(size was None, now \[20, 12\]\).*--force"
+    with pytest.raises(IccldError, match=words):
+        run(root, out, size=(20, 12), skip_bad=True)
+    assert run(root, out, skip_bad=True).info.splits == {"test": 1, "train": 2}
+
+
 def test_frames_that_were_held_out_are_not_made_twice(tmp_path):
     for number in range(10):
         photo(tmp_path / f"raw/{number:03d}.jpg", number)
