@@ -49,6 +49,10 @@ def prepare_data(
     images: Sequence[Path | str] = (),
     video: Sequence[Path | str] = (),
     virtual: int | None = None,
+    look: Sequence[str] | str | None = None,
+    kinds: str | Mapping[str, float] | None = None,
+    light: str | Mapping[str, float] | None = None,
+    rain: float | None = None,
     size: tuple[int, int] | None = None,
     fps: float = 2.0,
     hold_out: float = 0.0,
@@ -68,7 +72,12 @@ def prepare_data(
         out: Folder for the prepared data sets.
         images: Own images: folders, archives or globs, without labels.
         video: Own videos.
-        virtual: Frames of each of the built-in town's looks `game` (labelled source) and `camera` (target).
+        virtual: Training frames of each look of the built-in town, 1 to 10,000,000.
+        look: Its looks: `game` (labelled source), `camera` (target) and `night`; None for the first two.
+        kinds: Shares of its kinds of road, `urban`, `motorway` and `country`, as `{"urban": 0.8, "motorway": 0.2}` or
+            in the command's form, `"urban:0.8,motorway:0.2"`; they are divided by their sum. None for `urban` alone.
+        light: Shares of `day`, `dusk` and `night` in its look `camera`, in the same form; None for day.
+        rain: Share of frames in rain in its looks `camera` and `night`, 0..1; None for the look's own weather.
         size: (width, height) to resize to; None keeps each frame's, and is 512x256 for the town.
         fps: Frames a second taken from a video.
         hold_out: Share of the training frames that becomes `val` where the source has none.
@@ -83,17 +92,19 @@ def prepare_data(
         raw_sets: Name of an adapter -> folder or archive, such as `gta5="/data/gta5"`, `dark_zurich=...`.
 
     Returns:
-        The data sets, in the order: raw sets, images, videos, the town's game and camera looks.
+        The data sets, in the order: raw sets, images, videos, the town's looks as they are given.
 
     Raises:
-        IccldError: There is nothing to prepare, or a set cannot be prepared.
+        IccldError: There is nothing to prepare, an option of the town means nothing, a set cannot be prepared, or what
+            lies in its place, finished or not, was made with other options. All sets are looked at before the first is
+            begun.
     """
     from iccld_cli.prepare.adapters import ADAPTERS
     from iccld_cli.prepare.adapters.video import Video
-    from iccld_cli.prepare.adapters.virtual import VirtualTown
+    from iccld_cli.prepare.adapters.virtual import SPLIT_SPAN, VirtualTown
     from iccld_cli.prepare.archives import plain_copies
     from iccld_cli.prepare.own import own_images, set_name
-    from iccld_cli.prepare.prepare import PrepareOptions, prepare
+    from iccld_cli.prepare.prepare import PrepareOptions, check_output, prepare
     from iccld_cli.prepare.sources import open_set
 
     folder, found = Path(out), []
@@ -109,13 +120,27 @@ def prepare_data(
         sources += [own_images(str(pattern), None, None, folder) for pattern in images]
         sources += [(Path(path).stem, Video(Path(path), fps)) for path in video]
         if virtual is not None:
-            town = size or (512, 256)
-            sources += [(f"virtual-{look}", VirtualTown(look, virtual, town, seed)) for look in ("game", "camera")]
+            from iccld_cli.town import mixes
+
+            if not 1 <= virtual <= SPLIT_SPAN:
+                raise IccldError(
+                    f"{virtual} frames of the virtual town cannot be rendered", f"give 1 to {SPLIT_SPAN:,}"
+                )
+            looks = (look,) if isinstance(look, str) else look or ("game", "camera")
+            for its_look, mix in mixes(looks, kinds, light, rain).items():
+                town = VirtualTown(its_look, virtual, size or (512, 256), seed, mix)
+                sources.append((f"virtual-{its_look}", town))
+        elif look or kinds is not None or light is not None or rain is not None:
+            raise IccldError(
+                "look, kinds, light and rain go with virtual=N", "say how many frames of the town to render"
+            )
         names = [set_name(name) for name, _ in sources]
         if not names:
             raise IccldError("nothing to prepare", "name a raw data set, images, a video, or frames of the town")
         if len(set(names)) < len(names):
             raise IccldError("two data sets would have one name", "prepare them in calls of their own")
+        for name, (_, source) in zip(names, sources, strict=True):
+            check_output(source, folder, name, how)
         for name, (_, source) in zip(names, sources, strict=True):
             found.append(prepare(source, folder, name, how, on_progress or (lambda done, total: None))[0])
     finally:

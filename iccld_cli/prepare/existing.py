@@ -124,6 +124,11 @@ def other_set(final: Path, differs: list[str]) -> IccldError:
     )
 
 
+def cannot_grow(final: Path) -> IccldError:
+    """The error that keeps a finished set from parts with more frames."""
+    return IccldError(f"{final} exists and would grow, which parts cannot do", "leave --part out")
+
+
 def differences_of_set(info: DatasetInfo, source: object, origin: Mapping[str, Any]) -> list[str]:
     """In which options a finished data set differs from a run, without more frames where they continue the set.
 

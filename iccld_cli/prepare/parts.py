@@ -24,7 +24,7 @@ from iccld_cli.files import link_or_copy, write_json
 from iccld_cli.parts import Part, begun, what_lacks
 from iccld_cli.plainjson import parse_json
 from iccld_cli.prepare import growth
-from iccld_cli.prepare.existing import JOURNAL_NAME, differences, same_set
+from iccld_cli.prepare.existing import JOURNAL_NAME, cannot_grow, differences, same_set
 from iccld_cli.prepare.journal import DONE, PENDING, Journal
 from iccld_cli.prepare.prepare import (
     PrepareOptions,
@@ -84,18 +84,13 @@ def _part(
     source: Source, folder: Path, final: Path, options: PrepareOptions, part: Part, progress: Progress
 ) -> tuple[Path, int, bool]:
     origin = origin_of(source, options)
-    head = {"format": FORMAT, "version": __version__, "part": [part.number, part.of], "origin": origin}
-    head = json.loads(json.dumps(head))
-    for other in part_folders(final.parent, final.name):
-        _compare(_read_head(other), head, other)
+    _refuse_others(final, origin, part)
     journal = Journal(folder / _JOURNAL)
     try:
         total = list_frames(source, journal, origin, options)
         if _exists(source, final, origin, options):
             return final, total, False
-        head["origin"] = json.loads(json.dumps(origin))
-        for other in part_folders(final.parent, final.name):
-            _compare(_read_head(other), head, other)
+        head = _refuse_others(final, origin, part)
         found = _read_head(folder) if (folder / HEAD).exists() else None
         region = region_of(source, journal, folder, final, options)  # of all frames, while all are listed
         journal.restrict(total * (part.number - 1) // part.of, total * part.number // part.of)
@@ -113,6 +108,25 @@ def _part(
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
+
+
+def _refuse_others(final: Path, origin: Mapping[str, Any], part: Part) -> dict[str, Any]:
+    """Refuse a part beside those of another set; what it says of itself."""
+    head = {"format": FORMAT, "version": __version__, "part": [part.number, part.of], "origin": origin}
+    head = json.loads(json.dumps(head))
+    for other in part_folders(final.parent, final.name):
+        _compare(_read_head(other), head, other)
+    return head
+
+
+def check_part(source: Source, out: Path, name: str, options: PrepareOptions, part: Part) -> None:
+    """See by the options alone whether a part would be refused beside others; for several sets, as `check_output` is.
+
+    Raises:
+        IccldError: It would.
+    """
+    with explained(folder_of(out, name)):
+        _refuse_others(out / name, origin_of(source, options), part)
 
 
 def same_part(source: Source, folder: Path, options: PrepareOptions, part: Part) -> int | None:
@@ -244,7 +258,7 @@ def _exists(source: Source, final: Path, origin: dict[str, Any], options: Prepar
     if not (final / INFO_NAME).is_file():
         return False
     if growth.is_larger(source, PreparedDataset(final).info, origin):
-        raise IccldError(f"{final} exists and would grow, which parts cannot do", "leave --part out")
+        raise cannot_grow(final)
     return same_set(final, source, origin, options)
 
 

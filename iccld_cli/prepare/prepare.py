@@ -178,6 +178,8 @@ def check_output(source: Source, out: Path, name: str, options: PrepareOptions, 
                 raise existing.other_set(final, differs)
             if not growth.is_larger(source, info, origin):
                 return  # what is unfinished beside it is another set's
+            if parts:
+                raise existing.cannot_grow(final)
         if not parts and (work := _work_of(final)).exists():
             with locked(out / f".{name}.lock"):
                 other = existing.other_work(work, source, origin)

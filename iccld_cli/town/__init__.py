@@ -6,8 +6,8 @@ in town, a motorway or a country road, and, in the camera look, day, dusk, night
 """
 
 from iccld_cli.town.looks import LOOKS
-from iccld_cli.town.mix import HOURS, Mix, parse_shares
+from iccld_cli.town.mix import HOURS, Mix, mixes, parse_shares
 from iccld_cli.town.plan import KINDS
 from iccld_cli.town.render import render_drive, render_frame
 
-__all__ = ["HOURS", "KINDS", "LOOKS", "Mix", "parse_shares", "render_drive", "render_frame"]
+__all__ = ["HOURS", "KINDS", "LOOKS", "Mix", "mixes", "parse_shares", "render_drive", "render_frame"]

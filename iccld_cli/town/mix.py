@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from iccld_cli.errors import IccldError, did_you_mean
-from iccld_cli.town.plan import rng_of
+from iccld_cli.town.looks import LOOKS
+from iccld_cli.town.plan import KINDS, rng_of
 
 HOURS = ("day", "dusk", "night")
 """Hours of the camera look."""
@@ -84,11 +85,46 @@ def _pick(shares: Shares, at: float) -> str:
     return shares[-1][0]
 
 
-def parse_shares(text: str, known: Sequence[str], option: str) -> Shares:
+def mixes(
+    looks: Sequence[str],
+    kinds: str | Mapping[str, float] | None = None,
+    light: str | Mapping[str, float] | None = None,
+    rain: float | None = None,
+) -> dict[str, Mix]:
+    """What each look shows: hours hold for the camera look, and it never rains in the game.
+
+    Args:
+        looks: Some of LOOKS.
+        kinds: Shares of `plan.KINDS`, see `parse_shares`; None for streets in town alone.
+        light: Shares of HOURS; None for the look's own.
+        rain: Share of frames in rain, 0..1; None for the look's own weather.
+
+    Returns:
+        Look -> its mix, in the order of `looks`.
+
+    Raises:
+        IccldError: An unknown look, shares that mean nothing, or light or rain that no look would show.
+    """
+    for look in looks:
+        if look not in LOOKS:
+            raise IccldError(f"the virtual town has no look {look!r}", did_you_mean(look, LOOKS))
+    if light is not None and "camera" not in looks:
+        raise IccldError(f"--light has no effect on the look {looks[0]}", "it goes with --look camera")
+    if rain is not None and set(looks) == {"game"}:
+        raise IccldError("it never rains in the look game", "--rain goes with --look camera or --look night")
+    if rain is not None and not 0 <= rain <= 1:
+        raise IccldError(f"--rain: {rain} is no share", "give a number from 0 to 1")
+    roads = Mix().kinds if kinds is None else parse_shares(kinds, KINDS, "--kinds")
+    hours = () if light is None else parse_shares(light, HOURS, "--light")
+    of_look = {"game": Mix(roads), "camera": Mix(roads, hours, rain), "night": Mix(roads, (), rain)}
+    return {look: of_look[look] for look in looks}
+
+
+def parse_shares(text: str | Mapping[str, float], known: Sequence[str], option: str) -> Shares:
     """Read shares such as `urban:0.6,motorway:0.2,country:0.2`; they are divided by their sum.
 
     Args:
-        text: Names with their shares; a name alone counts 1.
+        text: Names with their shares; a name alone counts 1. From Python also a dictionary of them.
         known: The names there are.
         option: The option's name, for the error.
 
@@ -98,6 +134,8 @@ def parse_shares(text: str, known: Sequence[str], option: str) -> Shares:
     Raises:
         IccldError: An unknown or repeated name, or a share that is no number of 0 or more.
     """
+    if not isinstance(text, str):
+        text = ",".join(f"{name}:{share}" for name, share in text.items())
     found: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = (piece.strip() for piece in part.partition(":"))
