@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from iccld_cli.data.prepared import DatasetInfo
     from iccld_cli.fleet.work import Fleet
     from iccld_cli.parts import Part
+    from iccld_cli.prepare.drive import Drive
     from iccld_cli.prepare.prepare import BadFilesError, PrepareOptions, Source
     from iccld_cli.town import Mix
 
@@ -101,7 +102,11 @@ def _prepare(
     ] = None,
     virtual_drive: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0.1, help="Also a drive through the town, as video."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="Also a drive through the town, as video: one kind of road, light and weather out of the shares.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DATA", help="Folder for the prepared data sets.")] = Path("data"),
     name: Annotated[str | None, typer.Option(help="Name of the prepared data set, when there is one.")] = None,
@@ -143,7 +148,8 @@ def _prepare(
     **folders: Path | None,
 ) -> None:
     """Check raw data once, map its labels to trainIds and write data sets that training can read."""
-    from iccld_cli.prepare.prepare import PrepareOptions
+    from iccld_cli.prepare.parts import check_part
+    from iccld_cli.prepare.prepare import PrepareOptions, check_output
     from iccld_cli.prepare.processes import keep_freed_memory
 
     keep_freed_memory()  # a few frames, and all of them with one worker, are made in this process
@@ -180,18 +186,29 @@ def _prepare(
         sources += _own(images or [], masks or [], label_map, out)
         sources += _videos(video or [], fps)
         if virtual is not None:
-            mixes = _mixes(look or [], kinds, light, rain)
-            sources += _virtual(virtual, mixes, wanted or VIRTUAL_SIZE, seed)
+            from iccld_cli.town import LOOKS, mixes
+
+            sources += _virtual(virtual, mixes(look or LOOKS, kinds, light, rain), wanted or VIRTUAL_SIZE, seed)
         elif look or virtual_drive is not None or kinds is not None or light is not None or rain is not None:
             raise typer.BadParameter("--look, --kinds, --light, --rain and --virtual-drive go with --virtual N")
         if not sources and not stopped:
             raise typer.BadParameter("name at least one thing to prepare, such as --camvid DIR or --virtual 200")
+        named = _named(sources, name) if sources else []
+        # Parts share a folder that becomes the set's when they are joined.
+        drive = None if virtual_drive is None or share is not None else _drive_of(named, out, virtual_drive)
         if check:
             from iccld_cli.cli.check import print_check
 
-            print_check(_named(sources, name) if sources else [], out, options, stopped)
+            stopped += _problems(drive, force)
+            print_check(named, out, options, stopped)
             return
-        named = _named(sources, name)
+        if target is None:  # all sets before the first is begun
+            for set_name, source in named:
+                check_output(source, out, set_name, options, parts=share is not None or merge or fleet is not None)
+                if share is not None:
+                    check_part(source, out, set_name, options, share)
+        if drive is not None:
+            drive.is_there(force)
         done = []
         if fleet is not None:
             done = _with_ray(named, out, target, options, fleet)
@@ -206,8 +223,8 @@ def _prepare(
         if share is not None:
             with contextlib.suppress(OSError):
                 copies.rmdir()
-    if virtual_drive is not None and not merge and (share is None or share.number == 1):
-        _drive(out, look or [], virtual_drive, wanted or VIRTUAL_SIZE, seed)
+    if drive is not None:
+        _make_drive(drive, force)
     if done and target is None:
         say_next(after_prepare(*zip(*done, strict=True)))
 
@@ -273,29 +290,10 @@ def _remove_copies(sources: list[tuple[str, Source]]) -> None:
             copy.unlink(missing_ok=True)
 
 
-def _mixes(looks: list[str], kinds: str | None, light: str | None, rain: float | None) -> dict[str, Mix]:
-    """What each look shows: hours hold for the camera look, and it never rains in the game."""
-    from iccld_cli.errors import did_you_mean
-    from iccld_cli.town import HOURS, KINDS, LOOKS, Mix, parse_shares
-
-    for look in looks:
-        if look not in LOOKS:
-            raise IccldError(f"the virtual town has no look {look!r}", did_you_mean(look, LOOKS))
-    chosen = looks or list(LOOKS)
-    if light is not None and "camera" not in chosen:
-        raise IccldError(f"--light has no effect on the look {chosen[0]}", "it goes with --look camera")
-    if rain is not None and chosen == ["game"]:
-        raise IccldError("it never rains in the look game", "--rain goes with --look camera or --look night")
-    roads = Mix().kinds if kinds is None else parse_shares(kinds, KINDS, "--kinds")
-    hours = () if light is None else parse_shares(light, HOURS, "--light")
-    of_look = {"game": Mix(roads), "camera": Mix(roads, hours, rain), "night": Mix(roads, (), rain)}
-    return {look: of_look[look] for look in chosen}
-
-
-def _virtual(frames: int, mixes: dict[str, Mix], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
+def _virtual(frames: int, looks: dict[str, Mix], size: tuple[int, int], seed: int) -> Iterator[tuple[str, Source]]:
     from iccld_cli.prepare.adapters.virtual import VirtualTown
 
-    for look, mix in mixes.items():
+    for look, mix in looks.items():
         yield f"virtual-{look}", VirtualTown(look, frames, size, seed, mix)
 
 
@@ -459,13 +457,32 @@ def _print_bad(error: BadFilesError) -> None:
         say(f"  note: {text}", stderr=True)
 
 
-def _drive(out: Path, looks: list[str], seconds: float, size: tuple[int, int], seed: int) -> None:
-    from iccld_cli.town.drive import write_drive
+def _drive_of(named: list[tuple[str, Source]], out: Path, seconds: float) -> Drive:
+    """A drive beside the set of the camera look, or beside the first one of the town where there is none."""
+    from iccld_cli.prepare.adapters.virtual import VirtualTown
+    from iccld_cli.prepare.drive import Drive
 
-    look = looks[0] if looks and "camera" not in looks else "camera"
-    path = out / f"virtual-{look}" / "drive.mp4"
-    write_drive(path, seconds, look, size, seed)
-    say(f"{path}: {seconds:g} s")
+    towns = [(name, source) for name, source in named if isinstance(source, VirtualTown)]
+    name, town = next((one for one in towns if one[1].look == "camera"), towns[0])
+    return Drive(out / name, town, seconds)
+
+
+def _problems(drive: Drive | None, force: bool) -> list[str]:
+    """What would stop a drive, for `--check`."""
+    try:
+        if drive is not None:
+            drive.is_there(force)
+    except IccldError as error:
+        return [str(error)]
+    return []
+
+
+def _make_drive(drive: Drive, force: bool) -> None:
+    if drive.is_there(force):
+        say(f"{drive.path}: already there")
+        return
+    drive.make()
+    say(f"{drive.path}: {drive.seconds:g} s, {drive.scene()}")
 
 
 def _with_adapters(function: Any) -> Any:

@@ -243,9 +243,9 @@ def render_frame(
 
 
 def render_drive(
-    seed: int, frames: int, look: str, size: tuple[int, int], fps: float = 25.0
+    seed: int, frames: int, look: str, size: tuple[int, int], fps: float = 25.0, mix: Mix = ALL_URBAN
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Renders consecutive frames of one drive through one town.
+    """Renders consecutive frames of one drive through one town, that of frame 0 of the set with the same seed and mix.
 
     Args:
         seed: Identity of the drive, >= 0.
@@ -253,6 +253,7 @@ def render_drive(
         look: One of LOOKS.
         size: Width and height, pixels, each at least 16.
         fps: Frames per second.
+        mix: Shares of kinds of road, hours and rain; the drive has one of each, `mix.scene(seed, 0)`.
 
     Yields:
         Display RGB (H, W, 3) uint8 and Cityscapes trainIds (H, W) uint8 per frame.
@@ -263,7 +264,7 @@ def render_drive(
     check(look, size, seed)
     if fps <= 0:
         raise IccldError(f"a drive cannot run at {fps} frames per second", "choose a rate above 0")
-    town = make_town((seed, 0), look)
+    town = make_town((seed, 0), look, mix.scene(seed, 0))
     # A drive looks ahead, wherever single frames look.
     town.style.mount.yaw = float(np.clip(town.style.mount.yaw, -0.1, 0.1))
     for k in range(frames):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from iccld_cli.errors import IccldError
-from iccld_cli.town import HOURS, KINDS, Mix, parse_shares, render, render_frame
+from iccld_cli.town import HOURS, KINDS, Mix, mixes, parse_shares, render, render_drive, render_frame
 from iccld_cli.town.mix import Scene
-from iccld_cli.town.plan import rise
+from iccld_cli.town.plan import rise, rng_of
 
 SIZE = (128, 64)
 ROAD, WALK, BUILDING, SIGN, TERRAIN, SKY, PERSON, IGNORE = 0, 1, 2, 7, 9, 10, 11, 255
@@ -143,3 +143,46 @@ def test_the_game_knows_no_hour_and_no_rain():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(IccldError, match="did you mean 'country'"):
         render_frame(0, 0, "game", SIZE, Mix(kinds=(("contry", 1.0),)))
+
+
+@pytest.mark.parametrize("look", ["game", "camera", "night"])
+@pytest.mark.parametrize("mix", [Mix(), Mix((("motorway", 0.5), ("country", 0.5)), (("night", 1.0),), 0.5)])
+def test_a_drive_goes_through_the_town_of_the_first_frame(look: str, mix: Mix):
+    """Frame by frame, and with no shares that of a street in town by the look's own light."""
+    scene = Scene() if mix == Mix() else mix.scene(5, 0)
+    town = render.make_town((5, 0), look, scene)
+    town.style.mount.yaw = float(np.clip(town.style.mount.yaw, -0.1, 0.1))
+    for k, (image, label) in enumerate(render_drive(5, 2, look, SIZE, mix=mix)):
+        wanted = render.draw(town, town.start + town.speed * k / 25, k / 25, SIZE, rng_of(5, 3, k))
+        assert np.array_equal(image, wanted[0])
+        assert np.array_equal(label, wanted[1])
+
+
+def test_a_look_gets_the_shares_that_it_can_show():
+    found = mixes(["game", "night", "camera"], {"motorway": 1, "urban": 3}, "night:1,day:3", 0.25)
+    roads = (("urban", 0.75), ("motorway", 0.25))
+    assert found == {
+        "game": Mix(roads),
+        "night": Mix(roads, (), 0.25),
+        "camera": Mix(roads, (("day", 0.75), ("night", 0.25)), 0.25),
+    }
+    assert mixes(["camera"]) == {"camera": Mix()}
+
+
+@pytest.mark.parametrize(
+    ("looks", "options", "says"),
+    [
+        (["camra"], {}, "has no look 'camra': did you mean 'camera'"),
+        (["game"], {"light": "night"}, "--light has no effect on the look game"),
+        (["game", "game"], {"rain": 0.5}, "it never rains in the look game"),
+        (["night"], {"rain": 1.5}, "--rain: 1.5 is no share: give a number from 0 to 1"),
+        (["night"], {"rain": float("nan")}, "--rain: nan is no share"),
+        (["game"], {"kinds": {"contry": 1.0}}, "--kinds: the virtual town has no 'contry': did you mean 'country'"),
+        (["game"], {"kinds": {"country": -1.0}}, "--kinds: '-1.0' is no share"),
+        (["game"], {"kinds": {}}, "--kinds: the virtual town has no ''"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(looks, options, says):
+    with pytest.raises(IccldError) as caught:
+        mixes(looks, **options)
+    assert says in str(caught.value)
