@@ -2,8 +2,9 @@
 
     python benchmarks/encoder_asset.py FOLDER OUT.safetensors
 
-FOLDER holds an EfficientNet-Lite as an `EfficientNetModel` of transformers whose gates are saturated. Prints the
-checksum that `iccld_cli/models/bundled.py` records, and the largest difference of a feature map that fp16 makes.
+FOLDER holds an encoder as transformers stores it (an EfficientNet-Lite as an `EfficientNetModel` with saturated gates).
+Prints the checksum that `iccld_cli/models/bundled.py` records, and the largest difference of a feature map that fp16
+makes.
 """
 
 import hashlib

@@ -29,7 +29,6 @@ ENCODERS = {
         "Dinov2Config",
         {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14, "image_size": 518},
     ),
-    "google/mobilenet_v2_1.0_224": ("MobileNetV2Config", {}),
 }
 
 

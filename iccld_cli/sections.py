@@ -66,8 +66,8 @@ class ModelConfig(Section):
     encoder: str = Field(
         "tiny",
         max_length=4096,
-        description="`tiny`; `efficientnet-lite0`, which comes with the program; or a Hugging Face hub id or local "
-        "folder of a vision model.",
+        description="`tiny`; `mobilenet-v2` or `efficientnet-lite0`, which come with the program; or a Hugging Face "
+        "hub id or local folder of a vision model.",
     )
     tiny_channels: tuple[_Width, _Width, _Width, _Width] = Field(
         (24, 48, 96, 128), description="Widths of the tiny encoder at 1/4, 1/8, 1/16 and 1/32 of the image's size."

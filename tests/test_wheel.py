@@ -39,6 +39,8 @@ def test_the_wheel_holds_what_is_not_python(wheel):
         "iccld_cli/assets/iccld-roads.md",
         "iccld_cli/assets/iccld-free.safetensors",
         "iccld_cli/assets/iccld-free.md",
+        "iccld_cli/assets/mobilenet-v2-imagenet.safetensors",
+        "iccld_cli/assets/mobilenet-v2-imagenet.md",
         "iccld_cli/assets/efficientnet-lite0-imagenet.safetensors",
         "iccld_cli/assets/efficientnet-lite0-imagenet.md",
     } <= names

@@ -27,7 +27,7 @@ Recipe = Annotated[
 Encoder = Annotated[
     str | None,
     typer.Option(
-        help="Pretrained encoder: `efficientnet-lite0` (needs no network), a hub id, a local folder, or `tiny`."
+        help="Pretrained encoder: `mobilenet-v2`, `efficientnet-lite0` (no network needed), hub id, folder, or `tiny`."
     ),
 ]
 Val = Annotated[

@@ -1,6 +1,6 @@
 """Encoders whose ImageNet weights come with the program, so that a training needs no network.
 
-A file holds the tensors of `EfficientNetLite` in fp16 (batch-norm statistics in fp32) and, as text, the `BackboneSpec`
+A file holds the tensors of an encoder in fp16 (batch-norm statistics in fp32) and, as text, the `BackboneSpec`
 that says how to build it. `benchmarks/encoder_asset.py` writes one from a folder.
 """
 
@@ -20,6 +20,10 @@ from iccld_cli.shipped import shipped_file
 from iccld_cli.tensorfile import read_tensor_file
 
 BUNDLED = {
+    "mobilenet-v2": (
+        "mobilenet-v2-imagenet.safetensors",
+        "fbf0a3465a2ca3ed61b08f9251c5a052dcce303c0ebc8f5a12896822c894bf34",
+    ),
     "efficientnet-lite0": (
         "efficientnet-lite0-imagenet.safetensors",
         "a19ef2f89ddbf3cdc5eb1e8a446fa04823e176ed6964d19c65d4f2f6fb742e31",
@@ -59,7 +63,7 @@ def bundle(backbone: HuggingFaceBackbone) -> bytes:
     """What a file of an encoder holds.
 
     Args:
-        backbone: An EfficientNet-Lite with its weights.
+        backbone: An encoder with its weights.
     """
 
     def stored(name: str, value: Tensor) -> Tensor:

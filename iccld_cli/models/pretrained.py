@@ -171,7 +171,7 @@ def _explain(source: str, error: Exception, local: bool, reachable: bool) -> Icc
     if not reachable:
         return IccldError(
             f"cannot load encoder {source!r}: it is not in the cache, and the hub cannot be reached",
-            f"--encoder {' or '.join(BUNDLED)} needs no network; or download it elsewhere and give the folder",
+            f"{' and '.join(BUNDLED)} need no network; or download it elsewhere and give the folder",
         )
     where = "folder" if local else "hub id or folder"
     return IccldError(message, f"give a {where} with config.json and model.safetensors")
