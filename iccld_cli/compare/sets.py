@@ -119,7 +119,7 @@ def _check_origin(name: str, dataset: PreparedDataset, spec: SetSpec, path: Path
     """Refuse what was prepared otherwise than the file says now, or from another folder than the one that is given."""
     from iccld_cli.prepare.adapters import ADAPTERS
     from iccld_cli.prepare.adapters.base import check_options
-    from iccld_cli.prepare.prepare import differences
+    from iccld_cli.prepare.existing import differences
 
     old = dataset.info.source
     origin = old.get("path")

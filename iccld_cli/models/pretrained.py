@@ -53,13 +53,11 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.s
 
 
 def load_backbone(source: str) -> HuggingFaceBackbone:
-    """Load a pretrained encoder.
+    """Load a pretrained encoder; what has to be downloaded is said on the standard error stream beforehand.
 
     Args:
         source: Name of an encoder that comes with the program, hub id, or local folder with `config.json` and
             safetensors weights.
-
-    What will be downloaded is said on the standard error stream before it is.
 
     Returns:
         The encoder in float32.

@@ -37,7 +37,6 @@ from iccld_cli.labels import LabelSpace
 from iccld_cli.prepare import duplicates, existing, growth, preview, processes
 from iccld_cli.prepare.adapters.base import FileProblem, RawFrame
 from iccld_cli.prepare.existing import OtherWork, same_set
-from iccld_cli.prepare.existing import differences as differences  # comparisons look for it here
 from iccld_cli.prepare.inspect import own_warnings
 from iccld_cli.prepare.journal import BAD, DONE, PENDING, Journal
 from iccld_cli.prepare.statistics import Totals, write_index
